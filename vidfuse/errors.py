@@ -1,0 +1,49 @@
+"""Errors that a user can do something about, and their exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from os import PathLike
+
+
+class UserError(Exception):
+    """Something the user asked for cannot be done as asked.
+
+    Args:
+        message: What happened, naming the file or option concerned.
+        hint: What to do next.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class InputError(UserError):
+    """One input (a video, an image, a list) cannot be used; the others may still be fine."""
+
+    exit_code = 1
+
+    def __init__(
+        self, path: str | PathLike[str], reason: str, hint: str | None = None
+    ) -> None:
+        super().__init__(f"{path}: {reason}", hint)
+        self.path = str(path)
+        self.reason = reason
+
+
+class UnknownNameError(UserError):
+    """A name that is not in a registry: lists the known ones and the closest match."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = get_close_matches(name, names, n=1)
+        guess = f" Did you mean '{close[0]}'?" if close else ""
+        super().__init__(f"unknown {kind} '{name}'.{guess}", f"Known: {', '.join(names)}")
