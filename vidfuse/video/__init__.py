@@ -1,0 +1,1 @@
+"""From video files to pictures: sampling, decoding, isolated decode processes."""

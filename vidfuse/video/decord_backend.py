@@ -1,0 +1,133 @@
+"""Reading videos with decord, where its frame table can be relied on.
+
+decord numbers the packets of a stream and calls them frames. It never reports which picture it
+really decoded, and its seeks can land one off, so pictures are read in order, and only from files
+whose frame table agrees with the timeline that PyAV read from the container.
+"""
+
+from __future__ import annotations
+
+import os
+
+# A damaged tail makes decord retry for minutes; must be set before the library loads.
+os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
+
+import decord  # noqa: E402
+import numpy as np  # noqa: E402
+
+from vidfuse.errors import InputError, UserError  # noqa: E402
+from vidfuse.video.decoder import check_size  # noqa: E402
+from vidfuse.video.frames import Pictures  # noqa: E402
+from vidfuse.video.sampling import Timeline, Times, on_screen  # noqa: E402
+
+
+class DecordReader:
+    """One open video file; see ``Reader``.
+
+    Args:
+        path: The file.
+        timeline: What the container says; without it decord's own table is believed as long as
+            it is plausible.
+
+    Raises:
+        InputError: decord cannot open the file, or its frame table is wrong.
+    """
+
+    name = "decord"
+
+    def __init__(self, path: str, timeline: Timeline | None = None) -> None:
+        self.path = path
+        self.warnings: list[str] = []
+        self._open()
+        stamps = np.asarray(self.video.get_frame_timestamp(range(len(self.video))), np.float64)
+        self.timeline = self._checked(stamps, timeline)
+
+    def context(self) -> object:
+        """The device that decodes."""
+        return decord.cpu(0)
+
+    def _open(self) -> None:
+        try:
+            self.video = decord.VideoReader(self.path, ctx=self.context(), num_threads=1)
+        except (decord.DECORDError, RuntimeError, OSError) as error:
+            raise InputError(self.path, f"decord cannot open it ({_reason(error)})") from error
+        self.position = 0
+
+    def _checked(self, stamps: Times, timeline: Timeline | None) -> Timeline:
+        starts = stamps[:, 0] if stamps.size else np.empty(0)
+        plausible = len(starts) and np.isfinite(starts).all() and starts[0] >= -1e-6
+        if not plausible or (np.diff(starts) <= 0).any():
+            raise self._distrust("its frame table has impossible timestamps")
+        if timeline is None:
+            self.warnings.append("decord's frame table could not be checked")
+            return Timeline(starts, float(stamps[-1, 1]))
+        if len(starts) != len(timeline.times):
+            raise self._distrust(
+                f"it counts {len(starts)} frames where the stream shows {len(timeline.times)}"
+            )
+        # decord counts from the stream's first picture, the container from its own start.
+        if np.abs((starts - starts[0]) - (timeline.times - timeline.times[0])).max() > 2e-3:
+            raise self._distrust("its timestamps differ from the stream's")
+        return timeline
+
+    def _distrust(self, why: str) -> InputError:
+        return InputError(
+            self.path,
+            f"decord would return wrong frames here: {why}",
+            "Use --decoder auto, which reads it with PyAV.",
+        )
+
+    def read(self, times: Times) -> tuple[list[Pictures], Times]:
+        """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
+        indices = on_screen(self.timeline.times, times)
+        pictures: list[Pictures] = []
+        try:
+            for index in indices.tolist():
+                if pictures and index == self.position - 1:
+                    pictures.append(pictures[-1])
+                    continue
+                if index < self.position:
+                    self._open()
+                if index > self.position:
+                    self.video.skip_frames(index - self.position)
+                pictures.append(self.video.next().asnumpy())
+                self.position = index + 1
+        except (decord.DECORDError, StopIteration) as error:
+            raise InputError(self.path, f"decord fails to decode it ({_reason(error)})") from error
+        check_size(self.path, pictures[0].shape[1], pictures[0].shape[0])
+        return pictures, self.timeline.times[indices]
+
+    def close(self) -> None:
+        """Release the file."""
+        del self.video
+
+
+class DecordGPUReader(DecordReader):
+    """As ``DecordReader``, decoding on the NVIDIA GPU that ``VIDFUSE_DECORD_GPU`` names.
+
+    Raises:
+        UserError: The installed decord was built without CUDA, as the wheels on PyPI are.
+    """
+
+    name = "decord-gpu"
+
+    def context(self) -> object:
+        """The device that decodes."""
+        return decord.gpu(int(os.environ.get("VIDFUSE_DECORD_GPU", "0")))
+
+    def _open(self) -> None:
+        try:
+            super()._open()
+        except InputError as error:
+            if "CUDA not enabled" not in error.reason:
+                raise
+            raise UserError(
+                "the installed decord cannot decode on a GPU: it was built without CUDA",
+                "Build decord from source with -DUSE_CUDA=ON, or leave --decoder at 'auto'.",
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The message without decord's time, source line and stack."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return text.rsplit(": ", 1)[-1][:120]

@@ -1,0 +1,127 @@
+"""Pictures of a clip, what to ask for, and how a picture becomes a network's input."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vidfuse.video.sampling import Times
+
+Pictures = NDArray[np.uint8]
+Crop = Literal["center", "pad", "squash"]
+CROPS: tuple[Crop, ...] = ("center", "pad", "squash")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRequest:
+    """What to read of one clip.
+
+    Attributes:
+        path: The video file.
+        sampling: A rule that ``Sampling.parse`` reads.
+        frames: The largest number of pictures wanted, T.
+        start: First second of the clip in the file; None is the beginning.
+        end: Second at which the clip ends (exclusive); None is the end of the file.
+        size: Side of the square pictures to return, in pixels; None keeps them as they are.
+        crop: How a picture becomes a square; see ``square``.
+    """
+
+    path: str
+    sampling: str
+    frames: int
+    start: float | None = None
+    end: float | None = None
+    size: int | None = None
+    crop: Crop = "center"
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Pictures read from a clip.
+
+    Attributes:
+        pictures: ``uint8 [T, H, W, 3]`` RGB, rotation flag applied.
+        times: ``[T]`` presentation times in seconds from the start of the file.
+        start: Presentation time of the clip's first picture.
+        end: When the clip's last picture leaves the screen.
+        count: How many pictures the whole clip has, N.
+        width: Width of the pictures as shown, before resizing, in pixels.
+        height: Likewise their height.
+        decoder: Name of the decoder that read them.
+        warnings: What went wrong without being fatal, one line each.
+    """
+
+    pictures: Pictures
+    times: Times
+    start: float
+    end: float
+    count: int
+    width: int
+    height: int
+    decoder: str
+    warnings: list[str] = field(default_factory=list)
+
+    def header(self) -> dict[str, Any]:
+        """Everything but the pictures, ready for JSON."""
+        header = {name: getattr(self, name) for name in self.__slots__ if name != "pictures"}
+        return header | {"times": self.times.tolist(), "shape": list(self.pictures.shape)}
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any], payload: bytes) -> Frames:
+        """The inverse of ``header`` with the pictures' bytes beside it."""
+        fields = dict(header)
+        shape = fields.pop("shape")
+        fields["times"] = np.asarray(fields["times"], dtype=np.float64)
+        return cls(pictures=np.frombuffer(payload, np.uint8).reshape(shape), **fields)
+
+
+def request_to_dict(request: FrameRequest) -> dict[str, Any]:
+    """A request ready for JSON."""
+    return asdict(request)
+
+
+def square(picture: Pictures, size: int, crop: Crop) -> Pictures:
+    """Make a picture ``[size, size, 3]`` with antialiased bilinear resizing.
+
+    ``center`` scales the short side to ``size`` and keeps the middle, ``pad`` scales the long
+    side and puts black bars beside the picture, ``squash`` ignores the aspect ratio.
+    """
+    height, width = picture.shape[:2]
+    if (height, width) == (size, size):
+        return picture
+    image = Image.fromarray(picture)
+    bilinear = Image.Resampling.BILINEAR
+    if crop == "squash":
+        return np.asarray(image.resize((size, size), bilinear))
+    if crop == "center":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.asarray(image.resize((size, size), bilinear, box=box))
+    scale = size / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas = Image.new("RGB", (size, size))
+    canvas.paste(image.resize(inner, bilinear), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return np.asarray(canvas)
+
+
+def stack(pictures: list[Pictures], size: int | None, crop: Crop) -> Pictures:
+    """Stack pictures to ``[T, H, W, 3]``, squared when a size is given.
+
+    A stream may change its picture size midway: without a size, all follow the first picture.
+    """
+    if size is not None:
+        return np.stack([square(picture, size, crop) for picture in pictures])
+    height, width = pictures[0].shape[:2]
+    return np.stack(
+        [
+            picture
+            if picture.shape[:2] == (height, width)
+            else np.asarray(Image.fromarray(picture).resize((width, height)))
+            for picture in pictures
+        ]
+    )

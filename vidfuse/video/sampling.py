@@ -1,0 +1,124 @@
+"""Which pictures of a clip to look at: pure functions of the stream's timestamps.
+
+Decoders disagree about how many frames a file has, so sampling works on presentation times. The
+picture *on screen* at time t is the last one whose presentation time is not after t.
+
+With presentation times ``s_0 < … < s_{N-1}`` and ``e`` the moment the last picture leaves the
+screen:
+
+* ``uniform``: the pictures on screen at the centres of T equal parts,
+  ``s_0 + (i + 1/2) (e - s_0) / T``.
+* ``segment``: as ``uniform``, except in training, where the time in each part is drawn at random
+  (TSN; Wang et al. 2016, "Temporal Segment Networks", section 3.1).
+* ``dense``: T consecutive pictures around the middle, from index ``(N - T) // 2``.
+* ``stride:N``: every N-th picture from the first, at most T of them.
+
+A clip with no more than T pictures gives all of them, once each, in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.errors import UnknownNameError, UserError
+
+MODES = ("uniform", "segment", "dense", "stride:N")
+# Timestamps come from rational time bases: a centre that equals a timestamp must not fall one
+# picture short because of rounding.
+EPSILON = 1e-6
+
+Times = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The presentation times of a clip's pictures.
+
+    Attributes:
+        times: ``[N]`` seconds from the start of the file, not decreasing.
+        end: When the last picture leaves the screen.
+    """
+
+    times: Times
+    end: float
+
+    def cut(self, start: float | None, end: float | None) -> Timeline:
+        """The part in which a picture is on screen between ``start`` and ``end`` (exclusive)."""
+        low = 0 if start is None else int(on_screen(self.times, np.array([start]))[0])
+        high = len(self.times)
+        if end is not None:
+            high = int(np.searchsorted(self.times, end - EPSILON, side="left"))
+        stop = self.end if end is None else min(self.end, end)
+        if start is not None and start >= self.end:
+            high = low
+        return Timeline(self.times[low:high], stop)
+
+
+def on_screen(times: Times, moments: Times) -> Indices:
+    """Index of the picture on screen at each moment (the first one before anything is shown)."""
+    return np.maximum(np.searchsorted(times, moments + EPSILON, side="right") - 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """A sampling rule, such as ``Sampling.parse("uniform")``.
+
+    Attributes:
+        mode: ``uniform``, ``segment``, ``dense`` or ``stride``.
+        step: N of ``stride:N``; 1 otherwise.
+    """
+
+    mode: str
+    step: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Sampling:
+        """Read ``uniform``, ``segment``, ``dense`` or ``stride:N``.
+
+        Raises:
+            UserError: For any other text.
+        """
+        mode, _, step = text.partition(":")
+        if mode == "stride":
+            if not (step.isdecimal() and int(step) > 0):
+                raise UserError(
+                    f"sampling '{text}' needs a whole number of frames", "Example: stride:4"
+                )
+            return cls("stride", int(step))
+        if text not in MODES:
+            raise UnknownNameError("sampling", text, MODES)
+        return cls(text)
+
+    def __str__(self) -> str:
+        return f"{self.mode}:{self.step}" if self.mode == "stride" else self.mode
+
+    def pick(
+        self, timeline: Timeline, count: int, rng: np.random.Generator | None = None
+    ) -> Indices:
+        """Choose at most ``count`` pictures.
+
+        Args:
+            timeline: The clip's presentation times, ``[N]``.
+            count: T, the number of pictures wanted.
+            rng: Draws the times of ``segment`` in training; None takes the centres.
+
+        Returns:
+            ``[min(T, N)]`` indices into the timeline, not decreasing.
+        """
+        total = len(timeline.times)
+        if self.mode == "stride":
+            return np.arange(0, total, self.step)[:count]
+        if total <= count:
+            return np.arange(total)
+        if self.mode == "dense":
+            return np.arange(count) + (total - count) // 2
+        inside = np.full(count, 0.5)
+        if self.mode == "segment" and rng is not None:
+            inside = rng.random(count)
+        first = timeline.times[0]
+        moments = first + (np.arange(count) + inside) * (timeline.end - first) / count
+        return on_screen(timeline.times, moments)
