@@ -41,8 +41,6 @@ class Reader(Protocol):
     Attributes:
         name: The backend's name.
         warnings: What went wrong so far without being fatal.
-        trusts_itself: Whether its own timeline can be relied on. A reader that cannot is opened
-            with the timeline that a better one found, and refuses the file if the two differ.
     """
 
     name: str
@@ -125,7 +123,7 @@ def read_frames(request: FrameRequest, backend: str, timeline: Timeline | None =
                 request.path,
                 f"no picture between {request.start or 0:g} s and "
                 f"{'the end' if request.end is None else f'{request.end:g} s'}",
-                f"The video ends at {reader.timeline.end:.2f} s: check the segment's start and end.",
+                f"The video ends at {reader.timeline.end:.2f} s: check the segment's times.",
             )
         wanted = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
         pictures, times = reader.read(wanted)

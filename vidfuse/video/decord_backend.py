@@ -12,13 +12,13 @@ import os
 # A damaged tail makes decord retry for minutes; must be set before the library loads.
 os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
 
-import decord  # noqa: E402
-import numpy as np  # noqa: E402
+import decord
+import numpy as np
 
-from vidfuse.errors import InputError, UserError  # noqa: E402
-from vidfuse.video.decoder import check_size  # noqa: E402
-from vidfuse.video.frames import Pictures  # noqa: E402
-from vidfuse.video.sampling import Timeline, Times, on_screen  # noqa: E402
+from vidfuse.errors import InputError, UserError
+from vidfuse.video.decoder import check_size
+from vidfuse.video.frames import Pictures
+from vidfuse.video.sampling import Timeline, Times, on_screen
 
 
 class DecordReader:

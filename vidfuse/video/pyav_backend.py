@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import cast
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -49,7 +51,9 @@ class PyAVReader:
 
     def _open(self) -> None:
         try:
-            self.container: InputContainer = av.open(self.path, metadata_errors="ignore")
+            self.container: InputContainer = av.open(
+                self.path, metadata_errors="ignore", options={"protocol_whitelist": "file"}
+            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(
                 self.path, f"not a video that can be opened ({_reason(error)})"
@@ -79,9 +83,7 @@ class PyAVReader:
     @cached_property
     def timeline(self) -> Timeline:
         """Presentation times of all pictures, from the decoder where the clip is short."""
-        if self._expected_bytes() > self.keep_bytes and not self.unreliable_pts:
-            return self._index()
-        return self._decode_all()
+        return self.index() if self._expected_bytes() > self.keep_bytes else self._decode_all()
 
     def _expected_bytes(self) -> float:
         context = self.stream.codec_context
@@ -108,8 +110,10 @@ class PyAVReader:
         duration = frame.duration * self.tick if frame.duration else None
         return Timeline(ordered, end_of(ordered, duration))
 
-    def _index(self) -> Timeline:
-        """The timeline and key frames as the container states them, without decoding."""
+    def index(self) -> Timeline:
+        """The timeline as the container states it, by decoding only where it states none."""
+        if self.unreliable_pts:
+            return self._decode_all()
         found: list[float] = []
         last: tuple[float, float | None] = (-np.inf, None)
         for packet in self._demux():
@@ -208,7 +212,7 @@ class PyAVReader:
             self.warnings.append(f"reading stopped early ({_reason(error)})")
 
     def _decode(self, seeking: bool = False) -> Iterator[tuple[float, VideoFrame]]:
-        """Every picture that can be decoded with its presentation time; damaged ones are skipped."""
+        """Every picture that can be decoded, with its presentation time."""
         skipped = 0
         previous: float | None = None
         for packet in self._demux():
@@ -249,8 +253,8 @@ def _reason(error: Exception) -> str:
 
 def _to_rgb(frame: VideoFrame) -> Pictures:
     """``[H, W, 3]`` RGB, turned and mirrored as the stream's display matrix says."""
-    picture: Pictures = frame.to_ndarray(format="rgb24")
-    matrix = next((d for d in frame.side_data if d.type.name == "DISPLAYMATRIX"), None)
+    picture = cast(Pictures, frame.to_ndarray(format="rgb24"))
+    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if matrix is None:
         return picture
     # x' = a x + c y and y' = b x + d y (ISO/IEC 14496-12, 8.2.2); only right angles are applied.

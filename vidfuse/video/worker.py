@@ -1,0 +1,64 @@
+"""A decode process: ``python -m vidfuse.video.worker``.
+
+Reads one request a line (JSON) on standard input and answers each with a line of JSON on standard
+output, followed by the pictures' bytes. It imports one decoding library and never torch: decord
+imported before torch is known to hang or crash. It lives apart from the program because decoders
+crash and hang on damaged files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import IO, Any
+
+import numpy as np
+
+from vidfuse.errors import InputError, UserError
+from vidfuse.video.decoder import read_frames
+from vidfuse.video.frames import FrameRequest
+from vidfuse.video.sampling import Timeline
+
+
+def answer(order: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Carry out one order: ``read`` (pictures) or ``index`` (the container's timeline)."""
+    try:
+        if order["op"] == "index":
+            from vidfuse.video.pyav_backend import PyAVReader
+
+            reader = PyAVReader(order["path"])
+            timeline = reader.index()
+            reader.close()
+            return {"times": timeline.times.tolist(), "end": timeline.end}, b""
+        given = order.get("timeline")
+        stated = Timeline(np.array(given["times"]), given["end"]) if given else None
+        frames = read_frames(FrameRequest(**order["request"]), order["backend"], stated)
+        return {"frames": frames.header()}, frames.pictures.tobytes()
+    except InputError as error:
+        return {"input_error": [error.reason, error.hint]}, b""
+    except UserError as error:
+        return {"user_error": [error.message, error.hint]}, b""
+    except MemoryError:
+        return {"input_error": ["not enough memory to decode it", None]}, b""
+    except Exception as error:  # one odd file must not end the run
+        text = f"decoding failed unexpectedly ({type(error).__name__}: {error})"
+        return {"input_error": [text, "Please report this with the file."]}, b""
+
+
+def serve(orders: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer orders until standard input ends, which it does when the program is gone."""
+    for line in orders:
+        header, payload = answer(json.loads(line))
+        answers.write(json.dumps(header | {"bytes": len(payload)}).encode() + b"\n")
+        answers.write(payload)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
+    # Libraries that print to standard output must not damage the protocol.
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, channel)

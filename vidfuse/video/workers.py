@@ -1,0 +1,267 @@
+"""Isolated decode processes: one bad file costs one record, never the run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vidfuse.errors import InputError, UserError
+from vidfuse.video.decoder import installed, needs_timeline, policy
+from vidfuse.video.frames import FrameRequest, Frames, request_to_dict
+
+# A clip may take this long, and longer the larger its file is (an hour of video is about 1 GB).
+BASE_SECONDS = 120.0
+BYTES_PER_EXTRA_SECOND = 2_000_000
+
+
+class DecodePool:
+    """Several decode processes that read clips side by side.
+
+    Args:
+        decoder: A key of ``decoder.POLICIES``.
+        workers: How many clips are read at once; None is one per CPU core, at most eight.
+        time_limit: Seconds that one clip may take; None grows with the file's size.
+
+    Raises:
+        UserError: A pinned decoder is unknown or not installed.
+    """
+
+    def __init__(
+        self, decoder: str = "auto", workers: int | None = None, time_limit: float | None = None
+    ) -> None:
+        _, self.backends = policy(decoder)
+        if len(self.backends) == 1 and not installed(self.backends[0]):
+            raise UserError(
+                f"decoder '{decoder}' is not installed on this machine",
+                "Leave --decoder at 'auto' (decord has wheels for x86-64 only).",
+            )
+        self.workers = workers or min(8, os.cpu_count() or 1)
+        self.time_limit = time_limit
+        self._slots: list[_Slot] = []
+        self._mine = threading.local()
+        self._threads = ThreadPoolExecutor(self.workers, "decode", self._new_slot)
+
+    def _new_slot(self) -> None:
+        self._mine.slot = _Slot(self.backends, self.time_limit)
+        self._slots.append(self._mine.slot)
+
+    def read(self, request: FrameRequest) -> Frames:
+        """Read one clip in a decode process.
+
+        Raises:
+            InputError: The clip cannot be read; the message says why.
+        """
+        return self._threads.submit(self._read, request).result()
+
+    def _read(self, request: FrameRequest) -> Frames:
+        slot: _Slot = self._mine.slot
+        return slot.read(request)
+
+    def map(
+        self, requests: Iterable[FrameRequest]
+    ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
+        """Read clips side by side; answers come as they are ready, a few at a time in memory."""
+        pending: dict[Future[Frames], FrameRequest] = {}
+        source = iter(requests)
+        try:
+            while True:
+                while len(pending) < 2 * self.workers:
+                    request = next(source, None)
+                    if request is None:
+                        break
+                    pending[self._threads.submit(self._read, request)] = request
+                if not pending:
+                    return
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    request = pending.pop(future)
+                    try:
+                        answer: Frames | InputError = future.result()
+                    except InputError as error:
+                        answer = error
+                    yield request, answer
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def close(self) -> None:
+        """End all decode processes, also those that are busy."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for slot in self._slots:
+            slot.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Slot:
+    """The decode processes of one thread: one per backend, since two do not share a process."""
+
+    def __init__(self, backends: tuple[str, ...], time_limit: float | None) -> None:
+        self.backends = backends
+        self.time_limit = time_limit
+        self.processes: dict[str, _Process] = {}
+        self.closed = False
+
+    def read(self, request: FrameRequest) -> Frames:
+        limit = _time_limit(request.path)
+        limit = self.time_limit or limit
+        reasons: list[str] = []
+        hint: str | None = None
+        for backend in self.backends:
+            if not installed(backend):
+                continue
+            try:
+                frames = self._read_with(backend, request, limit)
+            except InputError as error:
+                reasons.append(error.reason)
+                hint = hint or error.hint
+                continue
+            if reasons:
+                warning = f"{self.backends[0]} could not read it: {reasons[0]}"
+                frames = replace(frames, warnings=[warning, *frames.warnings])
+            return frames
+        raise InputError(request.path, reasons[0], hint)
+
+    def _read_with(self, backend: str, request: FrameRequest, limit: float) -> Frames:
+        order: dict[str, Any] = {"op": "read", "backend": backend}
+        order["request"] = request_to_dict(request) | {"path": os.path.abspath(request.path)}
+        if needs_timeline(backend):
+            # A file that PyAV cannot open has no timeline to check against.
+            index = {"op": "index", "backend": "pyav", "path": order["request"]["path"]}
+            header, _ = self._ask("pyav", request.path, index, limit)
+            if "times" in header:
+                order["timeline"] = {"times": header["times"], "end": header["end"]}
+        header, payload = self._ask(backend, request.path, order, limit)
+        if "user_error" in header:
+            raise UserError(*header["user_error"])
+        if "input_error" in header:
+            raise InputError(request.path, *header["input_error"])
+        return Frames.from_header(header["frames"], payload)
+
+    def _ask(
+        self, backend: str, path: str, order: dict[str, Any], limit: float
+    ) -> tuple[dict[str, Any], bytes]:
+        process = self.processes.get(backend)
+        if process is None or not process.alive():
+            if self.closed:
+                raise InputError(path, "interrupted")
+            process = self.processes[backend] = _Process()
+        try:
+            return process.ask(order, limit)
+        except _ProcessEndedError as error:
+            process.close()
+            del self.processes[backend]
+            raise InputError(path, f"{backend} {error}") from error
+
+    def close(self) -> None:
+        self.closed = True
+        for process in list(self.processes.values()):
+            process.close()
+
+
+class _ProcessEndedError(Exception):
+    """A decode process died or was ended over its time limit."""
+
+
+class _Process:
+    """One ``python -m vidfuse.video.worker``."""
+
+    def __init__(self) -> None:
+        package_parent = str(Path(__file__).resolve().parents[2])
+        paths = [package_parent, os.environ.get("PYTHONPATH", "")]
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        debug = bool(os.environ.get("VIDFUSE_DEBUG"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vidfuse.video.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if debug else subprocess.DEVNULL,
+            env=os.environ
+            | one_thread
+            | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+        )
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def ask(self, order: dict[str, Any], limit: float) -> tuple[dict[str, Any], bytes]:
+        """Send an order and wait for its answer.
+
+        Raises:
+            _ProcessEndedError: The process died, or took longer than ``limit`` seconds.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(limit, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            self.process.stdin.write(json.dumps(order).encode() + b"\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+            header: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"bytes": -1}
+            size = header.pop("bytes")
+            payload = self.process.stdout.read(size) if size > 0 else b""
+            if len(payload) == size:
+                return header, payload
+        except (OSError, ValueError):
+            pass  # a broken pipe says what the exit status says better
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise _ProcessEndedError(f"took longer than {limit:.0f} s to decode it")
+        status = self.process.wait()
+        raise _ProcessEndedError(
+            f"crashed on it (signal {-status})" if status < 0 else f"ended on it (exit {status})"
+        )
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):  # flushing an order to a process that is gone
+                    stream.close()
+
+
+def _time_limit(path: str) -> float:
+    """Seconds that a file may take.
+
+    Raises:
+        InputError: There is no such file, or nothing in it.
+    """
+    try:
+        size = os.stat(path).st_size
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(path, f"cannot be read ({reason})") from error
+    if os.path.isdir(path):
+        raise InputError(path, "is a folder, not a video")
+    if not size:
+        raise InputError(path, "the file is empty", "Copy or download it again.")
+    return BASE_SECONDS + size / BYTES_PER_EXTRA_SECOND
