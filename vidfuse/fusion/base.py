@@ -1,0 +1,97 @@
+"""The contract of a fusion head, and what its implementations share."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    """Reads the features of a clip's frames and gives one logit for each class.
+
+    A subclass sets the class attributes below, takes its settings as keyword-only constructor
+    arguments with defaults, and keeps each of them as an attribute of the same name (so that
+    `settings` can write them to a model file). `forward` must not let padding reach the logits:
+    a clip's logits are the same alone and in any padded batch, whatever the padding holds.
+
+    Args:
+        channels: Channels D of the features.
+        grid: Side g of the features' spatial grid; any g >= 1 must work.
+        classes: Number of classes C.
+
+    Raises:
+        ValueError: A size or a setting is out of range.
+    """
+
+    name: ClassVar[str]
+    """The name in the registry and on the command line."""
+    grid: int | Literal["native"]
+    """On the class, the grid this head reads unless told otherwise ("native": the backbone's own
+    map, not pooled); on an instance, the side g it was built for."""
+    order_aware: ClassVar[bool]
+    """Whether another order of the same frames can change the logits."""
+    reversal_aware: ClassVar[bool]
+    """Whether playing the clip backwards can change the logits."""
+    paper: ClassVar[str]
+    """Where the head is published, or "" for a plain baseline."""
+
+    def __init__(self, channels: int, grid: int, classes: int) -> None:
+        super().__init__()
+        for what, size in (("channels", channels), ("grid", grid), ("classes", classes)):
+            if size < 1:
+                raise ValueError(f"{what} must be at least 1, not {size}")
+        self.channels = channels
+        self.grid = grid
+        self.classes = classes
+        self.frame_size = channels * grid * grid
+        """Length P = D·g·g of the vector that describes one frame."""
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Logits [B, C] of features [B, T, D, g, g], where lengths [B] (int64, 1..T) count the
+        frames of each clip and what follows them is padding.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def known_settings(cls) -> dict[str, inspect.Parameter]:
+        """This head's settings: name → constructor parameter, with its default and type."""
+        parameters = inspect.signature(cls, eval_str=True).parameters.values()
+        return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings this head was built with, ready for JSON and for `build_head`."""
+        # vars() and not getattr(): a missing attribute must not end in nn.Module.__getattr__,
+        # which would blame this property.
+        values = vars(self)
+        missing = [name for name in self.known_settings() if name not in values]
+        if missing:
+            raise TypeError(f"{type(self).__name__} does not keep its settings {missing}")
+        return {name: values[name] for name in self.known_settings()}
+
+
+def mask(lengths: Tensor, frames: int) -> Tensor:
+    """Which frames are real: bool [B, T], for lengths [B] and T frames."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+def frame_vectors(features: Tensor, lengths: Tensor) -> Tensor:
+    """Features [B, T, D, g, g] as one vector for each frame [B, T, D·g·g], with zeros as padding.
+
+    Padding may hold NaN, which no multiplication by a mask removes; hence the fill, and hence
+    every head starts here.
+    """
+    return zero_padding(features.flatten(2), lengths)
+
+
+def zero_padding(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """A sequence [B, T, P] with zeros behind the end of each clip."""
+    return sequence.masked_fill(~mask(lengths, sequence.shape[1])[..., None], 0.0)
+
+
+def masked_mean(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """Mean over the real steps of a sequence [B, T, P]: [B, P]."""
+    return zero_padding(sequence, lengths).sum(1) / lengths[:, None]
