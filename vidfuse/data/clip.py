@@ -48,6 +48,8 @@ class Dataset:
         split_source: Where the clips' ``split`` comes from (such as ``"trainlist01.txt"``),
             None when the dataset declares no split.
         problems: What was found wrong (missing files, empty classes), one line each.
+        split_number: Which of several official splits was read (``"1"``), None where the
+            dataset has no numbered ones.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     clips: list[Clip]
     split_source: str | None = None
     problems: list[str] = field(default_factory=list)
+    split_number: str | None = None
 
     @property
     def classes(self) -> list[str]:

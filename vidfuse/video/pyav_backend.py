@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -254,7 +254,7 @@ def _reason(error: Exception) -> str:
 def _to_rgb(frame: VideoFrame) -> Pictures:
     """``[H, W, 3]`` RGB, turned and mirrored as the stream's display matrix says."""
     picture = cast(Pictures, frame.to_ndarray(format="rgb24"))
-    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    matrix = cast(Any, frame.side_data).get(SideDataType.DISPLAYMATRIX)
     if matrix is None:
         return picture
     # x' = a x + c y and y' = b x + d y (ISO/IEC 14496-12, 8.2.2); only right angles are applied.
