@@ -1,0 +1,265 @@
+"""Finding videos: in a folder, behind a glob, or listed on standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from vidfuse.errors import InputError
+
+_VIDEOS = """
+    264 265 3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2ts m2v m4v mjpeg mjpg
+    mkv mov mp4 mpe mpeg mpg mpv mts mxf nut obu ogm ogv qt rm rmvb ts vob webm wmv wtv y4m
+"""
+_FRAMES = "bmp jpeg jpg png ppm tif tiff webp"
+
+VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _VIDEOS.split())
+"""Suffixes (lower case) by which a file found in a folder is taken for a video."""
+
+FRAME_EXTENSIONS = frozenset(f".{name}" for name in _FRAMES.split())
+"""Suffixes (lower case) of the pictures that make up a frame folder."""
+
+_SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def natural_key(text: str) -> tuple[list[str | int], str]:
+    """Sorting key that puts ``clip2`` before ``clip10``."""
+    parts = _DIGITS.split(text.casefold())  # every second part is a number
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], text
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder name is hidden or left there by an operating system."""
+    return name.startswith(".") or name in _SYSTEM_NAMES
+
+
+def is_video(path: str | os.PathLike[str]) -> bool:
+    """Whether the path has the suffix of a video; the file is not opened."""
+    return os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS
+
+
+def is_frame_folder(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a clip stored as pictures: at least two, no video, no subfolder."""
+    try:
+        return _holds_frames(_list_folder(folder))
+    except OSError:
+        return False
+
+
+def describe_os_error(error: OSError) -> str:
+    """A short reason for a failed file operation, without the path."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder"
+    return (error.strerror or str(error)).lower()
+
+
+def walk_videos(
+    folder: str | os.PathLike[str], problems: list[InputError] | None = None
+) -> Iterator[Path]:
+    """Every video below a folder, in natural order; links are followed, loops are not.
+
+    A subfolder of pictures (see ``is_frame_folder``) counts as one video.
+
+    Args:
+        folder: Where to start.
+        problems: Receives broken links and subfolders that cannot be read.
+
+    Yields:
+        Paths that begin with ``folder``.
+
+    Raises:
+        InputError: ``folder`` itself cannot be read.
+    """
+    top = os.fspath(folder)
+    problems = [] if problems is None else problems
+    visited: set[tuple[int, int]] = set()
+    pending: list[tuple[str, bool]] = [(top, True)]
+    while pending:
+        path, is_folder = pending.pop()
+        if not is_folder:
+            yield Path(path)
+            continue
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            entries = _list_folder(path)
+        except OSError as error:
+            problem = InputError(path, describe_os_error(error))
+            if path == top:
+                raise problem from None
+            problems.append(problem)
+            continue
+        if path != top and _holds_frames(entries):
+            yield Path(path)
+            continue
+        for entry in reversed(entries):
+            if entry.is_dir():
+                if not _leads_back(entry, path):
+                    pending.append((entry.path, True))
+            elif is_video(entry.name):
+                if entry.is_file():
+                    pending.append((entry.path, False))
+                else:
+                    reason = "broken link" if entry.is_symlink() else "not a regular file"
+                    problems.append(InputError(entry.path, reason))
+
+
+def peek_videos(folder: str | os.PathLike[str], count: int = 1, limit: int = 5000) -> list[Path]:
+    """Up to ``count`` videos from below a folder, in no order, after looking at few entries.
+
+    Args:
+        folder: Where to look.
+        count: Stop when so many are found.
+        limit: Stop after so many folder entries, whatever was found.
+
+    Returns:
+        The paths found; an empty list also where the folder cannot be read.
+    """
+    found: list[Path] = []
+    pending = [os.fspath(folder)]
+    while pending and limit > 0:
+        path = pending.pop()
+        frames = 0
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    limit -= 1
+                    if is_ignored(entry.name):
+                        continue
+                    if entry.is_dir():
+                        pending.append(entry.path)
+                    elif is_video(entry.name):
+                        found.append(Path(entry.path))
+                    frames += _is_frame(entry.name)
+                    if frames == 2 and path != os.fspath(folder) and is_frame_folder(path):
+                        found.append(Path(path))
+                    if len(found) >= count or limit <= 0:
+                        return found
+        except OSError:
+            continue
+    return found
+
+
+def expand_inputs(
+    arguments: Sequence[str], stdin: TextIO | None = None
+) -> Iterator[Path | InputError]:
+    """The inputs that command line arguments stand for, as they become known.
+
+    Args:
+        arguments: Files, folders (every video inside), globs (``**`` too; an existing file of
+            that very name wins) or ``-`` (one path per line on ``stdin``). Repetitions are kept.
+        stdin: Where ``-`` reads from, line by line.
+
+    Yields:
+        A path for each input, whether it exists or not, or an ``InputError`` for an argument
+        that stands for none (a folder without videos, a glob without matches).
+    """
+    for argument in arguments:
+        if argument == "-":
+            yield from _expand_list(stdin)
+        elif not argument:
+            yield InputError("''", "an empty path", "Check for an unset variable.")
+        elif os.path.isdir(argument):
+            yield from _expand_folder(argument)
+        elif glob.has_magic(argument) and not os.path.lexists(argument):
+            yield from _expand_glob(argument)
+        else:
+            yield Path(argument)
+
+
+def _expand_folder(folder: str) -> Iterator[Path | InputError]:
+    problems: list[InputError] = []
+    empty = True
+    try:
+        for path in walk_videos(folder, problems):
+            empty = False
+            yield path
+    except InputError as error:
+        yield error
+        return
+    yield from problems
+    if empty and not problems:
+        if is_frame_folder(folder):
+            yield Path(folder)
+        else:
+            yield InputError(folder, "no video in this folder")
+
+
+def _expand_glob(pattern: str) -> Iterator[Path | InputError]:
+    matches = sorted(glob.iglob(pattern, recursive=True), key=natural_key)
+    files = [match for match in matches if not os.path.isdir(match)]
+    # A pattern such as clips/* is for the videos among the files; clips/*.dat means what it says.
+    wanted = set(filter(is_video, files)) or set(files)
+    empty = True
+    for match in matches:
+        if match in wanted:
+            empty = False
+            yield Path(match)
+        elif not os.path.isdir(match):
+            continue
+        elif is_frame_folder(match):
+            empty = False
+            yield Path(match)
+        elif "**" not in pattern and next(walk_videos(match), None) is not None:
+            # ** also matches what is inside the folder, so expanding it would repeat files.
+            empty = False
+            yield from _expand_folder(match)
+    if empty:
+        yield InputError(pattern, "no video matches this pattern")
+
+
+def _expand_list(stdin: TextIO | None) -> Iterator[Path | InputError]:
+    empty = True
+    number = 0
+    try:
+        for number, line in enumerate(stdin or (), start=1):
+            path = line.rstrip("\r\n")
+            path = path.removeprefix("\ufeff") if number == 1 else path
+            if not path.strip():
+                continue
+            empty = False
+            if os.path.isdir(path):
+                yield from _expand_folder(path)
+            else:
+                yield Path(path)
+    except UnicodeDecodeError as error:
+        # The text layer cannot go on behind a byte that it could not read.
+        reason = f"standard input is not {error.encoding} text after line {number}"
+        yield InputError("-", reason, "The paths after that line were not read.")
+        return
+    if empty:
+        yield InputError("-", "no paths on standard input")
+
+
+def _list_folder(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(os.fspath(folder)) as entries:
+        kept = [entry for entry in entries if not is_ignored(entry.name)]
+    return sorted(kept, key=lambda entry: natural_key(entry.name))
+
+
+def _is_frame(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in FRAME_EXTENSIONS
+
+
+def _holds_frames(entries: list[os.DirEntry[str]]) -> bool:
+    frames = 0
+    for entry in entries:
+        if is_video(entry.name) or entry.is_dir():
+            return False
+        frames += _is_frame(entry.name)
+    return frames >= 2
+
+
+def _leads_back(entry: os.DirEntry[str], folder: str) -> bool:
+    # A link up the tree would bring in the whole dataset a second time, under a wrong class.
+    if not entry.is_symlink():
+        return False
+    target = os.path.realpath(entry.path).rstrip(os.sep) + os.sep
+    return (os.path.realpath(folder) + os.sep).startswith(target)

@@ -1,0 +1,115 @@
+"""What dataset folder is this? A table of layouts, each one file with the same two functions.
+
+A layout module has ``recognise(root) -> bool``, which must be quick on a large tree, and
+``read(root, split) -> Dataset``. To add one, write the file and put it in ``LAYOUTS``.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from vidfuse.data.clip import Dataset
+from vidfuse.data.files import describe_os_error, is_ignored, is_video
+from vidfuse.errors import UnknownNameError, UserError
+
+LAYOUTS: dict[str, str] = {
+    "manifest": "vidfuse.data.layouts.manifest",
+    "ucf101": "vidfuse.data.layouts.ucf101",
+    "split-folders": "vidfuse.data.layouts.split_folders",
+    "class-folders": "vidfuse.data.layouts.class_folders",
+}
+"""Name of each layout and its module, in the order in which they are tried."""
+
+_RULES = ("auto", "group", "random")  # values of --split that name no official list
+
+
+class Layout(Protocol):
+    """What a layout module offers."""
+
+    def recognise(self, root: Path) -> bool:
+        """Whether the folder (or file) looks like this layout; looks at few entries."""
+
+    def read(self, root: Path, split: str | None) -> Dataset:
+        """The dataset; ``split`` is the number of an official list, None for the first."""
+
+
+def load_layout(name: str) -> Layout:
+    """The layout module of that name.
+
+    Raises:
+        UnknownNameError: There is no such layout.
+    """
+    if name not in LAYOUTS:
+        raise UnknownNameError("layout", name, LAYOUTS)
+    return cast(Layout, import_module(LAYOUTS[name]))
+
+
+def read_dataset(
+    path: str | os.PathLike[str], *, layout: str | None = None, split: str | None = None
+) -> Dataset:
+    """Read which clips a dataset holds, with their labels, groups and official split.
+
+    Args:
+        path: The dataset's folder, or a manifest file.
+        layout: One of ``LAYOUTS``; None takes the first that recognises the folder.
+        split: Number of the official split to read. None, ``auto``, ``group`` and ``random``
+            mean the first one, where there is any.
+
+    Returns:
+        The dataset, with at least one clip.
+
+    Raises:
+        UserError: The path cannot be read as a dataset, or holds no usable clip.
+    """
+    if layout is not None:
+        load_layout(layout)
+    root = Path(path)
+    _check_readable(root)
+    if layout is None:
+        layout = next((name for name in LAYOUTS if load_layout(name).recognise(root)), None)
+    if layout is None:
+        raise UserError(
+            f"{root}: not a dataset that vidfuse recognises ({_describe(root)})",
+            f"Known layouts: {', '.join(LAYOUTS)}. The simplest is one folder of videos per "
+            "class, or a manifest.csv with the columns path,label.",
+        )
+    dataset = load_layout(layout).read(root, None if split in _RULES else split)
+    if not dataset.clips:
+        first = "; ".join(dataset.problems[:3]) or "it holds no videos"
+        raise UserError(
+            f"{root}: no usable clip (layout {layout}): {first}",
+            "Check that the path is the dataset's own folder and that its videos are there.",
+        )
+    return dataset
+
+
+def _check_readable(root: Path) -> None:
+    try:
+        if root.is_file():
+            if load_layout("manifest").recognise(root):
+                return
+            if is_video(root):
+                hint = "To classify single videos, use `vidfuse predict`."
+            else:
+                hint = "Give the dataset's folder, or a manifest ending in .csv, .tsv or .jsonl."
+            raise UserError(f"{root}: a file, and not a manifest", hint)
+        if all(is_ignored(name) for name in os.listdir(root)):
+            raise UserError(f"{root}: the folder is empty", "Give the folder with the videos.")
+    except OSError as error:
+        raise UserError(
+            f"{root}: {describe_os_error(error)}",
+            "Check the path of the dataset and your permission to read it.",
+        ) from None
+
+
+def _describe(root: Path) -> str:
+    with os.scandir(root) as entries:
+        kept = [entry for entry in entries if not is_ignored(entry.name)]
+    folders = sorted(entry.name for entry in kept if entry.is_dir())
+    videos = sum(is_video(entry.name) for entry in kept if not entry.is_dir())
+    named = f" ({', '.join(folders[:5])}{', …' if len(folders) > 5 else ''})" if folders else ""
+    others = len(kept) - len(folders) - videos
+    return f"found {len(folders)} folders{named}, {videos} videos, {others} other files in it"

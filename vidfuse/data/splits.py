@@ -1,0 +1,275 @@
+"""Which clips are trained on, which choose the checkpoint, and which are only measured on."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidfuse.data.clip import Clip, Dataset
+from vidfuse.data.files import natural_key
+from vidfuse.data.stratify import assign_groups, find_components
+from vidfuse.errors import UnknownNameError, UserError
+
+PARTS = ("train", "val", "test")
+"""Names of the parts of a split, in order."""
+
+FRACTIONS = (0.70, 0.15, 0.15)
+"""Share of the clips for each part where the dataset does not say."""
+
+_VAL_FRACTION = 0.15  # of an official train part without val
+_TOLERANCE = 0.10  # how far a part may be from its share before that is worth a warning
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The labelled clips of a dataset in three parts.
+
+    Attributes:
+        train: Clips to fit on.
+        val: Clips for the choice of checkpoint and settings; they count as seen.
+        test: Clips to measure on; empty only where an official split has no test part.
+        protocol: How the parts came about, in one line for screen, run and model file.
+        warnings: What weakens the measurement, one line each.
+    """
+
+    train: list[Clip]
+    val: list[Clip]
+    test: list[Clip]
+    protocol: str
+    warnings: list[str]
+
+
+def make_split(dataset: Dataset, *, split: str = "auto", seed: int = 0) -> Split:
+    """Divide a dataset's labelled clips into train, val and test.
+
+    No group, and no file, is on two sides, unless an official split puts it there. The result
+    depends on the clips and the seed only, not on the order of the clips.
+
+    Args:
+        dataset: The clips, with their groups and the dataset's own split where it has one.
+        split: ``auto`` (the dataset's own split, else by group, else at random), ``group``,
+            ``random``, or the number of an official split, which ``read_dataset`` was given too.
+        seed: Decides which of equally good groups go where.
+
+    Returns:
+        The parts, with the protocol and warnings.
+
+    Raises:
+        UserError: There are no labelled clips, no such split, or too few groups for three parts.
+    """
+    if split not in ("auto", "group", "random") and not split.isdecimal():
+        raise UnknownNameError("split", split, ("auto", "group", "random", "1", "2", "3"))
+    clips = sorted((clip for clip in dataset.clips if clip.label is not None), key=_clip_key)
+    if not clips:
+        raise UserError(
+            f"{dataset.root}: none of the {len(dataset.clips)} clips has a label",
+            "Training needs a class folder or a manifest's label for each clip.",
+        )
+    warnings: list[str] = []
+    if unlabelled := len(dataset.clips) - len(clips):
+        warnings.append(f"{unlabelled} clips without a label were left out")
+    declared = {clip.split for clip in clips} - {None}
+    if split.isdecimal():
+        _check_official(dataset, declared, split)
+    if split.isdecimal() or (split == "auto" and len(declared) > 1):
+        return _official_split(dataset, clips, seed, warnings)
+    if split == "auto" and declared:
+        (only,) = declared
+        warnings.append(f"the dataset's own split has only {only} clips and was not used")
+    return _own_split(dataset, clips, split, seed, warnings)
+
+
+def duplicates_across(parts: Mapping[str, Iterable[tuple[Clip, str]]]) -> list[str]:
+    """Clips with the same content (bytes, start and end) in more than one part.
+
+    Args:
+        parts: For each part its clips, with the content hash of each.
+
+    Returns:
+        One line for each content that occurs in several parts.
+    """
+    seen: dict[tuple[str, float, float | None], dict[str, list[Clip]]] = {}
+    for part, clips in parts.items():
+        for clip, digest in clips:
+            key = (digest, clip.start or 0.0, clip.end)
+            seen.setdefault(key, {}).setdefault(part, []).append(clip)
+    return [
+        "same content: "
+        + " and ".join(
+            f"{_listing([clip.name for clip in found])} ({part})" for part, found in sides.items()
+        )
+        for sides in seen.values()
+        if len(sides) > 1
+    ]
+
+
+def _check_official(dataset: Dataset, declared: set[str | None], split: str) -> None:
+    number = dataset.split_number or "1"
+    if len(declared) < 2:
+        raise UserError(
+            f"{dataset.root}: there is no official split '{split}' for this dataset",
+            "Use --split auto, group or random.",
+        )
+    if int(split) != int(number):
+        raise UserError(
+            f"{dataset.root}: split '{split}' was asked for, but split {number} was read",
+            "Pass the same split to read_dataset." if dataset.split_number else "Use --split 1.",
+        )
+
+
+def _official_split(dataset: Dataset, clips: list[Clip], seed: int, warnings: list[str]) -> Split:
+    parts = {part: [clip for clip in clips if clip.split == part] for part in PARTS}
+    train, val, test = parts.values()
+    if not train:
+        raise UserError(
+            f"{dataset.root}: the dataset's own split has no labelled train clips",
+            "Use --split group or --split random to divide the clips anew.",
+        )
+    if outside := sum(clip.split is None for clip in clips):
+        warnings.append(f"{outside} clips belong to no part of the official split: left out")
+    warnings += _straddling(parts)
+    number = f" {dataset.split_number}" if dataset.split_number else ""
+    protocol = f"official split{number} ({dataset.split_source or 'declared by the dataset'})"
+    if not val:
+        by_group = any(clip.group for clip in train)
+        units = _make_units(train, by_group=True)
+        train, val = _divide(train, units, (1 - _VAL_FRACTION, _VAL_FRACTION), seed)
+        if not val:
+            raise UserError(
+                f"{dataset.root}: the official train part cannot give up a validation part, "
+                "because no class has two groups in it",
+                "Mark some clips as val, or use --split random.",
+            )
+        how = "by group" if by_group else "at random"
+        protocol += f"; validation: {_VAL_FRACTION * 100:.0f} % of train {how}, seed {seed}"
+        if not by_group:
+            protocol += ": no groups known"
+            warnings.append(
+                "no groups are known, so near-duplicates may straddle train and validation"
+            )
+    if not test:
+        protocol += "; no test part"
+        warnings.append("the official split has no test clips: nothing is left to measure on")
+    return Split(train, val, test, protocol, warnings + _absent_classes(train, val, test))
+
+
+def _own_split(
+    dataset: Dataset, clips: list[Clip], split: str, seed: int, warnings: list[str]
+) -> Split:
+    grouped = sum(clip.group is not None for clip in clips)
+    if split == "group" and not grouped:
+        raise UserError(
+            f"{dataset.root}: no groups are known, so there is nothing to split by",
+            "Name them in a manifest's column 'group', or use --split random.",
+        )
+    by_group = bool(grouped) and split != "random"
+    units = _make_units(clips, by_group=by_group)
+    count = len(set(units))
+    shares = "/".join(f"{fraction * 100:.0f}" for fraction in FRACTIONS)
+    what = "groups" if by_group else "video files"
+    hint = (
+        "Use --split random: clips of one group may then be on both sides, so the score flatters."
+        if by_group
+        else "Add videos."
+    )
+    if count < len(PARTS):
+        raise UserError(
+            f"{dataset.root}: {count} {what} are too few for train, validation and test", hint
+        )
+    train, val, test = _divide(clips, units, FRACTIONS, seed)
+    if not val or not test:
+        raise UserError(
+            f"{dataset.root}: too many classes have all their clips in one of the {count} {what}: "
+            "once each class has clips to train on, validation or test is empty",
+            hint,
+        )
+    if by_group:
+        protocol = f"by group {shares}, seed {seed} ({count} groups)"
+        if grouped < len(clips):
+            warnings.append(
+                f"{len(clips) - grouped} clips have no group: each file counts as its own"
+            )
+    else:
+        why = "groups ignored as asked" if grouped else "no groups known"
+        protocol = f"random {shares}, seed {seed}: {why}, so near-duplicates may straddle the split"
+        warnings.append(
+            f"random split: {why}, so near-duplicates may straddle it and the score may flatter"
+        )
+    warnings += _uneven((train, val, test)) + _absent_classes(train, val, test)
+    return Split(train, val, test, protocol, warnings)
+
+
+def _make_units(clips: Sequence[Clip], *, by_group: bool) -> list[int]:
+    """Number of the indivisible unit that each clip is in: its group and its file."""
+    keys = []
+    for clip in clips:
+        key = [("file", os.path.normpath(clip.path))]
+        if by_group and clip.group is not None:
+            key.append(("group", clip.group))
+        keys.append(key)
+    return find_components(keys)
+
+
+def _divide(
+    clips: Sequence[Clip], units: Sequence[int], fractions: Sequence[float], seed: int
+) -> list[list[Clip]]:
+    counts: list[Counter[str]] = [Counter() for _ in range(max(units) + 1)]
+    for clip, unit in zip(clips, units, strict=True):
+        counts[unit][str(clip.label)] += 1
+    assigned = assign_groups(counts, fractions, seed)
+    parts: list[list[Clip]] = [[] for _ in fractions]
+    for clip, unit in zip(clips, units, strict=True):
+        parts[assigned[unit]].append(clip)
+    return parts
+
+
+def _clip_key(clip: Clip) -> tuple[object, ...]:
+    path = natural_key(Path(os.path.normpath(clip.path)).as_posix())
+    end = float("inf") if clip.end is None else clip.end
+    return path, clip.start or 0.0, end, clip.label, clip.group or "", clip.split or ""
+
+
+def _straddling(parts: Mapping[str, Sequence[Clip]]) -> list[str]:
+    warnings = []
+    for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
+        for what, attribute in (("groups", "group"), ("files", "path")):
+            here, there = ({getattr(c, attribute) for c in parts[p]} for p in (one, other))
+            shared = [str(value) for value in here & there if value is not None]
+            if shared:
+                warnings.append(
+                    f"the official split has {len(shared)} {what} in both {one} and {other}: "
+                    f"{_listing(shared)}"
+                )
+    return warnings
+
+
+def _absent_classes(train: list[Clip], val: list[Clip], test: list[Clip]) -> list[str]:
+    present = [{str(clip.label) for clip in clips} for clips in (train, val, test)]
+    everywhere = set().union(*present)
+    lines = (
+        (present[0], "not in train, so they cannot be learned", bool(train)),
+        (present[1], "not in validation", bool(val)),
+        (present[2], "not in test, so they are not measured", bool(test)),
+    )
+    return [
+        f"classes {what}: {_listing(everywhere - labels)}"
+        for labels, what, applies in lines
+        if applies and everywhere - labels
+    ]
+
+
+def _uneven(parts: Sequence[Sequence[Clip]]) -> list[str]:
+    total = sum(map(len, parts))
+    shares = [len(part) / total for part in parts]
+    if all(abs(s - f) <= _TOLERANCE for s, f in zip(shares, FRACTIONS, strict=True)):
+        return []
+    sizes = ", ".join(f"{p} {s:.0%}" for p, s in zip(PARTS, shares, strict=True))
+    return [f"the shares of the clips are uneven ({sizes}), because the groups are large"]
+
+
+def _listing(names: Iterable[str], most: int = 3) -> str:
+    ordered = sorted(names, key=natural_key)
+    return ", ".join(ordered[:most]) + (", …" if len(ordered) > most else "")
