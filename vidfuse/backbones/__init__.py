@@ -1,0 +1,120 @@
+"""The networks that turn a picture into features, as a static table.
+
+Reading the table imports neither torch nor torchvision: what a cached feature means can be known
+without building the network. A new backbone is one line here, and one file if torchvision has no
+such network.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidfuse.errors import InputError, UnknownNameError, UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneInfo:
+    """One line of the table.
+
+    Attributes:
+        factory: ``module:function`` that builds the network without weights.
+        weights: File name of its published ImageNet weights, under torch's download folder.
+        layer: Where features leave it by default: its last map of positions.
+        size: Side of the pictures it was trained on, in pixels.
+        mean: Per-channel mean (RGB, pictures scaled to 0..1) that its input is normalised with.
+        std: Likewise the standard deviation.
+    """
+
+    factory: str
+    weights: str
+    layer: str
+    size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+# The first published ImageNet weights of each (torchvision's IMAGENET1K_V1), which the literature
+# on frozen features uses. The hexadecimal end of a name begins the file's sha256.
+BACKBONES = {
+    "resnet18": BackboneInfo("torchvision.models:resnet18", "resnet18-f37072fd.pth", "layer4"),
+    "resnet34": BackboneInfo("torchvision.models:resnet34", "resnet34-b627a593.pth", "layer4"),
+    "resnet50": BackboneInfo("torchvision.models:resnet50", "resnet50-0676ba61.pth", "layer4"),
+    "resnet101": BackboneInfo("torchvision.models:resnet101", "resnet101-63fe2227.pth", "layer4"),
+    "resnet152": BackboneInfo("torchvision.models:resnet152", "resnet152-394f9c45.pth", "layer4"),
+    "wide_resnet50_2": BackboneInfo(
+        "torchvision.models:wide_resnet50_2", "wide_resnet50_2-95faca4d.pth", "layer4"
+    ),
+    "vgg16": BackboneInfo("torchvision.models:vgg16", "vgg16-397923af.pth", "features"),
+    "vgg16_bn": BackboneInfo("torchvision.models:vgg16_bn", "vgg16_bn-6c64b313.pth", "features"),
+}
+DOWNLOAD_URL = "https://download.pytorch.org/models/"
+RANDOM_WEIGHTS = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneChoice:
+    """A backbone that the user named, with what is needed to build it.
+
+    Attributes:
+        name: Key of ``BACKBONES``.
+        layer: Where features leave the network.
+        weights: The weights' file; None stands for random weights.
+        published: Whether the weights are the published ones, which need not be kept in a model.
+    """
+
+    name: str
+    layer: str
+    weights: Path | None
+    published: bool
+
+    @property
+    def info(self) -> BackboneInfo:
+        """Its line of the table."""
+        return BACKBONES[self.name]
+
+
+def choose(
+    name: str | None, weights: str | None = None, layer: str | None = None
+) -> BackboneChoice:
+    """Resolve the options ``--backbone``, ``--weights`` and ``--layer``.
+
+    Args:
+        name: Key of ``BACKBONES``.
+        weights: A file, ``random``, or None for the published weights.
+        layer: Name of a layer; None is the backbone's default.
+
+    Raises:
+        UnknownNameError: There is no such backbone.
+        UserError: No backbone is named.
+        InputError: The weights' file does not exist.
+    """
+    if name is None:
+        raise UserError(
+            "no backbone is named",
+            "Add --backbone resnet18 (downloads ImageNet weights once, 45 MB), or with a file of\n"
+            "your own: --backbone resnet18 --weights resnet18.pth",
+        )
+    if name not in BACKBONES:
+        raise UnknownNameError("backbone", name, BACKBONES)
+    info = BACKBONES[name]
+    layer = layer or info.layer
+    if weights == RANDOM_WEIGHTS:
+        return BackboneChoice(name, layer, None, published=False)
+    if weights is None:
+        return BackboneChoice(name, layer, download_folder() / info.weights, published=True)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(weights, "no such file of weights", "Check --weights.")
+    return BackboneChoice(name, layer, path, published=False)
+
+
+def download_folder() -> Path:
+    """Where torch keeps downloaded weights (``TORCH_HOME`` is respected)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    home = os.environ.get("TORCH_HOME")
+    return (Path(home).expanduser() if home else cache / "torch") / "hub" / "checkpoints"

@@ -1,0 +1,194 @@
+"""Building a backbone: fetch weights, cut the network at a layer, run pictures through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
+from vidfuse.errors import InputError, UnknownNameError, UserError
+from vidfuse.progress import Progress
+
+RANDOM_SEED = 0  # random weights are the same everywhere, so that their features can be cached
+
+
+class Backbone(nn.Module):
+    """A network cut at a layer, with its normalisation.
+
+    Args:
+        body: Maps normalised pictures ``[N, 3, S, S]`` to features ``[N, D, h, w]`` or ``[N, D]``.
+        mean: Per-channel mean of pictures scaled to 0..1.
+        std: Likewise the standard deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, body: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Features ``[N, D, h, w]`` (float32) of pictures ``uint8 [N, S, S, 3]``."""
+        images = pictures.permute(0, 3, 1, 2).float().div(255)
+        features: Tensor = self.body((images - self.mean) / self.std)
+        return features if features.dim() == 4 else features.flatten(1)[:, :, None, None]
+
+
+def load_backbone(
+    choice: BackboneChoice,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    device: torch.device | str = "cpu",
+) -> Backbone:
+    """Build a backbone with its weights, ready for inference.
+
+    Args:
+        choice: What to build.
+        state: Weights that are at hand already; None reads them from the choice's file.
+        device: Where it shall run.
+
+    Raises:
+        UserError: The layer does not exist.
+        InputError: The weights cannot be read or do not fit.
+    """
+    module, _, name = choice.info.factory.partition(":")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        network: nn.Module = getattr(import_module(module), name)(weights=None).eval()
+    known = set(network.state_dict())
+    body = _cut(network, choice.layer)
+    if state is None and choice.weights is not None:
+        state = read_weights(choice.weights)
+    if state is not None:
+        _fill(body, state, known, choice)
+    backbone = Backbone(body, choice.info.mean, choice.info.std)
+    backbone.eval().requires_grad_(False)
+    return backbone.to(memory_format=torch.channels_last).to(device)
+
+
+def _cut(network: nn.Module, layer: str) -> nn.Module:
+    """The part of a network up to a layer; what lies behind it is dropped."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    modules = {name for name, _ in network.named_modules() if name}
+    if layer not in modules:
+        raise UnknownNameError("layer", layer, [name for name in modules if name.count(".") < 2])
+    cut: nn.Module = create_feature_extractor(network, {layer: "features"})
+    return _Single(cut)
+
+
+class _Single(nn.Module):
+    """Unwraps the one output of a feature extractor."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.extractor(images)["features"]
+        return features
+
+
+def _fill(
+    body: nn.Module, state: Mapping[str, Tensor], known: set[str], choice: BackboneChoice
+) -> None:
+    """Put weights into the cut network.
+
+    Weights behind the cut may be missing or present. Every other mismatch is an error.
+
+    Raises:
+        InputError: Naming the keys that are missing, unknown or of another shape.
+    """
+    wanted = {key.removeprefix("extractor."): value for key, value in body.state_dict().items()}
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
+    missing = sorted(wanted.keys() - state.keys() - counters)
+    unknown = sorted(state.keys() - known)
+    shapes = sorted(
+        f"{key} {list(state[key].shape)} instead of {list(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    )
+    problems = [
+        f"{kind}: {_some(keys)}"
+        for kind, keys in (("missing", missing), ("unknown", unknown), ("other shape", shapes))
+        if keys
+    ]
+    if problems:
+        where = choice.weights or "the model's weights"
+        raise InputError(
+            where,
+            f"these weights do not fit {choice.name} up to {choice.layer}; " + "; ".join(problems),
+            "Check that --backbone and --layer are those of the weights.",
+        )
+    fitting = {f"extractor.{key}": state[key] for key in wanted if key in state}
+    body.load_state_dict(fitting, strict=False)
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+
+
+def backbone_state(backbone: Backbone) -> dict[str, Tensor]:
+    """The weights under the names that the original network uses."""
+    prefix = "extractor."
+    return {k.removeprefix(prefix): v.cpu() for k, v in backbone.body.state_dict().items()}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file or a plain state dict; nothing in it is executed.
+
+    Raises:
+        InputError: It is neither.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: object = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has its own kinds of errors
+        reason = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
+        raise InputError(
+            path,
+            f"not a file of weights ({reason})",
+            "Give a .safetensors file or a state dict saved with torch.save.",
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(path, "not a state dict (names to tensors)")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def fetch(choice: BackboneChoice, progress: Progress) -> None:
+    """Download published weights that the user named and that are not here yet.
+
+    Raises:
+        UserError: The download fails.
+    """
+    if choice.weights is None or choice.weights.exists() or not choice.published:
+        return
+    url = DOWNLOAD_URL + choice.weights.name
+    progress.info(f"Downloading {url} to {choice.weights.parent}")
+    choice.weights.parent.mkdir(parents=True, exist_ok=True)
+    prefix = choice.weights.stem.rpartition("-")[2]
+    try:
+        torch.hub.download_url_to_file(url, str(choice.weights), prefix, progress=False)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"cannot download the weights of {choice.name} ({reason})",
+            f"Without a network, copy {choice.weights.name} to {choice.weights.parent},\n"
+            "or name a file of your own with --weights.",
+        ) from error

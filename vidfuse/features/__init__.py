@@ -1,0 +1,1 @@
+"""Cached features: what they mean, where they are kept, how they are made."""
