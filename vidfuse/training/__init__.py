@@ -1,0 +1,1 @@
+"""Training a fusion head on cached features."""

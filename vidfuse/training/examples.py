@@ -1,0 +1,77 @@
+"""Clips in memory, in batches, and a head's answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vidfuse.fusion.base import Head
+
+GPU_SHARE = 0.25
+"""Features move to the GPU as a whole where they take no more than this share of what is free."""
+
+
+@dataclass
+class Examples:
+    """Clips to train on or to predict, as cached features in memory.
+
+    Args:
+        features: Features [N, K, D, g, g], usually float16 on the CPU.
+        lengths: How many of the K frames of each clip are real [N], int64.
+        labels: Class indices [N], int64.
+        pick: Chooses frames: (indices [B], generator) → (features [B, T, D, g, g], lengths [B]).
+            The generator is None outside training, and then the choice must be a fixed one.
+            Without `pick`, a clip is all of its K frames.
+    """
+
+    features: Tensor
+    lengths: Tensor
+    labels: Tensor
+    pick: Callable[[Tensor, torch.Generator | None], tuple[Tensor, Tensor]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(
+        self, indices: Tensor, device: torch.device, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features [B, T, D, g, g] as float32 and lengths [B] of some clips, on a device."""
+        if self.pick:
+            features, lengths = self.pick(indices, generator)
+        else:
+            features, lengths = self.features[indices], self.lengths[indices]
+        # Half as many bytes travel when the conversion comes last.
+        return features.to(device).float(), lengths.to(device)
+
+    def resident(self, device: torch.device) -> Examples:
+        """The same clips, their features on a GPU where that takes a modest share of it."""
+        if device.type != "cuda" or self.pick:
+            return self
+        free, _ = torch.cuda.mem_get_info(device)
+        if self.features.nbytes > GPU_SHARE * free:
+            return self
+        return replace(self, features=self.features.to(device))
+
+
+@torch.inference_mode()
+def predict_logits(
+    head: Head, examples: Examples, *, device: str | torch.device, batch_size: int
+) -> Tensor:
+    """Logits [N, C] of all clips, in their order, float32 on the CPU.
+
+    The head is left in the mode (training or not) it came in.
+    """
+    device = torch.device(device)
+    training = head.training
+    head.eval()
+    try:
+        rows = [
+            head(*examples.batch(indices, device)).float().cpu()
+            for indices in torch.arange(len(examples)).split(batch_size)
+        ]
+    finally:
+        head.train(training)
+    return torch.cat(rows)

@@ -1,0 +1,301 @@
+"""The training loop: from features in memory to the best weights of a head."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidfuse.errors import UserError
+from vidfuse.fusion import build_head, head_class
+from vidfuse.fusion.base import Head
+from vidfuse.training.config import TrainConfig
+from vidfuse.training.examples import Examples, predict_logits
+from vidfuse.training.recipe import (
+    automatic_batch_size,
+    balanced_weights,
+    decay_groups,
+    lr_factor,
+    macro_f1,
+)
+
+__all__ = ["Epoch", "Examples", "Fit", "new_head", "predict_logits"]
+
+MAX_SKIPPED = 5
+"""Steps in a row that may be skipped for a loss or gradient that is not finite."""
+
+
+@dataclass
+class Epoch:
+    """What one epoch did. Validation fields are None without validation clips."""
+
+    epoch: int
+    """Counted from 1."""
+    epochs: int
+    train_loss: float
+    """Mean over this epoch's steps, with dropout, class weights and label smoothing."""
+    train_accuracy: float
+    """Share of this epoch's training clips that were right when their step came, with dropout."""
+    val_loss: float | None
+    """Plain cross-entropy, without weights or smoothing."""
+    val_accuracy: float | None
+    val_macro_f1: float | None
+    """Over the classes that occur in validation."""
+    lr: float
+    """Learning rate of the last step."""
+    grad_norm: float
+    """Mean norm of the gradient before clipping."""
+    grad_norm_max: float
+    clipped: float
+    """Share of steps whose gradient was cut."""
+    skipped: int
+    """Steps left out because their loss or gradient was not finite."""
+    seconds: float
+    improved: bool
+    """Whether this epoch's weights are the best so far."""
+
+
+def new_head(config: TrainConfig, *, channels: int, grid: int, classes: int) -> Head:
+    """Build the head that a configuration names, with initial weights from its seed."""
+    settings = dict(config.head_options)
+    if "dropout" in head_class(config.head).known_settings():
+        settings.setdefault("dropout", config.dropout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_head(
+            config.head, channels=channels, grid=grid, classes=classes, settings=settings
+        )
+
+
+class Fit:
+    """Trains a head; iterate over it to do so, and get a record after every epoch.
+
+    Every epoch draws its randomness from a seed of its own, made of the run's seed and the epoch's
+    number. So nothing done between epochs changes the result, and a run resumed from `state_dict`
+    ends with the very weights of one that was never interrupted (on a CPU; some GPU kernels add
+    numbers in an order that varies).
+
+    The best epoch is the one with the highest macro F1 on validation, and the lowest validation
+    loss among equals: small validation sets tie often, and the loss still tells a sure answer from
+    a lucky one. Macro F1 rather than accuracy, because on unequal classes accuracy is content with
+    the frequent ones, and on equal classes the two agree. Without validation clips the last epoch
+    is the best.
+
+    Args:
+        head: The head, changed in place.
+        train: Clips to learn from.
+        val: Clips that choose the epoch; may be empty.
+        config: How to train.
+        device: Where to compute.
+        classes: Number of classes C.
+
+    Attributes:
+        best_state: Weights of the best epoch, on the CPU; None before the first epoch ends.
+        best_epoch: Its number, counted from 1; 0 before the first epoch ends.
+        first_step_seconds: `time.perf_counter()` when the first optimiser step was done.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        train: Examples,
+        val: Examples,
+        config: TrainConfig,
+        *,
+        device: str | torch.device,
+        classes: int,
+    ) -> None:
+        config.validate()
+        if len(train) == 0:
+            raise UserError("there are no training clips", "Look at: vidfuse inspect DATASET")
+        self.device = torch.device(device)
+        self.head = head.to(self.device)
+        self.train = train.resident(self.device)
+        self.val = val.resident(self.device)
+        self.config = config
+        self.classes = classes
+        self.batch_size = config.batch_size or automatic_batch_size(len(train))
+        self.limit = config.clip_norm or math.inf
+        self.steps = math.ceil(len(train) / self.batch_size)
+        self.total = config.epochs * self.steps
+        self.warmup = min(config.warmup_epochs, config.epochs // 2) * self.steps
+        self.optimizer = torch.optim.AdamW(decay_groups(head, config.weight_decay), lr=config.lr)
+        self.half = None
+        if self.device.type == "cuda":
+            fast_bf16 = torch.cuda.get_device_capability(self.device) >= (8, 0)
+            self.half = torch.bfloat16 if fast_bf16 else torch.float16
+        # Gradients of float16 underflow unscaled; those of bfloat16 and float32 do not.
+        self.scaler = torch.amp.GradScaler(init_scale=2.0**10, enabled=self.half is torch.float16)
+        self.clip_weights = balanced_weights(train.labels)
+        self.epoch = self.step = self.stale = self.skipped_in_a_row = 0
+        self.best_state: dict[str, Tensor] | None = None
+        self.best_epoch = 0
+        self.best_score = (-math.inf, -math.inf)
+        self.first_step_seconds: float | None = None
+
+    def __iter__(self) -> Iterator[Epoch]:
+        while self.epoch < self.config.epochs and not self.stopped:
+            yield self._run_epoch()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether patience has run out."""
+        return 0 < self.config.patience <= self.stale
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later `Fit` of the same run needs to go on. Take it between epochs."""
+        return copy.deepcopy(
+            {
+                "config": asdict(self.config),
+                "clips": len(self.train),
+                "head": self.head.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "stale": self.stale,
+                "skipped_in_a_row": self.skipped_in_a_row,
+                "best_state": self.best_state,
+                "best_epoch": self.best_epoch,
+                "best_score": list(self.best_score),
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another `Fit` stood.
+
+        Raises:
+            UserError: It belongs to a run with other settings or another number of clips.
+        """
+        here = {**asdict(self.config), "training clips": len(self.train)}
+        there = {**state["config"], "training clips": state["clips"]}
+        differ = [key for key in here if here[key] != there.get(key)]
+        if differ:
+            changes = [f"{key}: {there.get(key)} then, {here[key]} now" for key in differ]
+            raise UserError("a run cannot be resumed with other settings", "\n".join(changes))
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step, self.stale = state["epoch"], state["step"], state["stale"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.best_state, self.best_epoch = copy.deepcopy(state["best_state"]), state["best_epoch"]
+        self.best_score = (state["best_score"][0], state["best_score"][1])
+
+    def _run_epoch(self) -> Epoch:
+        start = time.perf_counter()
+        seed = self.config.seed * 100_003 + self.epoch + 1  # the seed itself made the head
+        generator = torch.Generator().manual_seed(seed)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        self.head.train()
+        losses, norms, right, seen, skipped = [], [], 0, 0, 0
+        # Dropout knows only torch's global generators; the caller gets its own back.
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed)
+            # Parts of equal size, so that no last step hangs on one clip.
+            for indices in self._order(generator).tensor_split(self.steps):
+                lr = self.config.lr * lr_factor(self.step, warmup=self.warmup, total=self.total)
+                loss, norm, hits = self._step(indices, lr, generator)
+                self.step += 1
+                right, seen = right + hits, seen + len(indices)
+                if math.isfinite(loss) and math.isfinite(norm):
+                    losses.append(loss)
+                    norms.append(norm)
+                    self.skipped_in_a_row = 0
+                    self.first_step_seconds = self.first_step_seconds or time.perf_counter()
+                else:
+                    skipped += 1
+                    self._count_skipped(loss, norm)
+        self.epoch += 1
+        val_loss, val_accuracy, val_f1 = self._validate()
+        score = (val_f1, -val_loss) if val_f1 is not None and val_loss is not None else None
+        improved = score is None or score > self.best_score or self.best_state is None
+        if improved:
+            self.best_score = score or self.best_score
+            self.best_epoch = self.epoch
+            weights = self.head.state_dict().items()
+            self.best_state = {key: value.to("cpu", copy=True) for key, value in weights}
+        self.stale = 0 if improved else self.stale + 1
+        return Epoch(
+            epoch=self.epoch,
+            epochs=self.config.epochs,
+            train_loss=_mean(losses),
+            train_accuracy=right / seen,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            val_macro_f1=val_f1,
+            lr=lr,
+            grad_norm=_mean(norms),
+            grad_norm_max=max(norms, default=math.nan),
+            clipped=_mean([norm > self.limit for norm in norms]),
+            skipped=skipped,
+            seconds=time.perf_counter() - start,
+            improved=improved,
+        )
+
+    def _count_skipped(self, loss: float, norm: float) -> None:
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= MAX_SKIPPED:
+            raise UserError(
+                f"training broke down in epoch {self.epoch + 1}: {MAX_SKIPPED} steps in a row had "
+                f"a loss ({loss:.3g}) or gradient ({norm:.3g}) that is not finite",
+                f"Lower the learning rate: --lr {self.config.lr / 10:g}",
+            )
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """The clips of one epoch [N], as indices in the order in which they come."""
+        n = len(self.train)
+        if self.config.class_weights == "sampler":
+            return torch.multinomial(self.clip_weights, n, replacement=True, generator=generator)
+        return torch.randperm(n, generator=generator)
+
+    def _step(
+        self, indices: Tensor, lr: float, generator: torch.Generator
+    ) -> tuple[float, float, int]:
+        """One optimiser step: loss, norm of the gradient before clipping, clips that were right."""
+        features, lengths = self.train.batch(indices, self.device, generator)
+        labels = self.train.labels[indices].to(self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
+            logits = self.head(features, lengths)
+        logits = logits.float()
+        losses = F.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
+        )
+        if self.config.class_weights == "balanced":
+            # Not cross_entropy's own `weight`: it divides by the batch's sum of weights, and so
+            # gives a frequent class its weight back wherever a batch holds nothing else.
+            losses = losses * self.clip_weights[indices].to(self.device)
+        loss = losses.mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.head.parameters(), self.limit).item()
+        value = loss.item()
+        if math.isfinite(value) and math.isfinite(norm):
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return value, norm, int((logits.argmax(1) == labels).sum())
+
+    def _validate(self) -> tuple[float | None, float | None, float | None]:
+        """Loss, accuracy and macro F1 on the validation clips, or three times None."""
+        if len(self.val) == 0:
+            return None, None, None
+        logits = predict_logits(
+            self.head, self.val, device=self.device, batch_size=max(64, self.batch_size)
+        )
+        labels, predicted = self.val.labels, logits.argmax(1)
+        accuracy = (predicted == labels).double().mean().item()
+        loss = F.cross_entropy(logits, labels).item()
+        return loss, accuracy, macro_f1(labels, predicted, self.classes)
+
+
+def _mean(values: list[float] | list[bool]) -> float:
+    return sum(values) / len(values) if values else math.nan
