@@ -1,0 +1,128 @@
+"""The settings of feature extraction. Imports no torch, so that a command line can show them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidfuse.backbones import BACKBONES
+from vidfuse.errors import UserError
+from vidfuse.features.spec import parse_grid
+from vidfuse.settings import Settings, option
+from vidfuse.video.decoder import POLICIES
+from vidfuse.video.frames import CROPS
+from vidfuse.video.sampling import Sampling
+
+
+@dataclass
+class FeatureConfig(Settings):
+    """What is extracted from clips, and how."""
+
+    backbone: str | None = option(
+        None, "Network that turns pictures into features.", choices=tuple(BACKBONES)
+    )
+    weights: str | None = option(
+        None, "Its weights: a .safetensors or .pth file, or 'random'. [default: ImageNet]"
+    )
+    layer: str | None = option(
+        None, "Layer where features leave it, such as layer3. [default: its last map]"
+    )
+    grid: str | None = option(
+        None,
+        "Cells a side of the map that is kept of each frame: 1 (average), 2, 4, ... or native. "
+        "[default: what the head reads]",
+    )
+    frames: int = option(16, "Frames that a head reads of a clip.", min=1, max=4096)
+    cache_frames: int | None = option(
+        None,
+        "Frames cached for temporal jitter in training: an odd multiple of --frames. "
+        "[default: --frames, with --sampling segment three times as many]",
+        min=1,
+    )
+    sampling: str | None = option(
+        None,
+        "Which frames: uniform, segment (jittered in training), dense, or stride:N. "
+        "[default: uniform, segment when --cache-frames asks for more]",
+    )
+    size: int = option(224, "Side of the pictures given to the backbone.", min=16, max=2048)
+    crop: str = option(
+        "center",
+        "How a picture becomes a square: center (cuts), pad (bars) or squash.",
+        choices=CROPS,
+    )
+    decoder: str = option("auto", "Program that reads videos.", choices=tuple(POLICIES))
+    workers: int | None = option(None, "Clips decoded at once. [default: one per core]", min=1)
+    time_limit: float | None = option(
+        None,
+        "Seconds that decoding a clip may take. [default: 120 and more for big files]",
+        above=0,
+    )
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
+    cache: str | None = option(None, "Folder of the feature cache. [default: the platform's]")
+    max_failed: float = option(
+        0.05,
+        "Share of clips that may fail to be read before the run counts as failed.",
+        min=0,
+        max=1,
+    )
+
+    def problems(self) -> list[str]:
+        """What is wrong with these settings, one line each."""
+        found = super().problems()
+        if found:
+            return found
+        for name, check in (
+            ("grid", self.grid and (lambda: parse_grid(self.grid or ""))),
+            ("sampling", lambda: self.rule),
+        ):
+            try:
+                if check:
+                    check()
+            except UserError as error:
+                found.append(f"{name}: {error.message}")
+        if not found:
+            found += self._frame_problems()
+        return found
+
+    def _frame_problems(self) -> list[str]:
+        cached = self.cached_frames
+        if cached == self.frames:
+            return []
+        if self.rule.mode != "segment":
+            return [f"cache_frames: more than frames needs --sampling segment, not {self.sampling}"]
+        if cached % self.frames or cached // self.frames % 2 == 0:
+            odd = self.frames * 3
+            return [
+                f"cache_frames: {cached} is not an odd multiple of {self.frames} frames, "
+                f"such as {odd}, so the frames that prediction uses would not be among them"
+            ]
+        return []
+
+    @property
+    def rule(self) -> Sampling:
+        """The sampling rule."""
+        more = self.cache_frames is not None and self.cache_frames != self.frames
+        return Sampling.parse(self.sampling or ("segment" if more else "uniform"))
+
+    @property
+    def cached_frames(self) -> int:
+        """How many frames of a clip are kept in the cache."""
+        if self.cache_frames is not None:
+            return self.cache_frames
+        return 3 * self.frames if self.rule.mode == "segment" else self.frames
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where features are kept: ``--cache``, ``VIDFUSE_CACHE`` or the platform's place."""
+        return cache_folder(self.cache)
+
+
+def cache_folder(named: str | None = None) -> Path:
+    """The feature cache's folder: as named, ``VIDFUSE_CACHE``, or the platform's place."""
+    chosen = named or os.environ.get("VIDFUSE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("vidfuse", appauthor=False) / "features"

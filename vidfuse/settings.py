@@ -1,0 +1,132 @@
+"""Settings as dataclasses: one definition serves Python, TOML files and the command line.
+
+Field names are the names of Python arguments, TOML keys and (with dashes) command-line options.
+Each field's metadata holds its ``help``, and where they apply its ``choices`` or the bounds
+``min``, ``max``, ``above`` and ``below``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType
+from typing import Any, Self, get_args, get_origin, get_type_hints
+
+from vidfuse.errors import UserError
+
+SPOKEN = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "a switch"}
+
+
+def option(default: Any, help: str, **rules: Any) -> Any:
+    """A field of a ``Settings`` class, with its help and the rules it obeys."""
+    metadata = {"help": help, **rules}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Settings:
+    """Base class: checks all fields and reports every problem at once."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from names and values, as of a TOML table, and validate.
+
+        Raises:
+            UserError: A name is unknown or a value cannot be used; lists all problems.
+        """
+        known = [each.name for each in fields(cls)]
+        problems = []
+        for name in values:
+            if name not in known:
+                close = get_close_matches(name, known, n=1)
+                guess = f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+                problems.append(f"{name}: unknown setting{guess}")
+        settings = cls(**{name: value for name, value in values.items() if name in known})
+        _refuse(problems + settings.problems())
+        return settings
+
+    def validate(self) -> None:
+        """Check every field.
+
+        Raises:
+            UserError: Lists all problems at once.
+        """
+        _refuse(self.problems())
+
+    def problems(self) -> list[str]:
+        """What is wrong with these settings, one line each."""
+        checked = (
+            (each.name, _problem(getattr(self, each.name), kind, each.metadata))
+            for each, kind, _ in typed_fields(type(self))
+        )
+        return [f"{name}: {problem}" for name, problem in checked if problem]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names and values without those that are None (TOML has no null)."""
+        pairs = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+
+def typed_fields(cls: type[Settings]) -> Iterator[tuple[Field[Any], Any, bool]]:
+    """Each field with its type and whether it may be None."""
+    hints = get_type_hints(cls)
+    for each in fields(cls):
+        kinds = get_args(hints[each.name]) or (hints[each.name],)
+        if get_origin(hints[each.name]) is dict:
+            kinds = (dict,)
+        kind = next(kind for kind in kinds if kind is not NoneType)
+        yield each, kind, NoneType in kinds
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        UserError: It does not exist or is not TOML.
+    """
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})", "Check --config.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not TOML ({error})", 'Write lines such as head = "lstm".'
+        ) from error
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise UserError(f"the settings have {count}", "\n".join(problems))
+
+
+def _problem(value: Any, kind: Any, rules: Mapping[str, Any]) -> str | None:
+    """What is wrong with one value, or None."""
+    if value is None:
+        return None
+    accepted = (int, float) if kind is float else kind
+    # A bool is an int to Python, and never one to a user.
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, accepted):
+        return f"{value!r} is not {SPOKEN[kind]}"
+    if kind is float and not math.isfinite(value):
+        return f"{value} is not a finite number"
+    if "choices" in rules and value not in rules["choices"]:
+        close = get_close_matches(value, rules["choices"], n=1)
+        guess = f" (did you mean '{close[0]}'?)" if close else ""
+        return f"'{value}' is not one of {', '.join(rules['choices'])}{guess}"
+    if "min" in rules and value < rules["min"]:
+        return f"{value} is below {rules['min']}"
+    if "max" in rules and value > rules["max"]:
+        return f"{value} is above {rules['max']}"
+    if "above" in rules and value <= rules["above"]:
+        return f"{value} is not above {rules['above']:g}"
+    if "below" in rules and value >= rules["below"]:
+        return f"{value} is not below {rules['below']:g}"
+    return None
