@@ -1,0 +1,225 @@
+"""The model file: a head, the backbone it needs, and all that is known about both.
+
+One ``.safetensors`` file. Its metadata holds a JSON manifest; nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.backbones import RANDOM_WEIGHTS, BackboneChoice, choose
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.spec import FeatureSpec
+from vidfuse.features.store import Entry
+from vidfuse.fusion import build_head
+from vidfuse.video.sampling import Sampling
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vidfuse.backbones.load import Backbone
+    from vidfuse.fusion.base import Head
+
+FORMAT = 1
+SEEN_DIGITS = 32  # of each content hash kept: 128 bits tell any two videos apart
+BATCH = 64
+
+
+@dataclass
+class Model:
+    """A trained classifier.
+
+    Attributes:
+        head: Reads the features.
+        classes: Class names in the order of the head's logits.
+        spec: The features that prediction extracts.
+        cached: The features that training cached, which may hold more frames.
+        sampling: The rule that chose the frames.
+        choice: The backbone. Its ``weights`` path is only where they were found at training.
+        backbone_weights: The backbone's weights where the file carries them.
+        facts: What is known about training: dataset, split, protocol, metrics, versions, config.
+        seen: Content hashes (shortened) of the clips it saw: ``train`` and ``val``.
+        path: The file it was read from.
+    """
+
+    head: Head
+    classes: list[str]
+    spec: FeatureSpec
+    cached: FeatureSpec
+    sampling: str
+    choice: BackboneChoice
+    backbone_weights: dict[str, Tensor] | None
+    facts: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, list[str]] = field(default_factory=dict)
+    path: Path | None = None
+
+    def probabilities(
+        self, entries: Sequence[Entry], device: str | torch.device = "cpu"
+    ) -> NDArray[np.float64]:
+        """Class probabilities ``[N, C]`` of clips, from their features."""
+        import torch
+
+        from vidfuse.features.table import FeatureTable
+
+        if not entries:
+            return np.empty((0, len(self.classes)))
+        rows = []
+        self.head.to(device).eval()
+        for start in range(0, len(entries), BATCH):
+            part = list(entries[start : start + BATCH])
+            table = FeatureTable.stack(part, Sampling.parse(self.sampling), self.spec.frames)
+            features, lengths = table.pick(torch.arange(len(part)), None)
+            with torch.inference_mode():
+                logits = self.head(features.to(device).float(), lengths.to(device))
+            rows.append(logits.double().softmax(-1).cpu())
+        return torch.cat(rows).numpy()
+
+    def build_backbone(self, device: str | torch.device = "cpu") -> Backbone:
+        """The backbone, with the weights that the features were made with.
+
+        Raises:
+            UserError: Its published weights are not on this machine and cannot be fetched, or
+                are other ones.
+        """
+        from vidfuse.backbones.load import load_backbone
+
+        return load_backbone(self.choice, state=self.backbone_weights, device=device)
+
+    @cached_property
+    def _seen(self) -> frozenset[str]:
+        """Shortened hashes of all clips that it saw in training or validation."""
+        return frozenset(digest for part in self.seen.values() for digest in part)
+
+    def saw(self, content: str) -> bool:
+        """Whether a clip of this content was used in training or validation."""
+        return content[:SEEN_DIGITS] in self._seen
+
+    def save(self, path: Path) -> None:
+        """Write the model file, whole or not at all.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        tensors = {f"head.{name}": t.contiguous() for name, t in self.head.state_dict().items()}
+        for name, tensor in (self.backbone_weights or {}).items():
+            tensors[f"backbone.{name}"] = tensor.contiguous()
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            save_file(tensors, partial, {"vidfuse": json.dumps(self._manifest())})
+            partial.replace(path)
+        except OSError as error:
+            raise UserError(f"cannot write the model to {path} ({error.strerror})") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _manifest(self) -> dict[str, Any]:
+        info = self.choice.info
+        return {
+            "format": FORMAT,
+            "classes": self.classes,
+            "head": {
+                "name": self.head.name,
+                "channels": self.head.channels,
+                "grid": self.head.grid,
+                "settings": self.head.settings,
+            },
+            "features": self.spec.to_dict(),
+            "cached_frames": self.cached.frames,
+            "sampling": self.sampling,
+            "backbone": {
+                "name": self.choice.name,
+                "layer": self.choice.layer,
+                "published": self.choice.published,
+                "included": self.backbone_weights is not None,
+            },
+            "normalisation": {"mean": info.mean, "std": info.std},
+            "seen": self.seen,
+            **self.facts,
+        }
+
+
+RESERVED = (
+    "format", "classes", "head", "features", "cached_frames", "sampling", "backbone",
+    "normalisation", "seen",
+)  # fmt: skip
+
+
+def load_model(path: Path | str) -> Model:
+    """Read a model file.
+
+    Args:
+        path: The file, or a run folder that holds ``model.safetensors``.
+
+    Raises:
+        InputError: It is missing, damaged, or not a vidfuse model.
+        UserError: It was written by a newer vidfuse, or needs a head that is not installed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            metadata = tensors.metadata() or {}
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        hint = "Name a model file or a run folder that holds model.safetensors."
+        raise InputError(file, "no such model", hint) from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(file, f"not a model file, or a damaged one ({error})") from error
+    if "vidfuse" not in metadata:
+        raise InputError(file, "not a vidfuse model (weights are given with --weights)")
+    try:
+        manifest = json.loads(metadata["vidfuse"])
+        if manifest["format"] > FORMAT:
+            raise UserError(
+                f"{file}: written by a newer vidfuse (model format {manifest['format']}; "
+                f"this one reads up to {FORMAT})",
+                "Upgrade: pip install --upgrade vidfuse",
+            )
+        return _from_manifest(manifest, state, file)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(file, f"a damaged model file ({type(error).__name__}: {error})") from error
+
+
+def _from_manifest(manifest: Mapping[str, Any], state: Mapping[str, Tensor], file: Path) -> Model:
+    spec = FeatureSpec.from_dict(manifest["features"])
+    head = build_head(
+        manifest["head"]["name"],
+        channels=manifest["head"]["channels"],
+        grid=manifest["head"]["grid"],
+        classes=len(manifest["classes"]),
+        settings=manifest["head"]["settings"],
+    )
+    head.load_state_dict(_part(state, "head."))
+    head.eval()
+    backbone = manifest["backbone"]
+    weights = None if backbone["published"] else RANDOM_WEIGHTS  # or those in the file
+    return Model(
+        head=head,
+        classes=list(manifest["classes"]),
+        spec=spec,
+        cached=replace(spec, frames=manifest["cached_frames"]),
+        sampling=manifest["sampling"],
+        choice=choose(backbone["name"], weights, backbone["layer"]),
+        backbone_weights=_part(state, "backbone.") if backbone["included"] else None,
+        facts={name: value for name, value in manifest.items() if name not in RESERVED},
+        seen=dict(manifest["seen"]),
+        path=file,
+    )
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
