@@ -40,11 +40,13 @@ class Reader(Protocol):
 
     Attributes:
         name: The backend's name.
-        warnings: What went wrong so far without being fatal.
     """
 
     name: str
-    warnings: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong so far without being fatal."""
 
     @property
     def timeline(self) -> Timeline:

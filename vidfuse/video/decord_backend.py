@@ -8,9 +8,7 @@ whose frame table agrees with the timeline that PyAV read from the container.
 from __future__ import annotations
 
 import os
-
-# A damaged tail makes decord retry for minutes; must be set before the library loads.
-os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
+import re
 
 import decord
 import numpy as np
@@ -127,7 +125,11 @@ class DecordGPUReader(DecordReader):
             ) from error
 
 
+# What decord puts around a message: "[time] file:line: Check failed: a == b (1 vs. 2) [path]".
+DECORATION = re.compile(r"^\[[\d:]+\] \S+:\d+: |Check failed: .*? vs\. .*?\) |\[/[^\]]*\]")
+
+
 def _reason(error: Exception) -> str:
-    """The message without decord's time, source line and stack."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return text.rsplit(": ", 1)[-1][:120]
+    """The message alone."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return DECORATION.sub("", lines[0])[:120].strip()

@@ -44,7 +44,8 @@ class PyAVReader:
     ) -> None:
         self.path = path
         self.keep_bytes = keep_bytes
-        self.warnings: list[str] = []
+        self._notes: list[str] = []
+        self._damaged: set[int | None] = set()  # positions of packets that do not decode
         self._kept: list[VideoFrame] | None = None
         self._keys: list[tuple[float, int]] = []
         self._open()
@@ -144,7 +145,7 @@ class PyAVReader:
             found = list(self._seek_each(times))
         except (_BadSeekError, av.error.FFmpegError):
             # A container whose index lies: the slow way is still right.
-            self.warnings.append("seeking in it fails, so it was read from the beginning")
+            self._notes.append("seeking in it fails, so it was read from the beginning")
             found = list(self._pass_by(times, self._restart()))
         return [picture for picture, _ in found], np.array([time for _, time in found])
 
@@ -157,7 +158,7 @@ class PyAVReader:
         key_of = on_screen(key_times, times)
         for key in np.unique(key_of):
             self.container.seek(self._keys[key][1], stream=self.stream)
-            decoded = self._decode(seeking=True)
+            decoded = self._decode()
             yield from self._pass_by(times[key_of == key], decoded, not_before=key_times[key])
 
     def _restart(self) -> Iterator[tuple[float, VideoFrame]]:
@@ -209,26 +210,29 @@ class PyAVReader:
         try:
             yield from self.container.demux(self.stream)
         except (av.error.FFmpegError, OSError) as error:
-            self.warnings.append(f"reading stopped early ({_reason(error)})")
+            self._notes.append(f"reading stopped early ({_reason(error)})")
 
-    def _decode(self, seeking: bool = False) -> Iterator[tuple[float, VideoFrame]]:
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong so far without being fatal."""
+        skipped = [f"damaged packets skipped: {len(self._damaged)}"] if self._damaged else []
+        return self._notes + skipped
+
+    def _decode(self) -> Iterator[tuple[float, VideoFrame]]:
         """Every picture that can be decoded, with its presentation time."""
-        skipped = 0
         previous: float | None = None
         for packet in self._demux():
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
-                skipped += 1
-                if skipped > MAX_SKIPPED:
+                self._damaged.add(packet.pos)
+                if len(self._damaged) > MAX_SKIPPED:
                     break
                 continue
             for frame in frames:
                 assert isinstance(frame, VideoFrame)
                 previous = self._time(frame, previous)
                 yield previous, frame
-        if skipped and not seeking:
-            self.warnings.append(f"{skipped} damaged packets were skipped")
 
     def _time(self, frame: VideoFrame, previous: float | None) -> float:
         stamp = frame.dts if self.unreliable_pts or frame.pts is None else frame.pts

@@ -1,0 +1,110 @@
+"""Every picture is the one that the ffmpeg program shows at that time.
+
+For every clip at hand: first, last, single, two far apart, 16 spread, dense and all frames, with a
+fresh reader and a reused one, in each way that vidfuse reads videos.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from agreement import DecordProcess, disagreements, pool_disagreements, wrong_timeline
+from reference import COARSE_TOLERANCE, TOLERANCE, data_folder, reference
+
+from vidfuse.errors import InputError
+from vidfuse.video.pyav_backend import KEEP_BYTES, PyAVReader
+from vidfuse.video.sampling import Timeline
+from vidfuse.video.workers import DecodePool
+
+SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
+DATA = data_folder()
+CLIPS = [
+    path
+    for folder in ("real_clips", "ut_interaction", "odd_videos")
+    for path in sorted((DATA / folder).rglob("*") if DATA else [])
+    if path.suffix in SUFFIXES
+]
+# Conversions of 10-bit and 12-bit 4:2:0, and of chroma for an odd width and height, differ more.
+COARSE = {
+    "bt2020_10bit.mp4",
+    "h265_10bits.mp4",
+    "testsrc2_12bit_hdr.mp4",
+    "testsrc2_odd_height_and_width_mpeg2.mp4",
+}
+# Its packet at 3.0 s is damaged: the container's index lists a picture that nothing can decode.
+DAMAGED = {"corrupted.mp4": 3.0}
+# What decord may refuse, besides the clips of ut_interaction with their late starts.
+REFUSED = {
+    "corrupted.mp4",
+    "discard_first_keyframe.mp4",
+    "testsrc2_av1_10bit.mp4",
+    "v_ApplyEyeMakeup_g01_c01.avi",
+    "v_BaseballPitch_g01_c03.avi",
+}
+
+
+@pytest.fixture(
+    scope="module", params=CLIPS or [None], ids=[path.name for path in CLIPS] or ["none"]
+)
+def clip(request: pytest.FixtureRequest) -> Path:
+    if request.param is None:
+        pytest.skip("VIDFUSE_TEST_DATA names no folder with real_clips, ut_interaction, odd_videos")
+    return request.param
+
+
+def tolerance(clip: Path) -> float:
+    return COARSE_TOLERANCE if clip.name in COARSE else TOLERANCE
+
+
+@pytest.mark.skipif(DATA is None, reason="VIDFUSE_TEST_DATA names no folder")
+def test_all_clips_are_there() -> None:
+    folders = [path.relative_to(DATA).parts[0] for path in CLIPS]
+    counts = {folder: folders.count(folder) for folder in folders}
+    assert counts == {"real_clips": 16, "ut_interaction": 60, "odd_videos": 23}
+
+
+def test_decoded_once_and_kept(clip: Path) -> None:
+    with closing(PyAVReader(str(clip))) as reader:
+        assert not wrong_timeline(clip, reader.timeline)
+    assert not disagreements(clip, None, tolerance(clip))
+
+
+def test_through_the_index_with_seeks(clip: Path) -> None:
+    with closing(PyAVReader(str(clip), keep_bytes=0)) as reader:
+        listed = reader.timeline
+    if clip.name in DAMAGED:
+        shown = abs(listed.times - DAMAGED[clip.name]) > 0.01
+        assert (~shown).sum() == 1
+        listed = Timeline(listed.times[shown], listed.end)
+    assert not wrong_timeline(clip, listed)
+    assert not disagreements(clip, 0, tolerance(clip))
+
+
+def test_auto_in_a_decode_process(clip: Path, pool: DecodePool) -> None:
+    assert not pool_disagreements(pool, clip, tolerance(clip))
+
+
+def test_decord_is_right_or_refuses(clip: Path, decord_process: DecordProcess) -> None:
+    try:
+        wrong = decord_process.disagreements(clip, tolerance(clip))
+    except InputError as error:
+        assert clip.name in REFUSED or clip.parts[-3] == "ut_interaction", error
+        assert "decord" in error.reason
+    else:
+        assert not wrong
+
+
+def test_damaged_packet_leaves_the_picture_before_it_on_screen() -> None:
+    if DATA is None:
+        pytest.skip("VIDFUSE_TEST_DATA names no folder")
+    path = DATA / "odd_videos" / "corrupted.mp4"
+    moment = np.array([DAMAGED[path.name]])
+    for keep_bytes in (KEEP_BYTES, 0):
+        with closing(PyAVReader(str(path), keep_bytes=keep_bytes)) as reader:
+            pictures, times = reader.read(moment)
+            assert any("damaged" in warning for warning in reader.warnings)
+        assert times[0] == pytest.approx(2.9)
+        assert not reference(str(path)).problems(pictures, times)
