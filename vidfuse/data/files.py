@@ -99,16 +99,18 @@ def walk_videos(
         if path != top and _holds_frames(entries):
             yield Path(path)
             continue
-        for entry in reversed(entries):
+        inside: list[tuple[str, bool]] = []
+        for entry in entries:
             if entry.is_dir():
                 if not _leads_back(entry, path):
-                    pending.append((entry.path, True))
+                    inside.append((entry.path, True))
             elif is_video(entry.name):
                 if entry.is_file():
-                    pending.append((entry.path, False))
+                    inside.append((entry.path, False))
                 else:
                     reason = "broken link" if entry.is_symlink() else "not a regular file"
                     problems.append(InputError(entry.path, reason))
+        pending += reversed(inside)
 
 
 def peek_videos(folder: str | os.PathLike[str], count: int = 1, limit: int = 5000) -> list[Path]:

@@ -198,7 +198,7 @@ def _own_split(
         warnings.append(
             f"random split: {why}, so near-duplicates may straddle it and the score may flatter"
         )
-    warnings += _uneven((train, val, test)) + _absent_classes(train, val, test)
+    warnings += _uneven((train, val, test), what) + _absent_classes(train, val, test)
     return Split(train, val, test, protocol, warnings)
 
 
@@ -261,13 +261,13 @@ def _absent_classes(train: list[Clip], val: list[Clip], test: list[Clip]) -> lis
     ]
 
 
-def _uneven(parts: Sequence[Sequence[Clip]]) -> list[str]:
+def _uneven(parts: Sequence[Sequence[Clip]], what: str) -> list[str]:
     total = sum(map(len, parts))
     shares = [len(part) / total for part in parts]
     if all(abs(s - f) <= _TOLERANCE for s, f in zip(shares, FRACTIONS, strict=True)):
         return []
     sizes = ", ".join(f"{p} {s:.0%}" for p, s in zip(PARTS, shares, strict=True))
-    return [f"the shares of the clips are uneven ({sizes}), because the groups are large"]
+    return [f"the parts are far from their shares ({sizes}): too few or too large {what}"]
 
 
 def _listing(names: Iterable[str], most: int = 3) -> str:

@@ -102,7 +102,7 @@ class _Assignment:
 
     def fill(self, order: Sequence[int]) -> None:
         """Place all groups in this order, then move single ones while that helps."""
-        parts = range(len(self.fractions))
+        parts = range(len(self.fractions) - 1, -1, -1)  # on a tie test before val before train
         for group in order:
             self._move(group, min(parts, key=lambda part: self._cost_after(group, part)[3]))
         improved = True
