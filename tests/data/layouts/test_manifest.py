@@ -122,6 +122,8 @@ def test_json_lines(folder):
         json.dumps({"path": "b.avi", "start": True}),
         json.dumps({"path": "b.avi", "start": float("nan")}),
         json.dumps({"label": "x"}),
+        r'{"path": "b.avi", "label": "\ud800"}',
+        r'{"path": "b\u0000.avi"}',
     ]
     dataset = read(folder, "\r\n".join(lines), "manifest.jsonl")
     assert rows(dataset) == [
@@ -129,7 +131,7 @@ def test_json_lines(folder):
         ("b.avi", None, None, "test", 1.0, None),
     ]
     assert [p.split(":")[0] for p in dataset.problems] == [
-        f"manifest.jsonl, line {n}" for n in (4, 5, 6, 7, 8, 9)
+        f"manifest.jsonl, line {n}" for n in range(4, 12)
     ]
 
 

@@ -195,7 +195,10 @@ def _text(row: _Row, column: str) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _BadRowError(f"{column} is neither text nor a number: {value!r}")
-    return str(value).strip() or None
+    text = str(value).strip()
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _BadRowError(f"{column} is not Unicode text: {text!a}")  # JSON can say "\\ud800"
+    return text or None
 
 
 def _seconds(row: _Row, column: str) -> float | None:
