@@ -75,8 +75,10 @@ class Reference:
             if off.max() > self.half_interval:
                 at = int(off.argmax())
                 wrong.append(f"asked for {wanted[at]:.4f} s, answered {times[at]:.4f} s")
-        # Half an interval's grace, since rounding may place a time just before its picture.
-        indices = on_screen(self.times, np.asarray(times) + min(1e-3, self.half_interval))
+        # The nearest time, since rounding may place one just before its picture; of simultaneous
+        # pictures the last, which is the one that stays on screen.
+        nearest = np.abs(self.times - np.asarray(times)[:, None]).argmin(1)
+        indices = on_screen(self.times, self.times[nearest])
         for picture, time, index in zip(pictures, times, indices.tolist(), strict=True):
             if abs(self.times[index] - time) > self.half_interval:
                 wrong.append(f"no picture at {time:.4f} s, the nearest is {self.times[index]:.4f}")
@@ -110,9 +112,11 @@ def reference(path: str | bytes) -> Reference:
     """Decode a video with the ffmpeg program: every picture once, turned as the file asks."""
     with tempfile.TemporaryFile() as log:
         program = subprocess.Popen(
-            [ffmpeg_program(), "-hide_banner", "-nostdin", "-threads", "1"]
-            + ["-i", b"file:" + os.fsencode(path), "-fps_mode", "passthrough"]
-            + ["-vf", "showinfo", "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"],
+            [
+                *(ffmpeg_program(), "-hide_banner", "-nostdin", "-threads", "1"),
+                *("-i", b"file:" + os.fsencode(path), "-fps_mode", "passthrough"),
+                *("-vf", "showinfo", "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"),
+            ],
             stdout=subprocess.PIPE,
             stderr=log,
         )

@@ -1,0 +1,158 @@
+"""Videos that are awkward to read: times, orders, geometry, pixel formats, damage."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from agreement import DecordProcess, disagreements, pool_disagreements, wrong_timeline
+from awkward import AWKWARD, H264, LARGER, PATTERN, SOUND, joined, make, run
+from reference import COARSE_TOLERANCE, reference
+
+from vidfuse.errors import InputError
+from vidfuse.video.decoder import open_video, read_frames
+from vidfuse.video.frames import FrameRequest
+from vidfuse.video.pyav_backend import KEEP_BYTES, PyAVReader
+from vidfuse.video.sampling import Timeline
+from vidfuse.video.workers import DecodePool
+
+PLAYABLE = [name for name, recipe in AWKWARD.items() if recipe.playable]
+STRATEGIES = pytest.mark.parametrize("keep_bytes", [KEEP_BYTES, 0], ids=["kept", "seeks"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("awkward")
+
+
+def make_or_skip(name: str, folder: Path) -> Path:
+    try:
+        return make(name, folder)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this ffmpeg program cannot make {name}: {error.stderr[-200:]!r}")
+
+
+@pytest.mark.parametrize("name", PLAYABLE)
+def test_frames_are_right(name: str, folder: Path, decord_process: DecordProcess) -> None:
+    path = make_or_skip(name, folder)
+    assert len(reference(str(path)).times)
+    with closing(open_video(str(path), "pyav")) as reader:
+        assert not wrong_timeline(path, reader.timeline)
+    with closing(PyAVReader(str(path), keep_bytes=0)) as reader:
+        shown = len(reader.timeline.times) - AWKWARD[name].missing
+        assert not wrong_timeline(path, Timeline(reader.timeline.times[:shown], 1e9))
+    assert not disagreements(path, None)
+    assert not disagreements(path, 0)
+    try:
+        assert not decord_process.disagreements(path, COARSE_TOLERANCE)
+    except InputError as error:
+        refusal = error
+        assert "decord" in refusal.reason  # noqa: PT017
+
+
+def test_seeks_are_used(folder: Path) -> None:
+    for name in ("open_groups.mp4", "open_groups.mkv", "open_groups.ts", "edit_list.mkv"):
+        with closing(PyAVReader(str(make_or_skip(name, folder)), keep_bytes=0)) as reader:
+            reader.read(reader.timeline.times)
+            assert len(reader._keys) > 2
+            assert not reader.warnings
+
+
+@pytest.mark.parametrize("name", [name for name in AWKWARD if name not in PLAYABLE])
+def test_what_holds_no_picture_is_refused(name: str, folder: Path, pool: DecodePool) -> None:
+    path = make_or_skip(name, folder)
+    with pytest.raises(InputError, match=r"no video in it|not a video"):
+        read_frames(FrameRequest(str(path), "uniform", 4), "pyav")
+    with pytest.raises(InputError, match=r"no video in it|not a video"):
+        pool.read(FrameRequest(str(path), "uniform", 4))
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "mp4"])
+def test_cover_picture_is_no_video(suffix: str, folder: Path) -> None:
+    run(PATTERN + "-frames:v 1", cover := folder / "cover.png")
+    arguments = f"{SOUND}-i {cover} -map 0 -map 1 -c:v png -disposition:v attached_pic"
+    run(arguments, path := folder / f"cover.{suffix}")
+    with pytest.raises(InputError, match="only sound with a cover picture"):
+        open_video(str(path), "pyav")
+
+
+@pytest.mark.parametrize("content", [bytes(100_000), b"just a text\n", b"\xff" * 5000])
+def test_other_content_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a video"):
+        open_video(str(path), "pyav")
+
+
+@STRATEGIES
+@pytest.mark.parametrize("second", [LARGER, "-itsoffset 7 " + LARGER, PATTERN])
+def test_recordings_joined_in_one_file(keep_bytes: int, second: str, tmp_path: Path) -> None:
+    """What comes after the join is shown after what came before it, whatever its time stamps."""
+    path = joined(tmp_path, PATTERN + H264, second + H264)
+    expected = reference(str(path))
+    if "itsoffset" in second:  # not a step back: the gap stays
+        assert expected.times[50] > 7
+    assert len(expected.times) in (75, 100)
+    with closing(PyAVReader(str(path), keep_bytes=keep_bytes)) as reader:
+        assert not wrong_timeline(path, reader.timeline)
+    frames = read_frames(FrameRequest(str(path), "stride:1", 200), "pyav")
+    assert not expected.problems(frames.pictures, frames.times, expected.times, COARSE_TOLERANCE)
+
+
+@STRATEGIES
+def test_sound_before_the_picture_in_a_transport_stream(keep_bytes: int, tmp_path: Path) -> None:
+    """Time counts from the start of the file, sound included (the ffmpeg program ignores it)."""
+    run(f"-itsoffset 0.5 {PATTERN}{SOUND}{H264}", path := tmp_path / "clip.ts")
+    expected = reference(str(path))
+    with closing(PyAVReader(str(path), keep_bytes=keep_bytes)) as reader:
+        pictures, times = reader.read(reader.timeline.times)
+    late = times[0]
+    assert late == pytest.approx(0.5, abs=0.1)
+    assert not expected.problems(pictures, times - late, expected.times)
+
+
+@pytest.fixture(scope="module")
+def hour(folder: Path) -> Path:
+    """3600 pictures, one a second, with a key frame every ten."""
+    arguments = "-f lavfi -i testsrc=size=64x64:rate=1:duration=3600 -g 10 -bf 2 -c:v mpeg4"
+    run(arguments, path := folder / "hour.mp4")
+    return path
+
+
+def test_an_hour_is_read_through_its_index(hour: Path) -> None:
+    started = time.perf_counter()
+    with closing(PyAVReader(str(hour), keep_bytes=0)) as reader:
+        wanted = reader.timeline.times[112::225]
+        pictures, times = reader.read(wanted)
+    assert time.perf_counter() - started < 2
+    assert len(times) == 16
+    assert not reference(str(hour)).problems(pictures, times, wanted, COARSE_TOLERANCE)
+
+
+def test_segments_of_an_hour(hour: Path, pool: DecodePool) -> None:
+    expected = reference(str(hour))
+    frames = pool.read(FrameRequest(str(hour), "uniform", 4, start=3000, end=3008))
+    assert frames.times.tolist() == [3001, 3003, 3005, 3007]
+    assert (frames.start, frames.end, frames.count) == (3000, 3008, 8)
+    assert not expected.problems(frames.pictures, frames.times, None, COARSE_TOLERANCE)
+    with pytest.raises(InputError, match="no picture between 4000 s and the end"):
+        pool.read(FrameRequest(str(hour), "uniform", 4, start=4000))
+
+
+def test_a_header_that_states_a_huge_picture(folder: Path) -> None:
+    path = folder / "huge.avi"
+    run(PATTERN + "-c:v rawvideo -pix_fmt bgr24 -frames:v 1", path)
+    data = path.read_bytes()
+    at = data.index(b"strf") + 12  # width and height of the bitmap header
+    path.write_bytes(data[:at] + np.array([60000, 60000], "<i4").tobytes() + data[at + 8 :])
+    with pytest.raises(InputError, match=r"60000x60000|can be decoded|not a video"):
+        read_frames(FrameRequest(str(path), "uniform", 1), "pyav")
+
+
+@pytest.mark.parametrize("name", ["open_groups.mkv", "b_frames.avi", "turned_90.mp4"])
+def test_in_decode_processes(name: str, folder: Path, pool: DecodePool) -> None:
+    assert not pool_disagreements(pool, make_or_skip(name, folder))

@@ -1,0 +1,192 @@
+"""The video stream of a file through PyAV: opening it, its packets, its decoded pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vidfuse.errors import InputError
+from vidfuse.video.decoder import check_size
+from vidfuse.video.frames import Pictures
+
+MAX_DAMAGED = 1000  # packets that do not decode, after which decoding stops
+# Decode times only grow within a recording. A step back by more than this (seconds, as the ffmpeg
+# program has it) starts another recording in the same file.
+STEP_BACK = 0.1
+
+
+class KeyFrame(NamedTuple):
+    """Where decoding can begin: seconds from the start of the file, and the stream's ticks."""
+
+    time: float
+    pts: int
+    dts: int
+
+
+class VideoFile:
+    """The video stream of one open file.
+
+    Attributes:
+        container: The open file.
+        stream: Its best video stream.
+        decode_timed: Whether pictures are shown at the times at which they are decoded.
+        joined: Whether the packets read so far come from several recordings, one after the other.
+        notes: What went wrong without being fatal.
+        damaged: Positions of packets that do not decode.
+
+    Raises:
+        InputError: The file is missing, empty, or holds no video stream.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self.damaged: set[int | None] = set()
+        self.open()
+
+    def open(self) -> None:
+        """Open the file, once more after ``close``."""
+        try:
+            self.container: InputContainer = av.open(
+                self.path, metadata_errors="ignore", options={"protocol_whitelist": "file"}
+            )
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise InputError(
+                self.path, f"not a video that can be opened ({_reason(error)})"
+            ) from error
+        self.stream = self._video_stream()
+        self.stream.thread_type = "SLICE"  # one clip, one core: clips run side by side
+        self.stream.codec_context.thread_count = 1
+        # AVI stores no presentation times and what is derived from its packets is wrong for packed
+        # B-frames: pictures come out in the order and at the times at which they are decoded.
+        self.decode_timed = self.container.format.name == "avi"
+        self.joined = False
+        self.origin = (self.container.start_time or 0) / av.time_base
+        self.tick = float(self.stream.time_base or 1)
+        self.frame_time = 1 / float(self.stream.average_rate or self.stream.guessed_rate or 25)
+
+    def _video_stream(self) -> VideoStream:
+        stream = self.container.streams.best("video")
+        if not isinstance(stream, VideoStream):
+            kinds = sorted({stream.type for stream in self.container.streams})
+            raise InputError(self.path, f"no video in it (only {', '.join(kinds) or 'no streams'})")
+        if stream.disposition & av.stream.Disposition.attached_pic:
+            raise InputError(self.path, "no video in it (only sound with a cover picture)")
+        if stream.codec_context is None:
+            raise InputError(self.path, "its video codec is not known to the installed PyAV")
+        return stream
+
+    @property
+    def expected_bytes(self) -> float:
+        """About how much memory all decoded pictures (4:2:0) take."""
+        context = self.stream.codec_context
+        seconds = (self.container.duration or 0) / av.time_base
+        count = max(self.stream.frames, seconds / self.frame_time)
+        return count * context.width * context.height * 1.5
+
+    def seek(self, key: KeyFrame) -> None:
+        """Go to a key frame, or to an earlier one.
+
+        Raises:
+            SeekError: It lands behind the key frame.
+        """
+        for target in (key.dts, key.pts):  # what is looked for depends on the container
+            self.container.seek(target, stream=self.stream)
+            if _not_behind(next(self.packets(), None), key):
+                self.container.seek(target, stream=self.stream)
+                return
+        raise SeekError
+
+    def seconds(self, stamp: int) -> float:
+        """A time stamp of the stream as seconds from the start of the file."""
+        return stamp * self.tick - self.origin
+
+    def packets(self) -> Iterator[Packet]:
+        """Packets from here on, with time stamps that go on where recordings are joined.
+
+        A torn file ends where it is torn.
+        """
+        latest, shift = -np.inf, 0
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.dts is not None:
+                    if (packet.dts + shift - latest) * self.tick < -STEP_BACK:
+                        shift = round(latest + self.frame_time / self.tick) - packet.dts
+                        self.joined = True
+                    latest = max(latest, packet.dts + shift)
+                    packet.dts += shift
+                if packet.pts is not None:
+                    packet.pts += shift
+                yield packet
+        except (av.error.FFmpegError, OSError) as error:
+            self.notes.append(f"reading stopped early ({_reason(error)})")
+
+    def pictures(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Every picture from here on that can be decoded, with its presentation time."""
+        previous: float | None = None
+        for packet in self.packets():
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self.damaged.add(packet.pos)
+                if len(self.damaged) > MAX_DAMAGED:
+                    break
+                continue
+            for frame in frames:
+                assert isinstance(frame, VideoFrame)
+                check_size(self.path, frame.width, frame.height)
+                previous = self._time(frame, previous)
+                yield previous, frame
+
+    def _time(self, frame: VideoFrame, previous: float | None) -> float:
+        stamp = frame.dts if self.decode_timed or frame.pts is None else frame.pts
+        if stamp is not None:
+            return self.seconds(stamp)
+        return 0.0 if previous is None else previous + self.frame_time
+
+    def close(self) -> None:
+        """Release the file."""
+        self.container.close()
+
+
+class SeekError(Exception):
+    """A seek did not land where the index says that it would."""
+
+
+def _not_behind(packet: Packet | None, key: KeyFrame) -> bool:
+    if packet is None or packet.pts is None:
+        return False
+    if packet.dts is None:
+        return packet.is_keyframe and packet.pts <= key.pts
+    return packet.dts <= key.dts
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return str(text).splitlines()[0][:120]
+
+
+def to_rgb(frame: VideoFrame) -> Pictures:
+    """``[H, W, 3]`` RGB, turned and mirrored as the stream's display matrix says."""
+    picture = cast(Pictures, frame.to_ndarray(format="rgb24"))
+    matrix = cast(Any, frame.side_data).get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return picture
+    # x' = a x + c y and y' = b x + d y (ISO/IEC 14496-12, 8.2.2); only right angles are applied.
+    (a, b), (c, d) = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2]
+    across, down = (a, d) if abs(a) >= abs(b) else (c, b)
+    if abs(b) > abs(a):
+        picture = picture.transpose(1, 0, 2)
+    if across < 0:
+        picture = picture[:, ::-1]
+    if down < 0:
+        picture = picture[::-1]
+    return np.ascontiguousarray(picture)
