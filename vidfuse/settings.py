@@ -61,8 +61,8 @@ class Settings:
     def problems(self) -> list[str]:
         """What is wrong with these settings, one line each."""
         checked = (
-            (each.name, _problem(getattr(self, each.name), kind, each.metadata))
-            for each, kind, _ in typed_fields(type(self))
+            (each.name, _problem(getattr(self, each.name), kind, optional, each.metadata))
+            for each, kind, optional in typed_fields(type(self))
         )
         return [f"{name}: {problem}" for name, problem in checked if problem]
 
@@ -107,9 +107,9 @@ def _refuse(problems: list[str]) -> None:
         raise UserError(f"the settings have {count}", "\n".join(problems))
 
 
-def _problem(value: Any, kind: Any, rules: Mapping[str, Any]) -> str | None:
+def _problem(value: Any, kind: Any, optional: bool, rules: Mapping[str, Any]) -> str | None:
     """What is wrong with one value, or None."""
-    if value is None:
+    if value is None and optional:
         return None
     accepted = (int, float) if kind is float else kind
     # A bool is an int to Python, and never one to a user.

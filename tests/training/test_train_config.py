@@ -1,21 +1,20 @@
 import subprocess
 import sys
-from dataclasses import asdict, fields
-from typing import get_type_hints
+from dataclasses import asdict
 
 import pytest
 
 from vidfuse.errors import UserError
+from vidfuse.settings import typed_fields
 from vidfuse.training.config import TrainConfig
 
 
 def test_defaults_are_valid_and_explained():
     config = TrainConfig()
     config.validate()
-    hints = get_type_hints(TrainConfig)
-    for each in fields(config):
-        assert each.metadata["help"].endswith(".")
-        assert hints[each.name] in (str, int, float) or each.name == "head_options"
+    for each, kind, _ in typed_fields(TrainConfig):
+        assert each.metadata["help"]
+        assert kind in (str, int, float) or each.name == "head_options"
 
 
 def test_importing_it_needs_no_torch():

@@ -29,7 +29,7 @@ from vidfuse.training.recipe import (
 __all__ = ["Epoch", "Examples", "Fit", "new_head", "predict_logits"]
 
 MAX_SKIPPED = 5
-"""Steps in a row that may be skipped for a loss or gradient that is not finite."""
+"""So many steps in a row without a finite loss and gradient end the run."""
 
 
 @dataclass
@@ -214,11 +214,10 @@ class Fit:
                     self._count_skipped(loss, norm)
         self.epoch += 1
         val_loss, val_accuracy, val_f1 = self._validate()
-        score = (val_f1, -val_loss) if val_f1 is not None and val_loss is not None else None
+        score = None if val_f1 is None or val_loss is None else (val_f1, -val_loss)
         improved = score is None or score > self.best_score or self.best_state is None
         if improved:
-            self.best_score = score or self.best_score
-            self.best_epoch = self.epoch
+            self.best_score, self.best_epoch = score or self.best_score, self.epoch
             weights = self.head.state_dict().items()
             self.best_state = {key: value.to("cpu", copy=True) for key, value in weights}
         self.stale = 0 if improved else self.stale + 1

@@ -1,0 +1,173 @@
+"""From settings to an extractor: which network, which features, where they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from vidfuse.backbones import BackboneChoice, choose
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.config import FeatureConfig
+from vidfuse.features.extract import Extractor, Tally
+from vidfuse.features.identity import ContentIndex
+from vidfuse.features.spec import FeatureSpec, Grid, parse_grid
+from vidfuse.features.store import Store
+from vidfuse.fusion import head_class
+from vidfuse.progress import Progress
+from vidfuse.timing import Timings
+from vidfuse.video.decoder import policy
+
+if TYPE_CHECKING:
+    from vidfuse.backbones.load import Backbone
+
+
+def resolve_device(name: str) -> str:
+    """The device that ``--device`` means; ``auto`` is the first GPU, else the CPU.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        hint = "Use --device auto or --device cpu."
+        raise UserError(f"device '{name}' cannot be used here ({reason})", hint) from error
+    return name
+
+
+def head_grid(config: FeatureConfig, head: str) -> Grid:
+    """The grid that ``--grid`` asks for, else the one that the head reads."""
+    return parse_grid(config.grid) if config.grid else head_class(head).grid
+
+
+def finest(grids: Iterable[Grid]) -> list[Grid]:
+    """The fewest grids that all the given ones can be derived from."""
+    wanted = set(grids)
+    if "native" in wanted:
+        return ["native"]
+    sides = [grid for grid in wanted if grid != "native"]
+    return sorted(g for g in sides if not any(other > g and other % g == 0 for other in sides))
+
+
+class Setup:
+    """What an extraction needs, made from settings once.
+
+    Args:
+        config: The settings.
+        timings: Hears what it costs.
+        progress: Hears of progress.
+
+    Raises:
+        UserError: The backbone, its weights or the cache cannot be used.
+    """
+
+    def __init__(self, config: FeatureConfig, timings: Timings, progress: Progress) -> None:
+        self.config = config
+        self.timings = timings
+        self.progress = progress
+        self.store = Store(config.cache_folder)
+        self.index = ContentIndex(config.cache_folder)
+        self.choice = choose(config.backbone, config.weights, config.layer)
+
+    def spec(self, grid: Grid) -> FeatureSpec:
+        """The features that these settings mean, on one grid."""
+        config = self.config
+        rule = config.rule
+        return FeatureSpec(
+            decode=policy(config.decoder)[0],
+            # Training jitters among cached frames; those that are cached are uniform.
+            sampling="uniform" if rule.mode == "segment" else str(rule),
+            frames=config.cached_frames,
+            size=config.size,
+            crop=config.crop,
+            backbone=self.choice.name,
+            layer=self.choice.layer,
+            weights=weights_digest(self.choice, self.index, self.progress),
+            grid=grid,
+        )
+
+    def extractor(self, spec: FeatureSpec) -> Extractor:
+        """An extractor of these features."""
+        return Extractor(
+            spec=spec,
+            backbone=self._build,
+            decoder=self.config.decoder,
+            store=self.store,
+            index=self.index,
+            workers=self.config.workers,
+            time_limit=self.config.time_limit,
+            progress=self.progress,
+        )
+
+    def _build(self) -> Backbone:
+        with self.timings.measure("imports"):
+            import torchvision  # noqa: F401  # half of the time that a first run waits
+
+        from vidfuse.backbones.load import load_backbone
+
+        return load_backbone(self.choice, device=resolve_device(self.config.device))
+
+
+def weights_digest(choice: BackboneChoice, index: ContentIndex, progress: Progress) -> str:
+    """sha256 of a backbone's weights, which are fetched first if they are published ones.
+
+    Raises:
+        UserError: They cannot be fetched or read.
+    """
+    if choice.weights is None:
+        return "random"
+    if choice.published and not choice.weights.exists():
+        from vidfuse.backbones.load import fetch
+
+        fetch(choice, progress)
+    return index.hash(choice.weights)
+
+
+def record_tally(tally: Tally, timings: Timings) -> None:
+    """Add an extraction's times to a command's."""
+    timings.add("cache", tally.cache_seconds)
+    timings.add("decode", tally.decode_seconds)
+    timings.add("forward", tally.forward_seconds)
+
+
+def failure_records(failures: Iterable[tuple[Clip, InputError]]) -> list[dict[str, str]]:
+    """Failures as records ready for JSON."""
+    return [{"path": clip.name, "error": error.reason} for clip, error in failures]
+
+
+def check_failures(failures: list[tuple[Clip, InputError]], clips: int, allowed: float) -> None:
+    """Stop when more clips failed than ``--max-failed`` allows.
+
+    Raises:
+        InputError: Naming the first failures.
+    """
+    if len(failures) <= allowed * clips:
+        return
+    clip, error = failures[0]
+    raise InputError(
+        clip.path,
+        error.reason,
+        f"{len(failures)} of {clips} clips could not be read; --max-failed allows "
+        f"{allowed:.0%}. What was extracted is kept.",
+    )
+
+
+def summary(spec: FeatureSpec, store: Store, tallies: list[Tally]) -> dict[str, Any]:
+    """What an extraction did, ready for JSON."""
+    failures = list({clip: error for tally in tallies for clip, error in tally.failures}.items())
+    return {
+        "computed": sum(tally.computed for tally in tallies),
+        "reused": sum(tally.reused for tally in tallies),
+        "failed": len(failures),
+        "failures": failure_records(failures),
+        "cache": str(store.root),
+        "spec": spec.to_dict() | {"digest": spec.digest},
+    }
