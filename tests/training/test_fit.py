@@ -43,7 +43,8 @@ def which_came_first(n, seed):
     """Clips that hold two events among noise; the label tells which one comes first."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 2
-    features = 0.3 * torch.randn(n, T, D, generator=generator)
+    # A common background, or else a LayerNorm would make noise as loud as the events.
+    features = torch.linspace(-2, 2, D) + 0.3 * torch.randn(n, T, D, generator=generator)
     for clip, label in zip(features, labels.tolist(), strict=True):
         first, second = sorted(torch.randperm(T, generator=generator)[:2].tolist())
         clip[first, label] += 3.0
@@ -78,7 +79,7 @@ def accuracy(fit, test):
 
 @pytest.mark.parametrize("head", ["mean", "middle", "lstm"])
 def test_every_head_learns_an_easy_task_from_padded_clips(head):
-    fit = make(head=head, epochs=15, train=blobs(60))
+    fit = make(head=head, epochs=20, lr=1e-2, train=blobs(60))
     records = list(fit)
     assert records[-1].val_loss < records[0].val_loss / 2
     assert accuracy(fit, blobs(60, seed=2)) > 0.9
@@ -86,7 +87,7 @@ def test_every_head_learns_an_easy_task_from_padded_clips(head):
 
 
 def test_lstm_learns_the_order_of_events_and_mean_cannot():
-    train, val, test = (which_came_first(n, seed) for n, seed in ((160, 0), (40, 1), (200, 2)))
+    train, val, test = (which_came_first(n, seed) for n, seed in ((200, 0), (40, 1), (200, 2)))
     found = {}
     for head in ("lstm", "mean"):
         fit = make(train, val, classes=2, head=head, epochs=30, patience=0, lr=5e-3)
@@ -191,10 +192,16 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run():
 
 
 def test_the_loss_decides_between_equal_scores():
-    fit = make(train=blobs(60, spread=0.1), val=blobs(6, spread=0.1), epochs=10)
+    fit = make(train=blobs(60, spread=0.1), val=blobs(6, spread=0.1), epochs=10, lr=1e-2)
     records = list(fit)
     perfect = [record.epoch for record in records if record.val_macro_f1 == 1.0]
     assert perfect[0] < fit.best_epoch == 10
+
+
+def test_macro_f1_decides_before_the_loss(monkeypatch):
+    found = iter([(2.0, 0.9, 0.5), (1.0, 0.9, 0.4), (3.0, 0.1, 0.6), (2.5, 0.1, 0.6)])
+    monkeypatch.setattr(Fit, "_validate", lambda self: next(found))
+    assert [record.improved for record in make(epochs=4)] == [True, False, True, True]
 
 
 def test_without_validation_the_last_epoch_is_the_best():
@@ -238,7 +245,7 @@ def test_first_step_is_timed():
     assert fit.first_step_seconds == first
 
 
-def imbalanced(seed, n=200):
+def imbalanced(seed, n=600):
     """Nine clips of class 0 to one of class 1, in overlapping clouds."""
     generator = torch.Generator().manual_seed(seed)
     labels = (torch.arange(n) % 10 == 0).long()
@@ -248,9 +255,7 @@ def imbalanced(seed, n=200):
 
 
 def rare_recall(class_weights):
-    fit = make(
-        imbalanced(0), EMPTY, 2, class_weights=class_weights, epochs=10, dropout=0.0, batch_size=16
-    )
+    fit = make(imbalanced(0), EMPTY, 2, class_weights=class_weights, lr=1e-2, epochs=10)
     list(fit)
     test = imbalanced(1, 400)
     predicted = predict_logits(fit.head, test, device="cpu", batch_size=64).argmax(1)
@@ -259,8 +264,8 @@ def rare_recall(class_weights):
 
 def test_weights_and_sampler_help_the_rare_class():
     none, balanced, sampler = map(rare_recall, ("none", "balanced", "sampler"))
-    assert balanced > none + 0.15
-    assert sampler > none + 0.15
+    assert balanced > none + 0.3
+    assert sampler > none + 0.3
 
 
 def test_balanced_weights_by_hand():
