@@ -1,0 +1,26 @@
+"""Turn a folder of videos into a trained, honestly measured action classifier.
+
+The functions are those of ``vidfuse.api``; importing the package imports none of what they need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidfuse.api import evaluate, extract, inspect, load_model, predict, train
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "extract", "inspect", "load_model", "predict", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from vidfuse import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'vidfuse' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

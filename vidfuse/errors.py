@@ -31,9 +31,7 @@ class InputError(UserError):
 
     exit_code = 1
 
-    def __init__(
-        self, path: str | PathLike[str], reason: str, hint: str | None = None
-    ) -> None:
+    def __init__(self, path: str | PathLike[str], reason: str, hint: str | None = None) -> None:
         super().__init__(f"{path}: {reason}", hint)
         self.path = str(path)
         self.reason = reason

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidfuse.backbones import BACKBONES
 from vidfuse.errors import UserError
-from vidfuse.features.spec import parse_grid
+from vidfuse.features.spec import Grid, parse_grid
 from vidfuse.settings import Settings, option
 from vidfuse.video.decoder import POLICIES
 from vidfuse.video.frames import CROPS
@@ -72,13 +72,9 @@ class FeatureConfig(Settings):
         found = super().problems()
         if found:
             return found
-        for name, check in (
-            ("grid", self.grid and (lambda: parse_grid(self.grid or ""))),
-            ("sampling", lambda: self.rule),
-        ):
+        for name, property_ in (("grid", "chosen_grid"), ("sampling", "rule")):
             try:
-                if check:
-                    check()
+                getattr(self, property_)
             except UserError as error:
                 found.append(f"{name}: {error.message}")
         if not found:
@@ -98,6 +94,11 @@ class FeatureConfig(Settings):
                 f"such as {odd}, so the frames that prediction uses would not be among them"
             ]
         return []
+
+    @property
+    def chosen_grid(self) -> Grid | None:
+        """The grid that was asked for; None leaves it to the head."""
+        return None if self.grid is None else parse_grid(self.grid)
 
     @property
     def rule(self) -> Sampling:

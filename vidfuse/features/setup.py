@@ -11,9 +11,8 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.features.extract import Extractor, Tally
 from vidfuse.features.identity import ContentIndex
-from vidfuse.features.spec import FeatureSpec, Grid, parse_grid
+from vidfuse.features.spec import FeatureSpec, Grid
 from vidfuse.features.store import Store
-from vidfuse.fusion import head_class
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 from vidfuse.video.decoder import policy
@@ -41,11 +40,6 @@ def resolve_device(name: str) -> str:
         hint = "Use --device auto or --device cpu."
         raise UserError(f"device '{name}' cannot be used here ({reason})", hint) from error
     return name
-
-
-def head_grid(config: FeatureConfig, head: str) -> Grid:
-    """The grid that ``--grid`` asks for, else the one that the head reads."""
-    return parse_grid(config.grid) if config.grid else head_class(head).grid
 
 
 def finest(grids: Iterable[Grid]) -> list[Grid]:

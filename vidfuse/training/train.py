@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,13 @@ import numpy as np
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import Split, duplicates_across, make_split
-from vidfuse.errors import InputError, UserError
+from vidfuse.errors import UserError
 from vidfuse.features.extract import Tally
-from vidfuse.features.setup import Setup, check_failures, head_grid, record_tally, resolve_device
+from vidfuse.features.setup import Setup, check_failures, record_tally, resolve_device
 from vidfuse.features.setup import summary as extraction_summary
+from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry
+from vidfuse.fusion import head_class
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 from vidfuse.training.config import TrainConfig
@@ -61,7 +63,7 @@ def train(
     with timings.measure("imports"):
         import torch  # noqa: F401  # by far the longest import
     setup = Setup(config, timings, progress)
-    spec = setup.spec(head_grid(config, config.head))
+    spec = setup.spec(config.chosen_grid or head_class(config.head).grid)
     extractor = setup.extractor(spec)
     wanted = [*split.train, *split.val]
     results = dict(extractor.run(wanted))
@@ -222,10 +224,8 @@ class _Fitting:
         groups = [clip.group for clip in clips]
         return {"clips": len(clips), **summary(labels, logits.cpu().numpy(), self.classes, groups)}
 
-    def model(self, spec: Any, facts: dict[str, Any], tally: Tally) -> Model:
+    def model(self, spec: FeatureSpec, facts: dict[str, Any], tally: Tally) -> Model:
         """The model of the best weights so far."""
-        from dataclasses import replace
-
         from vidfuse.model import SEEN_DIGITS, Model
 
         choice = self.setup.choice

@@ -111,6 +111,15 @@ def needs_timeline(backend: str) -> bool:
     return backend.startswith("decord")
 
 
+def wrong_frames(path: str, why: str) -> InputError:
+    """The refusal to read with decord what it would read wrongly."""
+    return InputError(
+        path,
+        f"decord would return wrong frames here: {why}",
+        "Use --decoder auto, which reads it with PyAV.",
+    )
+
+
 def read_frames(request: FrameRequest, backend: str, timeline: Timeline | None = None) -> Frames:
     """Open a clip, choose its pictures and read them.
 

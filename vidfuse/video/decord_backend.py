@@ -14,7 +14,7 @@ import decord
 import numpy as np
 
 from vidfuse.errors import InputError, UserError
-from vidfuse.video.decoder import check_size
+from vidfuse.video.decoder import check_size, wrong_frames
 from vidfuse.video.frames import Pictures
 from vidfuse.video.sampling import Timeline, Times, on_screen
 
@@ -55,25 +55,19 @@ class DecordReader:
         starts = stamps[:, 0] if stamps.size else np.empty(0)
         plausible = len(starts) and np.isfinite(starts).all() and starts[0] >= -1e-6
         if not plausible or (np.diff(starts) <= 0).any():
-            raise self._distrust("its frame table has impossible timestamps")
+            raise wrong_frames(self.path, "its frame table has impossible timestamps")
         if timeline is None:
             self.warnings.append("decord's frame table could not be checked")
             return Timeline(starts, float(stamps[-1, 1]))
         if len(starts) != len(timeline.times):
-            raise self._distrust(
-                f"it counts {len(starts)} frames where the stream shows {len(timeline.times)}"
+            raise wrong_frames(
+                self.path,
+                f"it counts {len(starts)} frames where the stream shows {len(timeline.times)}",
             )
         # decord counts from the stream's first picture, the container from its own start.
         if np.abs((starts - starts[0]) - (timeline.times - timeline.times[0])).max() > 2e-3:
-            raise self._distrust("its timestamps differ from the stream's")
+            raise wrong_frames(self.path, "its timestamps differ from the stream's")
         return timeline
-
-    def _distrust(self, why: str) -> InputError:
-        return InputError(
-            self.path,
-            f"decord would return wrong frames here: {why}",
-            "Use --decoder auto, which reads it with PyAV.",
-        )
 
     def read(self, times: Times) -> tuple[list[Pictures], Times]:
         """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
@@ -86,8 +80,8 @@ class DecordReader:
                     continue
                 if index < self.position:
                     self._open()
-                if index > self.position:
-                    self.video.skip_frames(index - self.position)
+                for _ in range(index - self.position):  # skip_frames() lands one off near the end
+                    self.video.next()
                 pictures.append(self.video.next().asnumpy())
                 self.position = index + 1
         except (decord.DECORDError, StopIteration) as error:

@@ -18,11 +18,12 @@ from av.video.frame import VideoFrame
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import end_of
 from vidfuse.video.frames import Pictures
-from vidfuse.video.pyav_stream import KeyFrame, SeekError, VideoFile, to_rgb
+from vidfuse.video.pyav_stream import KeyFrame, SeekError, VideoFile, is_turned, to_rgb
 from vidfuse.video.sampling import EPSILON, Timeline, Times, on_screen
 
 # Decoded pictures of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
 KEEP_BYTES = 2**28
+SMALLEST_FOR_DECORD = 16  # pixels
 
 
 class PyAVReader:
@@ -99,6 +100,18 @@ class PyAVReader:
         found.sort(key=lambda picture: picture[0])
         times = np.array([time for time, _ in found])
         return Timeline(times, end_of(times, found[-1][1]))
+
+    def obstacle(self) -> str | None:
+        """Why decord, seen to return wrong pictures of such files, must not read this one."""
+        self._restart()
+        _, frame = next(self._file.pictures(), (0.0, None))
+        if "mpegts" in self._file.container.format.name:
+            return "it loses the first pictures of transport streams"
+        if frame is not None and is_turned(frame):
+            return "it does not turn or mirror pictures in every container"
+        if frame is not None and min(frame.width, frame.height) < SMALLEST_FOR_DECORD:
+            return f"pictures of {frame.width}x{frame.height} are too small for it"
+        return None
 
     def read(self, times: Times) -> tuple[list[Pictures], Times]:
         """The pictures on screen at ``times`` (not decreasing), and their presentation times."""

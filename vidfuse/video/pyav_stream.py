@@ -12,6 +12,7 @@ from av.packet import Packet
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size
@@ -174,14 +175,27 @@ def _reason(error: Exception) -> str:
     return str(text).splitlines()[0][:120]
 
 
-def to_rgb(frame: VideoFrame) -> Pictures:
-    """``[H, W, 3]`` RGB, turned and mirrored as the stream's display matrix says."""
-    picture = cast(Pictures, frame.to_ndarray(format="rgb24"))
+def is_turned(frame: VideoFrame) -> bool:
+    """Whether a picture is shown otherwise than it is stored."""
+    (a, b), (c, d) = _axes(frame)
+    return bool(b or c or a < 0 or d < 0)
+
+
+def _axes(frame: VideoFrame) -> NDArray[np.int32]:
+    """``[[a, b], [c, d]]`` of the display matrix: x' = a x + c y, y' = b x + d y.
+
+    See ISO/IEC 14496-12, 8.2.2.
+    """
     matrix = cast(Any, frame.side_data).get(SideDataType.DISPLAYMATRIX)
     if matrix is None:
-        return picture
-    # x' = a x + c y and y' = b x + d y (ISO/IEC 14496-12, 8.2.2); only right angles are applied.
-    (a, b), (c, d) = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2]
+        return np.eye(2, dtype=np.int32)
+    return np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2]
+
+
+def to_rgb(frame: VideoFrame) -> Pictures:
+    """``[H, W, 3]`` RGB, turned by right angles and mirrored as the display matrix says."""
+    picture = cast(Pictures, frame.to_ndarray(format="rgb24"))
+    (a, b), (c, d) = _axes(frame)
     across, down = (a, d) if abs(a) >= abs(b) else (c, b)
     if abs(b) > abs(a):
         picture = picture.transpose(1, 0, 2)

@@ -23,15 +23,16 @@ from vidfuse.video.sampling import Timeline
 
 
 def answer(order: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Carry out one order: ``read`` (pictures) or ``index`` (the container's timeline)."""
+    """Carry out one order: ``read`` (pictures) or ``index`` (the timeline, for decord)."""
     try:
         if order["op"] == "index":
             from vidfuse.video.pyav_backend import PyAVReader
 
             reader = PyAVReader(order["path"])
-            timeline = reader.index()
+            timeline, obstacle = reader.index(), reader.obstacle()
             reader.close()
-            return {"times": timeline.times.tolist(), "end": timeline.end}, b""
+            index = {"times": timeline.times.tolist(), "end": timeline.end, "obstacle": obstacle}
+            return index, b""
         given = order.get("timeline")
         stated = Timeline(np.array(given["times"]), given["end"]) if given else None
         frames = read_frames(FrameRequest(**order["request"]), order["backend"], stated)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vidfuse.errors import InputError, UserError
-from vidfuse.video.decoder import installed, needs_timeline, policy
+from vidfuse.video.decoder import installed, needs_timeline, policy, wrong_frames
 from vidfuse.video.frames import FrameRequest, Frames, request_to_dict
 
 # A clip may take this long, and longer the larger its file is (an hour of video is about 1 GB).
@@ -148,6 +148,8 @@ class _Slot:
             # A file that PyAV cannot open has no timeline to check against.
             index = {"op": "index", "backend": "pyav", "path": order["request"]["path"]}
             header, _ = self._ask("pyav", request.path, index, limit)
+            if header.get("obstacle"):
+                raise wrong_frames(request.path, header["obstacle"])
             if "times" in header:
                 order["timeline"] = {"times": header["times"], "end": header["end"]}
         header, payload = self._ask(backend, request.path, order, limit)

@@ -1,0 +1,206 @@
+"""The functions behind both ``import vidfuse`` and the commands.
+
+Settings are keyword arguments with the names of the command line's options::
+
+    import vidfuse
+
+    summary = vidfuse.train("ucf101/", backbone="resnet50", head="lstm")
+    records = vidfuse.predict(["clip.mp4"], model=summary["model"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vidfuse.data.clip import Clip
+from vidfuse.data.layouts import read_dataset
+from vidfuse.errors import InputError
+from vidfuse.features.config import FeatureConfig
+from vidfuse.progress import Progress
+from vidfuse.timing import Timings
+from vidfuse.training.config import TrainConfig
+
+__all__ = ["evaluate", "extract", "inspect", "load_model", "predict", "train"]
+
+
+def extract(
+    clips: Path | str | Iterable[Clip | InputError],
+    *,
+    heads: Iterable[str] = ("lstm",),
+    out: Path | str | None = None,
+    layout: str | None = None,
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fill the feature cache.
+
+    Args:
+        clips: A dataset's folder or manifest, or clips.
+        heads: Heads to extract for, where ``grid`` is not given.
+        out: Folder that also gets one ``.npy`` per clip and ``index.csv``.
+        layout: Name of the dataset's layout; None finds out.
+        progress: Hears of progress.
+        timings: The command's clock.
+        **settings: Fields of ``FeatureConfig``.
+
+    Returns:
+        ``clips``, ``computed``, ``reused``, ``failed``, ``failures``, ``timings``, ``cache`` and
+        ``spec``.
+
+    Raises:
+        UserError: The settings or the machine do not allow it.
+    """
+    from vidfuse.features.export import extract_clips
+    from vidfuse.features.setup import finest
+    from vidfuse.fusion import head_class
+
+    config = FeatureConfig.from_mapping(settings)
+    timings = timings or Timings()
+    progress = progress or Progress()
+    if isinstance(clips, (str, Path)):
+        with timings.measure("scan"):
+            data = read_dataset(Path(clips), layout=layout)
+        for line in data.problems:
+            progress.warn(line)
+        clips = data.clips
+    asked = config.chosen_grid
+    grids = finest([head_class(head).grid for head in heads] if asked is None else [asked])
+    target = Path(out) if out is not None else None
+    return extract_clips(list(clips), config, grids, target, progress, timings)
+
+
+def train(
+    dataset: Path | str,
+    *,
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a head on a dataset and leave a run folder; see ``training.train.train``.
+
+    Args:
+        dataset: Its folder or manifest.
+        progress: Hears of progress.
+        timings: The command's clock.
+        **settings: Fields of ``TrainConfig``.
+    """
+    from vidfuse.training.train import train as run
+
+    config = TrainConfig.from_mapping(settings)
+    return run(dataset, config, progress=progress, timings=timings)
+
+
+def evaluate(
+    dataset: Path | str,
+    *,
+    model: Path | str | None = None,
+    subset: str = "auto",
+    split: str | None = None,
+    layout: str | None = None,
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure a model on a dataset; see ``evaluation.evaluate.evaluate_dataset``.
+
+    Args:
+        dataset: Its folder or manifest.
+        model: A model file or run folder; None is the latest run.
+        subset: Which clips.
+        split: Number of the official split.
+        layout: Name of the dataset's layout.
+        progress: Hears of progress.
+        timings: The command's clock.
+        **settings: Fields of ``InferenceConfig``.
+    """
+    from vidfuse.evaluation.evaluate import evaluate_dataset
+
+    return evaluate_dataset(
+        _inference(model, settings, progress, timings),
+        dataset,
+        subset=subset,
+        split=split,
+        layout=layout,
+        progress=progress,
+    )
+
+
+def predict(
+    inputs: Iterable[Path | str | InputError],
+    *,
+    model: Path | str | None = None,
+    top: int = 5,
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+    **settings: Any,
+) -> Iterator[dict[str, Any]]:
+    """Predict the class of clips; see ``evaluation.predict.predict_records``.
+
+    Args:
+        inputs: Video files.
+        model: A model file or run folder; None is the latest run.
+        top: How many classes each record lists.
+        progress: Hears of progress.
+        timings: The command's clock.
+        **settings: Fields of ``InferenceConfig``.
+    """
+    from vidfuse.evaluation.predict import predict_records
+
+    inference = _inference(model, settings, progress, timings)
+    paths = (item if isinstance(item, InputError) else Path(item) for item in inputs)
+    return predict_records(inference, paths, top)
+
+
+def inspect(
+    dataset: Path | str,
+    *,
+    layout: str | None = None,
+    split: str | None = None,
+    read: bool = True,
+    decoder: str = "auto",
+    workers: int | None = None,
+    cache: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Say what a dataset holds and what is wrong; see ``evaluation.inspect.inspect_dataset``."""
+    from vidfuse.evaluation.inspect import inspect_dataset
+    from vidfuse.features.config import cache_folder
+    from vidfuse.features.identity import ContentIndex
+
+    return inspect_dataset(
+        dataset,
+        layout=layout,
+        split=split,
+        read=read,
+        decoder=decoder,
+        workers=workers,
+        index=ContentIndex(cache_folder(cache)),
+        progress=progress,
+    )
+
+
+def load_model(path: Path | str) -> Any:
+    """Read a model file or run folder; see ``model.Model``."""
+    from vidfuse.model import load_model as load
+
+    return load(path)
+
+
+def _inference(
+    model: Path | str | None,
+    settings: dict[str, Any],
+    progress: Progress | None,
+    timings: Timings | None,
+) -> Any:
+    timings = timings or Timings()
+    progress = progress or Progress()
+    with timings.measure("imports"):
+        import torch  # noqa: F401
+
+        from vidfuse.evaluation.inference import Inference, InferenceConfig, find_model
+
+    found = find_model(model, progress)
+    return Inference(found, InferenceConfig(**settings), progress, timings)

@@ -1,0 +1,1 @@
+"""Using a trained model: evaluation on a dataset, prediction on clips."""

@@ -1,0 +1,139 @@
+"""Measuring a model on a labelled dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidfuse.data.clip import Clip, Dataset
+from vidfuse.data.layouts import read_dataset
+from vidfuse.errors import InputError, UserError
+from vidfuse.evaluation.inference import Inference
+from vidfuse.features.setup import failure_records, record_tally
+from vidfuse.metrics import summary
+from vidfuse.model import SEEN_DIGITS
+from vidfuse.progress import Progress
+
+SUBSETS = ("auto", "all", "train", "val", "test")
+
+
+def evaluate_dataset(
+    inference: Inference,
+    dataset: Path | str,
+    *,
+    subset: str = "auto",
+    split: str | None = None,
+    layout: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure a model.
+
+    Args:
+        inference: The model, ready for use.
+        dataset: A dataset's folder or manifest.
+        subset: ``auto`` (the dataset's test clips; where it declares none, those that the model
+            has not seen), ``all``, ``train``, ``val`` or ``test``.
+        split: Number of the official split; None is the one that the model was trained on.
+        layout: Name of the dataset's layout; None finds out.
+        progress: Hears of progress.
+
+    Returns:
+        Metrics ready for JSON; see ``metrics.summary``.
+
+    Raises:
+        UserError: There is nothing to measure on.
+    """
+    progress = progress or Progress()
+    model = inference.model
+    with inference.timings.measure("scan"):
+        data = read_dataset(Path(dataset), layout=layout, split=split)
+        trained_on = str(model.facts.get("split"))
+        if split is None and data.split_number is not None and trained_on.isdecimal():
+            data = read_dataset(Path(dataset), layout=layout, split=trained_on)
+    clips, name, warnings = _choose(data, subset, inference)
+    for line in warnings:
+        progress.warn(line)
+    unknown = sorted({str(c.label) for c in clips} - set(model.classes))
+    if unknown:
+        left_out = sum(clip.label in unknown for clip in clips)
+        warnings.append(
+            f"{left_out} clips of classes that the model does not know were left out: "
+            + ", ".join(unknown[:10])
+        )
+        progress.warn(warnings[-1])
+        clips = [clip for clip in clips if clip.label in model.classes]
+    progress.info(f"{len(clips)} clips: {name}")
+    results = dict(inference.run(clips)) if clips else {}
+    record_tally(inference.extractor.tally, inference.timings)
+    scored = [(c, r[0]) for c, r in results.items() if not isinstance(r, InputError)]
+    if not scored:
+        raise UserError(
+            f"{data.root}: no clip to measure on ({name})",
+            "Choose others with --subset, or look at the data with: vidfuse inspect "
+            + str(data.root),
+        )
+    labels = np.array([model.classes.index(str(clip.label)) for clip, _ in scored])
+    scores = np.stack([row for _, row in scored])
+    seen = sum(model.saw(inference.extractor.tally.hashes[clip]) for clip, _ in scored)
+    if seen and subset in ("auto", "test"):
+        warnings.append(f"{seen} of these clips were used in training or validation")
+        progress.warn(warnings[-1])
+    failures = inference.extractor.tally.failures
+    return {
+        **summary(labels, scores, model.classes, [clip.group for clip, _ in scored]),
+        "classes": model.classes,
+        "split": name,
+        "protocol": model.facts.get("protocol"),
+        "clips": len(scored),
+        "seen": seen,
+        "failed": len(failures),
+        "failures": failure_records(failures),
+        "warnings": warnings,
+        "model": str(model.path),
+        "dataset": data.name,
+        "timings": inference.timings.to_dict(),
+    }
+
+
+def _choose(data: Dataset, subset: str, inference: Inference) -> tuple[list[Clip], str, list[str]]:
+    """The clips to measure on, what they are called, and warnings."""
+    labelled = [clip for clip in data.clips if clip.label is not None]
+    if subset == "all":
+        return labelled, "all clips", ["all clips include those that the model was trained on"]
+    # A model trained on a split of its own has seen clips of the dataset's test part.
+    own = inference.model.facts.get("split") in ("group", "random")
+    declared = set() if own else {clip.split for clip in labelled}
+    part = "test" if subset == "auto" else subset
+    if part in declared:
+        clips = [clip for clip in labelled if clip.split == part]
+        return clips, f"{part} ({data.split_source})", []
+    # Without a declared split, content tells what the model was trained and chosen on.
+    hashes = dict(inference.index.hashes(dict.fromkeys(clip.path for clip in labelled)))
+    known = {name: set(hashes_) for name, hashes_ in inference.model.seen.items()}
+
+    def part_of(clip: Clip) -> str:
+        digest = hashes[clip.path]
+        short = digest[:SEEN_DIGITS] if isinstance(digest, str) else ""
+        return next((name for name, digests in known.items() if short in digests), "test")
+
+    clips = [clip for clip in labelled if part_of(clip) == part]
+    if part == "test":
+        return clips, "clips that the model has not seen", []
+    return clips, f"{part} clips of the model", []
+
+
+def per_class_rows(metrics: dict[str, Any]) -> Sequence[tuple[str, str, str, str, str]]:
+    """Label, precision, recall, F1 and number of clips of each class, as text."""
+    return [
+        (
+            row["label"],
+            f"{row['precision']:.3f}",
+            f"{row['recall']:.3f}",
+            f"{row['f1']:.3f}",
+            str(row["support"]),
+        )
+        for row in metrics["per_class"]
+    ]

@@ -1,0 +1,121 @@
+"""From clips to class probabilities with a trained model, the same way everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.config import cache_folder
+from vidfuse.features.extract import Extractor
+from vidfuse.features.identity import ContentIndex
+from vidfuse.features.setup import resolve_device, weights_digest
+from vidfuse.features.store import Store
+from vidfuse.model import Model, load_model
+from vidfuse.progress import Progress
+from vidfuse.timing import Timings
+from vidfuse.training.runs import latest_run
+from vidfuse.video.decoder import POLICIES
+
+Answer = tuple[NDArray[np.float64], list[str]]
+
+
+@dataclass
+class InferenceConfig:
+    """How a model is used.
+
+    Attributes:
+        device: Where to compute: ``auto``, ``cpu``, ``cuda``, ...
+        cache: Folder of the feature cache; None is the platform's.
+        use_cache: Whether features are looked up and kept at all.
+        workers: Clips decoded at once; None is one per core.
+        time_limit: Seconds that decoding one clip may take; None chooses.
+    """
+
+    device: str = "auto"
+    cache: str | None = None
+    use_cache: bool = True
+    workers: int | None = None
+    time_limit: float | None = None
+
+
+def find_model(named: str | Path | None, progress: Progress) -> Model:
+    """Load the model that the user named, or the latest run's.
+
+    Raises:
+        UserError: There is none; the hint shows the command that makes one.
+    """
+    path = Path(named).expanduser() if named is not None else latest_run()
+    if path is None:
+        raise UserError(
+            "there is no model yet: no --model was given and runs/latest names none",
+            "Make one with: vidfuse train DATASET --backbone resnet18",
+        )
+    model = load_model(path)
+    progress.info(f"Model: {model.path} ({model.head.name}, {len(model.classes)} classes)")
+    return model
+
+
+class Inference:
+    """A model ready to be used on clips.
+
+    Args:
+        model: The model.
+        config: How it is used.
+        progress: Hears of progress.
+        timings: The command's clock.
+    """
+
+    def __init__(
+        self, model: Model, config: InferenceConfig, progress: Progress, timings: Timings
+    ) -> None:
+        self.model = model
+        self.device = resolve_device(config.device)
+        self.timings = timings
+        folder = cache_folder(config.cache)
+        self.index = ContentIndex(folder if config.use_cache else None)
+        if model.choice.published:
+            self._check_weights(progress)
+        self.extractor = Extractor(
+            spec=model.spec,
+            backbone=self._build,
+            decoder=next(name for name, (d, _) in POLICIES.items() if d == model.spec.decode),
+            store=Store(folder) if config.use_cache else None,
+            index=self.index,
+            workers=config.workers,
+            time_limit=config.time_limit,
+            progress=progress,
+        )
+
+    def _build(self):  # type: ignore[no-untyped-def]  # torch is not imported for its type
+        with self.timings.measure("imports"):
+            import torchvision  # noqa: F401
+        return self.model.build_backbone(self.device)
+
+    def _check_weights(self, progress: Progress) -> None:
+        """The features only mean what they meant in training with the same weights."""
+        digest = weights_digest(self.model.choice, self.index, progress)
+        if digest != self.model.spec.weights:
+            raise UserError(
+                f"{self.model.choice.weights} are not the weights that "
+                f"{self.model.path or 'the model'} was trained with",
+                "Remove that file, so that the published weights are fetched again.",
+            )
+
+    def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
+        """Class probabilities ``[C]`` and warnings for each clip, in the order given."""
+        results = dict(self.extractor.run(list(dict.fromkeys(clips))))
+        entries = {c: r for c, r in results.items() if not isinstance(r, InputError)}
+        rows = self.model.probabilities(list(entries.values()), self.device)
+        answers = dict(zip(entries, rows, strict=True))
+        for clip in clips:
+            result = results[clip]
+            if isinstance(result, InputError):
+                yield clip, result
+            else:
+                yield clip, (answers[clip], result.info.warnings)

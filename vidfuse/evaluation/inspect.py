@@ -1,0 +1,131 @@
+"""Looking at a dataset before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidfuse.data.clip import Clip, Dataset
+from vidfuse.data.layouts import read_dataset
+from vidfuse.data.splits import duplicates_across
+from vidfuse.errors import InputError
+from vidfuse.features.identity import ContentIndex
+from vidfuse.progress import Progress
+from vidfuse.video.frames import FrameRequest
+from vidfuse.video.workers import DecodePool
+
+FRAMES = 16
+# Size of a clip's features by network (channels of its default layer) and grid.
+EXAMPLES = {"resnet18": 512, "resnet50": 2048}
+
+
+def inspect_dataset(
+    dataset: Path | str,
+    *,
+    layout: str | None = None,
+    split: str | None = None,
+    read: bool = True,
+    decoder: str = "auto",
+    workers: int | None = None,
+    index: ContentIndex | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Say what a dataset holds, and what is wrong with it.
+
+    Args:
+        dataset: Its folder or manifest.
+        layout: Name of its layout; None finds out.
+        split: Number of the official split.
+        read: Whether every clip is decoded, to find unreadable ones and lengths.
+        decoder: Name of the decode policy.
+        workers: Clips decoded at once.
+        index: Remembers content hashes.
+        progress: Hears of progress.
+
+    Returns:
+        A report ready for JSON.
+
+    Raises:
+        UserError: It is not a dataset.
+    """
+    progress = progress or Progress()
+    data = read_dataset(Path(dataset), layout=layout, split=split)
+    groups = data.count("group")
+    report: dict[str, Any] = {
+        "name": data.name,
+        "layout": data.layout,
+        "clips": len(data.clips),
+        "classes": {str(label): n for label, n in sorted(_labels(data).items())},
+        "unlabelled": data.count("label")[None],
+        "groups": len(groups) - (None in groups),
+        "splits": {str(part): n for part, n in data.count("split").items() if part},
+        "split_source": data.split_source,
+        "problems": list(data.problems),
+        "feature_bytes": {
+            name: {str(g): len(data.clips) * FRAMES * channels * g * g * 2 for g in (1, 2, 4)}
+            for name, channels in EXAMPLES.items()
+        },
+    }
+    if read:
+        report |= _read(data, decoder, workers, index or ContentIndex(None), progress)
+    return report
+
+
+def _labels(data: Dataset) -> Counter[str]:
+    return Counter({str(k): n for k, n in data.count("label").items() if k is not None})
+
+
+def _read(
+    data: Dataset, decoder: str, workers: int | None, index: ContentIndex, progress: Progress
+) -> dict[str, Any]:
+    """Decode every clip once: lengths, sizes, unreadable files, repeated content."""
+    unreadable: list[dict[str, str]] = []
+    frames, seconds, sizes = [], [], Counter[str]()
+    warned = 0
+    progress.start("Reading clips", len(data.clips))
+    with DecodePool(decoder, workers) as pool:
+        requests = {id(r): (r, clip) for r, clip in ((_request(c), c) for c in data.clips)}
+        for request, answer in pool.map(r for r, _ in requests.values()):
+            progress.advance()
+            if isinstance(answer, InputError):
+                clip = requests[id(request)][1]
+                unreadable.append({"path": clip.name, "error": answer.reason})
+                continue
+            frames.append(answer.count)
+            seconds.append(answer.end - answer.start)
+            sizes[f"{answer.width}x{answer.height}"] += 1
+            warned += bool(answer.warnings)
+    progress.finish()
+    return {
+        "unreadable": unreadable,
+        "with_warnings": warned,
+        "frames": _range(frames),
+        "seconds": _range(seconds),
+        "sizes": dict(sizes.most_common(10)),
+        "duplicates": _duplicates(data, index),
+    }
+
+
+def _request(clip: Clip) -> FrameRequest:
+    return FrameRequest(str(clip.path), "uniform", 1, start=clip.start, end=clip.end, size=32)
+
+
+def _range(values: list[float] | list[int]) -> dict[str, float] | None:
+    if not values:
+        return None
+    low, middle, high = np.percentile(values, (0, 50, 100))
+    return {"least": float(low), "median": float(middle), "most": float(high)}
+
+
+def _duplicates(data: Dataset, index: ContentIndex) -> list[str]:
+    """The same content on two sides of the dataset's own split."""
+    hashes = dict(index.hashes(dict.fromkeys(clip.path for clip in data.clips)))
+    parts: dict[str, list[tuple[Clip, str]]] = {}
+    for clip in data.clips:
+        digest = hashes[clip.path]
+        if clip.split is not None and isinstance(digest, str):
+            parts.setdefault(clip.split, []).append((clip, digest))
+    return duplicates_across(parts)
