@@ -12,7 +12,7 @@ import numpy as np
 from reference import TOLERANCE, Reference, reference
 
 from vidfuse.errors import InputError
-from vidfuse.video.decoder import Reader, open_video
+from vidfuse.video.decoder import Reader, open_video, wrong_frames
 from vidfuse.video.frames import FrameRequest
 from vidfuse.video.pyav_backend import PyAVReader
 from vidfuse.video.sampling import Timeline
@@ -124,14 +124,20 @@ class DecordProcess:
         spawn = multiprocessing.get_context("spawn")
         self.executor = ProcessPoolExecutor(1, mp_context=spawn)
 
-    def disagreements(self, path: Path, tolerance: float = TOLERANCE) -> list[str]:
-        """What decord, given the timeline of PyAV, reads differently from the ffmpeg program.
+    def disagreements(
+        self, path: Path, tolerance: float = TOLERANCE, may_refuse: bool = True
+    ) -> list[str]:
+        """What decord, given the timeline of PyAV, reads differently from the ffmpeg program."""
+        try:
+            return self._disagreements(path, tolerance)
+        except InputError as error:
+            return [] if may_refuse and "decord" in error.reason else [f"refused: {error}"]
 
-        Raises:
-            InputError: decord refuses the file.
-        """
+    def _disagreements(self, path: Path, tolerance: float) -> list[str]:
         with closing(PyAVReader(str(path))) as reader:
-            timeline = reader.index()
+            timeline, obstacle = reader.index(), reader.obstacle()
+        if obstacle is not None:
+            raise wrong_frames(str(path), obstacle)
         arguments = (str(path), timeline, reference(str(path)), tolerance)
         wrong = self.executor.submit(_decord_disagreements, *arguments).result(timeout=60)
         if isinstance(wrong, str):

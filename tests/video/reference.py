@@ -104,7 +104,7 @@ def on_grid(picture: np.ndarray) -> np.ndarray:
         np.linspace(0, side - 1, points).astype(np.intp)
         for side, points in zip(picture.shape[:2], GRID, strict=True)
     )
-    return picture[rows[:, None], columns].astype(np.int16)
+    return picture[np.ix_(rows, columns)].astype(np.int16)
 
 
 @lru_cache(maxsize=2)

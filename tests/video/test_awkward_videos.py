@@ -21,6 +21,8 @@ from vidfuse.video.sampling import Timeline
 from vidfuse.video.workers import DecodePool
 
 PLAYABLE = [name for name, recipe in AWKWARD.items() if recipe.playable]
+# All pictures get the size of the first, with another filter than the ffmpeg program's.
+RESIZED_TOLERANCE = 8.0
 STRATEGIES = pytest.mark.parametrize("keep_bytes", [KEEP_BYTES, 0], ids=["kept", "seeks"])
 
 
@@ -47,11 +49,7 @@ def test_frames_are_right(name: str, folder: Path, decord_process: DecordProcess
         assert not wrong_timeline(path, Timeline(reader.timeline.times[:shown], 1e9))
     assert not disagreements(path, None)
     assert not disagreements(path, 0)
-    try:
-        assert not decord_process.disagreements(path, COARSE_TOLERANCE)
-    except InputError as error:
-        refusal = error
-        assert "decord" in refusal.reason  # noqa: PT017
+    assert not decord_process.disagreements(path, COARSE_TOLERANCE)
 
 
 def test_seeks_are_used(folder: Path) -> None:
@@ -95,12 +93,12 @@ def test_recordings_joined_in_one_file(keep_bytes: int, second: str, tmp_path: P
     path = joined(tmp_path, PATTERN + H264, second + H264)
     expected = reference(str(path))
     if "itsoffset" in second:  # not a step back: the gap stays
-        assert expected.times[50] > 7
+        assert expected.times[50] == pytest.approx(7)
     assert len(expected.times) in (75, 100)
     with closing(PyAVReader(str(path), keep_bytes=keep_bytes)) as reader:
         assert not wrong_timeline(path, reader.timeline)
     frames = read_frames(FrameRequest(str(path), "stride:1", 200), "pyav")
-    assert not expected.problems(frames.pictures, frames.times, expected.times, COARSE_TOLERANCE)
+    assert not expected.problems(frames.pictures, frames.times, expected.times, RESIZED_TOLERANCE)
 
 
 @STRATEGIES

@@ -14,8 +14,6 @@ import pytest
 from agreement import DecordProcess, disagreements, pool_disagreements, wrong_timeline
 from reference import COARSE_TOLERANCE, TOLERANCE, data_folder, reference
 
-from vidfuse.errors import InputError
-from vidfuse.video.pyav_backend import KEEP_BYTES, PyAVReader
 from vidfuse.video.sampling import Timeline
 from vidfuse.video.workers import DecodePool
 
@@ -38,6 +36,8 @@ COARSE = {
 DAMAGED = {"corrupted.mp4": 3.0}
 # What decord may refuse, besides the clips of ut_interaction with their late starts.
 REFUSED = {
+    "nasa_13013_rotated.mp4",
+    "video_90.mov",
     "corrupted.mp4",
     "discard_first_keyframe.mp4",
     "testsrc2_av1_10bit.mp4",
@@ -88,13 +88,8 @@ def test_auto_in_a_decode_process(clip: Path, pool: DecodePool) -> None:
 
 
 def test_decord_is_right_or_refuses(clip: Path, decord_process: DecordProcess) -> None:
-    try:
-        wrong = decord_process.disagreements(clip, tolerance(clip))
-    except InputError as error:
-        assert clip.name in REFUSED or clip.parts[-3] == "ut_interaction", error
-        assert "decord" in error.reason
-    else:
-        assert not wrong
+    may_refuse = clip.name in REFUSED or clip.parts[-3] == "ut_interaction"
+    assert not decord_process.disagreements(clip, tolerance(clip), may_refuse)
 
 
 def test_damaged_packet_leaves_the_picture_before_it_on_screen() -> None:
