@@ -14,6 +14,7 @@ import pytest
 from agreement import DecordProcess, disagreements, pool_disagreements, wrong_timeline
 from reference import COARSE_TOLERANCE, TOLERANCE, data_folder, reference
 
+from vidfuse.video.pyav_backend import KEEP_BYTES, PyAVReader
 from vidfuse.video.sampling import Timeline
 from vidfuse.video.workers import DecodePool
 

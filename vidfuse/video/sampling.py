@@ -41,10 +41,14 @@ class Timeline:
     Attributes:
         times: ``[N]`` seconds from the start of the file, not decreasing.
         end: When the last picture leaves the screen.
+        start: When the clip starts; None is its first picture. For pictures that were picked from
+            a clip, this is the clip's own start: picking T of the ``uniform`` picks of an odd
+            multiple of T then gives what picking T of the clip gives.
     """
 
     times: Times
     end: float
+    start: float | None = None
 
     def cut(self, start: float | None, end: float | None) -> Timeline:
         """The part in which a picture is on screen between ``start`` and ``end`` (exclusive)."""
@@ -119,6 +123,6 @@ class Sampling:
         inside = np.full(count, 0.5)
         if self.mode == "segment" and rng is not None:
             inside = rng.random(count)
-        first = timeline.times[0]
+        first = timeline.times[0] if timeline.start is None else timeline.start
         moments = first + (np.arange(count) + inside) * (timeline.end - first) / count
         return on_screen(timeline.times, moments)

@@ -1,0 +1,87 @@
+"""How pictures become a network's input, and how frames travel between processes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from vidfuse.video.frames import CROPS, Crop, Frames, square, stack
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def stripes(height: int, width: int) -> np.ndarray:
+    """Red, green and blue thirds along the longer side."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    long = picture if height > width else picture.transpose(1, 0, 2)
+    third = max(height, width) // 3
+    long[:third], long[third : 2 * third], long[2 * third :] = RED, GREEN, BLUE
+    return picture
+
+
+@pytest.mark.parametrize("shape", [(30, 90), (90, 30)])
+def test_center_keeps_the_middle(shape: tuple[int, int]) -> None:
+    got = square(stripes(*shape), 10, "center")
+    assert (got[2:-2, 2:-2] == GREEN).all()
+    assert (abs(got.astype(int) - GREEN) < 64).all()  # the filter reaches over the edge
+
+
+@pytest.mark.parametrize("shape", [(30, 90), (90, 30)])
+def test_pad_keeps_everything_between_bars(shape: tuple[int, int]) -> None:
+    got = square(stripes(*shape), 9, "pad")
+    lying = got if shape[1] > shape[0] else got.transpose(1, 0, 2)
+    assert not lying[:3].any()
+    assert not lying[6:].any()
+    assert lying[4, [1, 4, 7]].tolist() == [list(RED), list(GREEN), list(BLUE)]
+
+
+@pytest.mark.parametrize("shape", [(30, 90), (90, 30)])
+def test_squash_fills_the_square(shape: tuple[int, int]) -> None:
+    got = square(stripes(*shape), 9, "squash")
+    lying = got if shape[1] > shape[0] else got.transpose(1, 0, 2)
+    assert lying[4, [1, 4, 7]].tolist() == [list(RED), list(GREEN), list(BLUE)]
+    assert lying[0].any()
+    assert lying[8].any()
+
+
+@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 5), (33, 32), (32, 32)])
+def test_any_shape_becomes_a_square(crop: Crop, shape: tuple[int, int]) -> None:
+    picture = np.full((*shape, 3), 7, np.uint8)
+    got = square(picture, 32, crop)
+    assert got.shape == (32, 32, 3)
+    assert got.dtype == np.uint8
+    assert got.max() == 7
+
+
+def test_a_picture_of_the_right_size_is_left_alone() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    for crop in CROPS:
+        assert (square(picture, 8, crop) == picture).all()
+
+
+def test_resizing_is_antialiased() -> None:
+    """A fine checkerboard becomes grey, not black or white."""
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    got = square(np.repeat(board[..., None], 3, 2), 16, "center")
+    assert abs(got[2:-2, 2:-2].astype(int) - 128).max() < 16
+
+
+def test_a_change_of_size_midway_follows_the_first_picture() -> None:
+    small, large = np.zeros((4, 6, 3), np.uint8), np.full((8, 12, 3), 9, np.uint8)
+    assert stack([small, large], None, "center").shape == (2, 4, 6, 3)
+    assert stack([large, small], None, "center").shape == (2, 8, 12, 3)
+    assert stack([small, large], 5, "pad").shape == (2, 5, 5, 3)
+
+
+def test_frames_travel_as_json_and_bytes() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
+    times = np.array([0.1, 1 / 3])
+    frames = Frames(pictures, times, 0.1, 0.5, 9, 40, 30, "pyav", ["odd"])
+    header = json.loads(json.dumps(frames.header()))
+    again = Frames.from_header(header, pictures.tobytes())
+    assert (again.pictures == pictures).all()
+    assert again.times.tolist() == times.tolist()
+    assert again.header() == frames.header()

@@ -1,0 +1,179 @@
+"""The formulas of sampling, on even, uneven, short and cut timelines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.video.sampling import Sampling, Timeline, on_screen
+
+
+def even(count: int, rate: float = 30, start: float = 0) -> Timeline:
+    return Timeline(start + np.arange(count) / rate, start + count / rate)
+
+
+def uneven(seed: int) -> Timeline:
+    """Variable frame rate: gaps spread over two orders of magnitude, some of them none."""
+    rng = np.random.default_rng(seed)
+    gaps = rng.lognormal(-3, 1.5, size=rng.integers(1, 200))
+    gaps[rng.random(len(gaps)) < 0.05] = 0
+    times = rng.uniform(0, 5) + np.cumsum(gaps)
+    return Timeline(times, float(times[-1] + rng.uniform(0.01, 1)))
+
+
+def picks(text: str, timeline: Timeline, count: int) -> list[int]:
+    return Sampling.parse(text).pick(timeline, count).tolist()
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30, 30000 / 1001, 12.5])
+@pytest.mark.parametrize("start", [0, 0.1, 1234.567])
+def test_uniform_over_even_spacing(rate: float, start: float) -> None:
+    """``floor((i + 1/2) N / T)``, the formula for frame numbers."""
+    for total in range(1, 200, 7):
+        for count in (1, 2, 3, 8, 16):
+            if total > count:
+                wanted = [(2 * i + 1) * total // (2 * count) for i in range(count)]
+                assert picks("uniform", even(total, rate, start), count) == wanted
+
+
+def test_uniform_is_the_picture_on_screen_at_the_centre_of_each_part() -> None:
+    timeline = Timeline(np.array([0, 0.1, 0.2, 0.3, 5.0]), 8.0)
+    # Centres 1, 3, 5, 7: the picture of 0.3 s stays on screen until 5 s.
+    assert picks("uniform", timeline, 4) == [3, 3, 4, 4]
+    assert picks("segment", timeline, 4) == [3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("text", ["uniform", "segment", "dense"])
+def test_too_few_pictures_are_all_given_once(text: str) -> None:
+    for total in range(1, 17):
+        assert picks(text, even(total), 16) == list(range(total))
+    assert len(picks(text, even(17), 16)) == 16
+
+
+def test_dense() -> None:
+    assert picks("dense", even(10), 4) == [3, 4, 5, 6]
+    assert picks("dense", even(11), 4) == [3, 4, 5, 6]
+    assert picks("dense", even(5), 4) == [0, 1, 2, 3]
+    assert picks("dense", Timeline(np.array([0, 9, 9.1, 9.2, 9.3]), 10.0), 3) == [1, 2, 3]
+
+
+def test_stride() -> None:
+    assert picks("stride:4", even(10), 16) == [0, 4, 8]
+    assert picks("stride:4", even(100), 3) == [0, 4, 8]
+    assert picks("stride:1", even(3), 3) == [0, 1, 2]
+    assert picks("stride:500", even(3), 3) == [0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_segment_in_training_stays_in_its_part(seed: int) -> None:
+    timeline = uneven(seed)
+    first, count = timeline.times[0], 8
+    edges = first + np.arange(count + 1) * (timeline.end - first) / count
+    lowest, highest = on_screen(timeline.times, edges[:-1]), on_screen(timeline.times, edges[1:])
+    chosen = set()
+    for draw in range(30):
+        rng = np.random.default_rng(draw)
+        index = Sampling.parse("segment").pick(timeline, count, rng)
+        if len(timeline.times) > count:
+            assert (lowest <= index).all()
+            assert (index <= highest).all()
+        chosen.add(tuple(index.tolist()))
+    assert len(chosen) > 1 or len(timeline.times) <= count + 5
+
+
+def test_only_segment_draws() -> None:
+    timeline = even(100)
+    for text in ("uniform", "dense", "stride:3"):
+        rng = np.random.default_rng(0)
+        assert Sampling.parse(text).pick(timeline, 8, rng).tolist() == picks(text, timeline, 8)
+        assert rng.random() == np.random.default_rng(0).random()
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("text", ["uniform", "segment", "dense", "stride:3"])
+def test_pick_is_a_pure_function_that_keeps_the_order(text: str, seed: int) -> None:
+    timeline = uneven(seed)
+    before = timeline.times.copy()
+    for count in (1, 5, 64):
+        index = picks(text, timeline, count)
+        assert index == picks(text, timeline, count)
+        assert index == sorted(index)
+        assert 0 < len(index) <= count
+        assert 0 <= index[0] <= index[-1] < len(timeline.times)
+    assert (timeline.times == before).all()
+
+
+@pytest.mark.parametrize("timeline", [even(n) for n in (1, 3, 7, 8, 9, 20, 24, 25, 40, 41, 300)])
+def test_picks_nest_for_even_spacing(timeline: Timeline) -> None:
+    check_nesting(timeline)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_picks_nest_for_variable_frame_rates(seed: int) -> None:
+    check_nesting(uneven(seed))
+
+
+def check_nesting(timeline: Timeline) -> None:
+    """T of the uniform picks of m T pictures, m odd, are the T picks of the clip itself."""
+    uniform = Sampling.parse("uniform")
+    for count in (1, 2, 8, 16):
+        direct = timeline.times[uniform.pick(timeline, count)]
+        for multiple in (1, 3, 5, 7):
+            stored = timeline.times[uniform.pick(timeline, multiple * count)]
+            cached = Timeline(stored, timeline.end, start=float(timeline.times[0]))
+            assert stored[uniform.pick(cached, count)].tolist() == direct.tolist()
+
+
+def test_even_multiples_do_not_nest() -> None:
+    """Their parts have no centre in common: such a cache must not serve T."""
+    timeline, uniform = even(300), Sampling.parse("uniform")
+    stored = uniform.pick(timeline, 16)
+    assert not set(uniform.pick(timeline, 8).tolist()) <= set(stored.tolist())
+
+
+def test_on_screen() -> None:
+    times = np.array([1.0, 2.0, 2.0, 3.0])
+    moments = np.array([0.0, 1.0, 1.999, 2.0 - 1e-9, 2.5, 3.0, 99.0])
+    assert on_screen(times, moments).tolist() == [0, 0, 0, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "times", "stop"),
+    [
+        (None, None, [1, 2, 3, 4], 5),
+        (0.0, 99.0, [1, 2, 3, 4], 5),
+        (2.0, 4.0, [2, 3], 4),  # the end is exclusive
+        (2.5, 3.5, [2, 3], 3.5),  # the picture of 2 s is on screen at 2.5 s
+        (2.2, 2.4, [2], 2.4),
+        (None, 1.0, [], 1.0),
+        (4.5, None, [4], 5),
+        (5.0, None, [], 5),
+        (7.0, 8.0, [], 5),
+    ],
+)
+def test_cut(start: float | None, end: float | None, times: list[float], stop: float) -> None:
+    part = Timeline(np.array([1.0, 2, 3, 4]), 5.0).cut(start, end)
+    assert part.times.tolist() == times
+    assert part.end == stop
+
+
+def test_cut_of_a_picture_before_the_first() -> None:
+    part = Timeline(np.array([1.0, 2]), 3.0).cut(0, 0.5)
+    assert not len(part.times)
+
+
+@pytest.mark.parametrize("text", ["uniform", "segment", "dense", "stride:4"])
+def test_parse_and_print(text: str) -> None:
+    assert str(Sampling.parse(text)) == text
+
+
+def test_parse_refuses_with_advice() -> None:
+    for text in ("stride", "stride:", "stride:0", "stride:-1", "stride:x", "stride:1.5"):
+        with pytest.raises(UserError, match="stride:4"):
+            Sampling.parse(text)
+    with pytest.raises(UnknownNameError, match="Did you mean 'uniform'"):
+        Sampling.parse("unifrom")
+    for text in ("uniform:3", "stride:N", ""):
+        with pytest.raises(UserError):
+            Sampling.parse(text)
