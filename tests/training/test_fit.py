@@ -1,17 +1,19 @@
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import islice
 
 import pytest
 import torch
 
 from vidfuse.errors import UserError
+from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion.base import Head, frame_vectors
 from vidfuse.metrics import summary
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.fit import Examples, Fit, new_head, predict_logits
 from vidfuse.training.recipe import (
+    DECISIVE,
     automatic_batch_size,
     balanced_weights,
     decay_groups,
@@ -172,6 +174,15 @@ def test_a_run_is_not_resumed_with_other_settings():
     assert caught.value.hint == "lr: 0.001 then, 0.01 now\ntraining clips: 30 then, 31 now"
 
 
+def test_a_run_may_be_resumed_with_another_place_for_its_results():
+    make(out="there").load_state_dict(make(out="here").state_dict())
+
+
+def test_every_setting_of_the_loop_is_compared_on_resuming():
+    elsewhere = {each.name for each in fields(FeatureConfig)} | {"layout", "split", "out"}
+    assert set(DECISIVE) == {each.name for each in fields(TrainConfig)} - elsewhere
+
+
 def test_the_best_epoch_is_kept_and_patience_ends_the_run():
     # Validation labels are those of training turned round, so every step makes it worse.
     val = blobs(12, seed=1)
@@ -282,6 +293,54 @@ def test_sampler_draws_classes_equally():
 def test_plain_order_is_a_permutation():
     order = make()._order(torch.Generator().manual_seed(0))
     assert order.tolist() != sorted(order.tolist()) == list(range(30))
+
+
+def test_every_epoch_has_an_order_of_its_own(monkeypatch):
+    orders = []
+    original = Fit._order
+
+    def recorded(self, generator):
+        orders.append(original(self, generator).tolist())
+        return torch.tensor(orders[-1])
+
+    monkeypatch.setattr(Fit, "_order", recorded)
+    list(make(epochs=3))
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_steps_of_an_epoch_are_of_equal_size(monkeypatch):
+    sizes = []
+    original = Fit._step
+
+    def recorded(self, indices, lr, generator):
+        sizes.append(len(indices))
+        return original(self, indices, lr, generator)
+
+    monkeypatch.setattr(Fit, "_step", recorded)
+    list(make(train=blobs(33), batch_size=8, epochs=1))
+    assert sizes == [7, 7, 7, 6, 6]
+
+
+def test_label_smoothing_keeps_answers_modest():
+    def confidence(label_smoothing):
+        train = blobs(60, spread=0.1)
+        fit = make(train, EMPTY, label_smoothing=label_smoothing, dropout=0.0, lr=0.05, epochs=30)
+        list(fit)
+        logits = predict_logits(fit.head, train, device="cpu", batch_size=64)
+        return logits.softmax(1).max(1).values.mean().item()
+
+    # The best answer to smoothed targets is 1 - 0.3 + 0.3/3 = 0.8.
+    assert confidence(0.3) == pytest.approx(0.8, abs=0.03)
+    assert confidence(0.0) > 0.95
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    def first(seed):
+        torch.rand(1)
+        return new_head(TrainConfig(seed=seed), channels=D, grid=1, classes=2).classifier.weight
+
+    assert torch.equal(first(3), first(3))
+    assert not torch.equal(first(3), first(4))
 
 
 class Scripted(Head):

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +19,13 @@ from vidfuse.fusion.base import Head
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples, predict_logits
 from vidfuse.training.recipe import (
+    DECISIVE,
     automatic_batch_size,
     balanced_weights,
     decay_groups,
     lr_factor,
     macro_f1,
+    mean,
 )
 
 __all__ = ["Epoch", "Examples", "Fit", "new_head", "predict_logits"]
@@ -117,8 +119,7 @@ class Fit:
             raise UserError("there are no training clips", "Look at: vidfuse inspect DATASET")
         self.device = torch.device(device)
         self.head = head.to(self.device)
-        self.train = train.resident(self.device)
-        self.val = val.resident(self.device)
+        self.train, self.val = (part.resident(self.device) for part in (train, val))
         self.config = config
         self.classes = classes
         self.batch_size = config.batch_size or automatic_batch_size(len(train))
@@ -153,8 +154,7 @@ class Fit:
         """All that a later `Fit` of the same run needs to go on. Take it between epochs."""
         return copy.deepcopy(
             {
-                "config": asdict(self.config),
-                "clips": len(self.train),
+                "settings": self._settings(),
                 "head": self.head.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -174,8 +174,7 @@ class Fit:
         Raises:
             UserError: It belongs to a run with other settings or another number of clips.
         """
-        here = {**asdict(self.config), "training clips": len(self.train)}
-        there = {**state["config"], "training clips": state["clips"]}
+        here, there = self._settings(), state["settings"]
         differ = [key for key in here if here[key] != there.get(key)]
         if differ:
             changes = [f"{key}: {there.get(key)} then, {here[key]} now" for key in differ]
@@ -187,6 +186,10 @@ class Fit:
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.best_state, self.best_epoch = copy.deepcopy(state["best_state"]), state["best_epoch"]
         self.best_score = (state["best_score"][0], state["best_score"][1])
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {name: getattr(self.config, name) for name in DECISIVE}
+        return {**settings, "training clips": len(self.train)}
 
     def _run_epoch(self) -> Epoch:
         start = time.perf_counter()
@@ -224,15 +227,15 @@ class Fit:
         return Epoch(
             epoch=self.epoch,
             epochs=self.config.epochs,
-            train_loss=_mean(losses),
+            train_loss=mean(losses),
             train_accuracy=right / seen,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             val_macro_f1=val_f1,
             lr=lr,
-            grad_norm=_mean(norms),
+            grad_norm=mean(norms),
             grad_norm_max=max(norms, default=math.nan),
-            clipped=_mean([norm > self.limit for norm in norms]),
+            clipped=mean([norm > self.limit for norm in norms]),
             skipped=skipped,
             seconds=time.perf_counter() - start,
             improved=improved,
@@ -292,9 +295,5 @@ class Fit:
         )
         labels, predicted = self.val.labels, logits.argmax(1)
         accuracy = (predicted == labels).double().mean().item()
-        loss = F.cross_entropy(logits, labels).item()
-        return loss, accuracy, macro_f1(labels, predicted, self.classes)
-
-
-def _mean(values: list[float] | list[bool]) -> float:
-    return sum(values) / len(values) if values else math.nan
+        f1 = macro_f1(labels, predicted, self.classes)
+        return F.cross_entropy(logits, labels).item(), accuracy, f1

@@ -8,6 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+DECISIVE = (
+    *("head", "head_options", "epochs", "batch_size", "lr", "weight_decay", "dropout"),
+    *("class_weights", "label_smoothing", "patience", "warmup_epochs", "clip_norm", "seed"),
+)
+"""The settings that decide which weights come out of a run on given features."""
+
 
 def decay_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The parameters to train, with weight decay on matrices only.
@@ -51,3 +57,8 @@ def macro_f1(labels: Tensor, predicted: Tensor, classes: int) -> float:
     hits = torch.bincount(labels[labels == predicted], minlength=classes)
     f1 = 2 * hits.double() / (support + torch.bincount(predicted, minlength=classes))
     return f1[support > 0].mean().item()
+
+
+def mean(values: list[float] | list[bool]) -> float:
+    """Mean of values, NaN if there are none."""
+    return sum(values) / len(values) if values else math.nan
