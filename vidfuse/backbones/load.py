@@ -137,12 +137,6 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
 
 
-def backbone_state(backbone: Backbone) -> dict[str, Tensor]:
-    """The weights under the names that the original network uses."""
-    prefix = "extractor."
-    return {k.removeprefix(prefix): v.cpu() for k, v in backbone.body.state_dict().items()}
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file or a plain state dict; nothing in it is executed.
 

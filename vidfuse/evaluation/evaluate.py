@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,17 +122,3 @@ def _choose(data: Dataset, subset: str, inference: Inference) -> tuple[list[Clip
     if part == "test":
         return clips, "clips that the model has not seen", []
     return clips, f"{part} clips of the model", []
-
-
-def per_class_rows(metrics: dict[str, Any]) -> Sequence[tuple[str, str, str, str, str]]:
-    """Label, precision, recall, F1 and number of clips of each class, as text."""
-    return [
-        (
-            row["label"],
-            f"{row['precision']:.3f}",
-            f"{row['recall']:.3f}",
-            f"{row['f1']:.3f}",
-            str(row["support"]),
-        )
-        for row in metrics["per_class"]
-    ]

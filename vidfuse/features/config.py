@@ -23,27 +23,27 @@ class FeatureConfig(Settings):
         None, "Network that turns pictures into features.", choices=tuple(BACKBONES)
     )
     weights: str | None = option(
-        None, "Its weights: a .safetensors or .pth file, or 'random'. [default: ImageNet]"
+        None, "Its weights: a .safetensors or .pth file, or 'random'.", unset="ImageNet"
     )
     layer: str | None = option(
-        None, "Layer where features leave it, such as layer3. [default: its last map]"
+        None, "Layer where features leave it, such as layer3.", unset="its last map"
     )
     grid: str | None = option(
         None,
-        "Cells a side of the map that is kept of each frame: 1 (average), 2, 4, ... or native. "
-        "[default: what the head reads]",
+        "Cells a side of the map that is kept of each frame: 1 (average), 2, 4, ... or native.",
+        unset="what the head reads",
     )
     frames: int = option(16, "Frames that a head reads of a clip.", min=1, max=4096)
     cache_frames: int | None = option(
         None,
-        "Frames cached for temporal jitter in training: an odd multiple of --frames. "
-        "[default: --frames, with --sampling segment three times as many]",
+        "Frames cached for temporal jitter in training: an odd multiple of --frames.",
+        unset="--frames, with --sampling segment three times as many",
         min=1,
     )
     sampling: str | None = option(
         None,
-        "Which frames: uniform, segment (jittered in training), dense, or stride:N. "
-        "[default: uniform, segment when --cache-frames asks for more]",
+        "Which frames: uniform, segment (jittered in training), dense, or stride:N.",
+        unset="uniform, segment when --cache-frames asks for more",
     )
     size: int = option(224, "Side of the pictures given to the backbone.", min=16, max=2048)
     crop: str = option(
@@ -52,14 +52,15 @@ class FeatureConfig(Settings):
         choices=CROPS,
     )
     decoder: str = option("auto", "Program that reads videos.", choices=tuple(POLICIES))
-    workers: int | None = option(None, "Clips decoded at once. [default: one per core]", min=1)
+    workers: int | None = option(None, "Clips decoded at once.", unset="one per core", min=1)
     time_limit: float | None = option(
         None,
-        "Seconds that decoding a clip may take. [default: 120 and more for big files]",
+        "Seconds that decoding a clip may take.",
+        unset="120 and more for big files",
         above=0,
     )
     device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
-    cache: str | None = option(None, "Folder of the feature cache. [default: the platform's]")
+    cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
     max_failed: float = option(
         0.05,
         "Share of clips that may fail to be read before the run counts as failed.",

@@ -20,13 +20,13 @@ class TrainConfig(FeatureConfig):
 
     head: str = option("lstm", "Fusion head that reads the frames.")
     head_options: dict[str, Any] = option({}, "Settings of the head itself, such as hidden=128.")
-    layout: str | None = option(None, "How the dataset's folder is laid out. [default: find out]")
+    layout: str | None = option(None, "How the dataset's folder is laid out.", unset="find out")
     split: str = option(
         "auto",
         "auto (the dataset's own, else by group, else random), group, random, or the number of an "
         "official split.",
     )
-    out: str | None = option(None, "Run folder. [default: runs/<dataset>-<head>-<time>]")
+    out: str | None = option(None, "Run folder.", unset="runs/<dataset>-<head>-<time>")
     epochs: int = option(100, "Passes over the training clips, at most.", min=1)
     batch_size: int = option(
         0,

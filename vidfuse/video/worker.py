@@ -1,4 +1,4 @@
-"""A decode process: ``python -m vidfuse.video.worker``.
+"""A decode process.
 
 Reads one request a line (JSON) on standard input and answers each with a line of JSON on standard
 output, followed by the pictures' bytes. It imports one decoding library and never torch: decord
@@ -9,6 +9,7 @@ crash and hang on damaged files.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -51,13 +52,23 @@ def answer(order: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 def serve(orders: IO[bytes], answers: IO[bytes]) -> None:
     """Answer orders until standard input ends, which it does when the program is gone."""
     for line in orders:
-        header, payload = answer(json.loads(line))
+        order = json.loads(line)
+        end_after(order["limit"])
+        header, payload = answer(order)
+        end_after(None)
         answers.write(json.dumps(header | {"bytes": len(payload)}).encode() + b"\n")
         answers.write(payload)
         answers.flush()
 
 
-if __name__ == "__main__":
+def end_after(seconds: float | None) -> None:
+    """End this process when a decoder hangs and the program that would see to it is gone."""
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(0 if seconds is None else math.ceil(seconds) + 5)
+
+
+def main() -> None:
+    """Serve on standard input and output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
     # Libraries that print to standard output must not damage the protocol.
     channel = os.fdopen(os.dup(1), "wb")

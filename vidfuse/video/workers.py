@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -47,13 +48,12 @@ class DecodePool:
             )
         self.workers = workers or min(8, os.cpu_count() or 1)
         self.time_limit = time_limit
-        self._slots: list[_Slot] = []
+        self._processes = _Processes()
         self._mine = threading.local()
         self._threads = ThreadPoolExecutor(self.workers, "decode", self._new_slot)
 
     def _new_slot(self) -> None:
-        self._mine.slot = _Slot(self.backends, self.time_limit)
-        self._slots.append(self._mine.slot)
+        self._mine.slot = _Slot(self.backends, self.time_limit, self._processes)
 
     def read(self, request: FrameRequest) -> Frames:
         """Read one clip in a decode process.
@@ -83,7 +83,8 @@ class DecodePool:
                 if not pending:
                     return
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
+                while done:  # a set that kept its answers would double what is in memory
+                    future = done.pop()
                     request = pending.pop(future)
                     try:
                         answer: Frames | InputError = future.result()
@@ -97,8 +98,7 @@ class DecodePool:
     def close(self) -> None:
         """End all decode processes, also those that are busy."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for slot in self._slots:
-            slot.close()
+        self._processes.close()
 
     def __enter__(self) -> Self:
         return self
@@ -112,28 +112,60 @@ class DecodePool:
         self.close()
 
 
+class _Processes:
+    """All decode processes of a pool; after ``close`` there are no new ones."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running: set[_Process] = set()
+        self.closed = False
+
+    def start(self, path: str) -> _Process:
+        with self.lock:
+            if self.closed:
+                raise InputError(path, "not read, since reading was stopped")
+            process = _Process()
+            self.running.add(process)
+            return process
+
+    def end(self, process: _Process) -> None:
+        with self.lock:
+            self.running.discard(process)
+        process.close()
+
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+        for process in list(self.running):
+            self.end(process)
+
+
 class _Slot:
     """The decode processes of one thread: one per backend, since two do not share a process."""
 
-    def __init__(self, backends: tuple[str, ...], time_limit: float | None) -> None:
+    def __init__(
+        self, backends: tuple[str, ...], time_limit: float | None, processes: _Processes
+    ) -> None:
         self.backends = backends
         self.time_limit = time_limit
-        self.processes: dict[str, _Process] = {}
-        self.closed = False
+        self.processes = processes
+        self.mine: dict[str, _Process] = {}
 
     def read(self, request: FrameRequest) -> Frames:
         limit = _time_limit(request.path)
-        limit = self.time_limit or limit
+        deadline = time.monotonic() + (self.time_limit or limit)
         reasons: list[str] = []
         hint: str | None = None
         for backend in self.backends:
             if not installed(backend):
                 continue
             try:
-                frames = self._read_with(backend, request, limit)
+                frames = self._read_with(backend, request, deadline)
             except InputError as error:
                 reasons.append(error.reason)
                 hint = hint or error.hint
+                if time.monotonic() > deadline:
+                    break
                 continue
             if reasons:
                 warning = f"{self.backends[0]} could not read it: {reasons[0]}"
@@ -141,18 +173,18 @@ class _Slot:
             return frames
         raise InputError(request.path, reasons[0], hint)
 
-    def _read_with(self, backend: str, request: FrameRequest, limit: float) -> Frames:
+    def _read_with(self, backend: str, request: FrameRequest, deadline: float) -> Frames:
         order: dict[str, Any] = {"op": "read", "backend": backend}
         order["request"] = request_to_dict(request) | {"path": os.path.abspath(request.path)}
         if needs_timeline(backend):
             # A file that PyAV cannot open has no timeline to check against.
             index = {"op": "index", "backend": "pyav", "path": order["request"]["path"]}
-            header, _ = self._ask("pyav", request.path, index, limit)
+            header, _ = self._ask("pyav", request.path, index, deadline)
             if header.get("obstacle"):
                 raise wrong_frames(request.path, header["obstacle"])
             if "times" in header:
                 order["timeline"] = {"times": header["times"], "end": header["end"]}
-        header, payload = self._ask(backend, request.path, order, limit)
+        header, payload = self._ask(backend, request.path, order, deadline)
         if "user_error" in header:
             raise UserError(*header["user_error"])
         if "input_error" in header:
@@ -160,46 +192,43 @@ class _Slot:
         return Frames.from_header(header["frames"], payload)
 
     def _ask(
-        self, backend: str, path: str, order: dict[str, Any], limit: float
+        self, backend: str, path: str, order: dict[str, Any], deadline: float
     ) -> tuple[dict[str, Any], bytes]:
-        process = self.processes.get(backend)
+        process = self.mine.get(backend)
         if process is None or not process.alive():
-            if self.closed:
-                raise InputError(path, "interrupted")
-            process = self.processes[backend] = _Process()
+            process = self.mine[backend] = self.processes.start(path)
         try:
-            return process.ask(order, limit)
+            return process.ask(order, max(0.0, deadline - time.monotonic()))
         except _ProcessEndedError as error:
-            process.close()
-            del self.processes[backend]
+            self.processes.end(process)
+            del self.mine[backend]
             raise InputError(path, f"{backend} {error}") from error
-
-    def close(self) -> None:
-        self.closed = True
-        for process in list(self.processes.values()):
-            process.close()
 
 
 class _ProcessEndedError(Exception):
     """A decode process died or was ended over its time limit."""
 
 
+# Imports the very package that runs here, and nothing that lies around in the working directory.
+WORKER = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import vidfuse; del sys.path[0]; "
+    "from vidfuse.video.worker import main; main()"
+)
+
+
 class _Process:
-    """One ``python -m vidfuse.video.worker``."""
+    """One decode process, which runs ``vidfuse.video.worker``."""
 
     def __init__(self) -> None:
         package_parent = str(Path(__file__).resolve().parents[2])
-        paths = [package_parent, os.environ.get("PYTHONPATH", "")]
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         debug = bool(os.environ.get("VIDFUSE_DEBUG"))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vidfuse.video.worker"],
+            [sys.executable, "-P", "-c", WORKER, package_parent],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if debug else subprocess.DEVNULL,
-            env=os.environ
-            | one_thread
-            | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+            env=os.environ | one_thread,
         )
 
     def alive(self) -> bool:
@@ -223,7 +252,7 @@ class _Process:
         timer.daemon = True
         timer.start()
         try:
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
+            self.process.stdin.write(json.dumps(order | {"limit": limit}).encode() + b"\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
             header: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"bytes": -1}
@@ -235,6 +264,9 @@ class _Process:
             pass  # a broken pipe says what the exit status says better
         finally:
             timer.cancel()
+            timer.join()
+            if late.is_set():  # even with the answer just in time, nobody else can use the process
+                self.process.wait()
         if late.is_set():
             raise _ProcessEndedError(f"took longer than {limit:.0f} s to decode it")
         status = self.process.wait()

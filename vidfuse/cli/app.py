@@ -1,0 +1,136 @@
+"""The program ``vidfuse``: finds the command, runs it, and turns errors into exit codes.
+
+Exit codes: 0 good; 1 it ran and inputs failed; 2 wrong usage or configuration; 70 a bug in
+vidfuse; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from vidfuse import __version__
+from vidfuse.errors import UnknownNameError, UserError
+
+BEGAN = time.perf_counter()
+
+# name → (module with the Typer app, what `vidfuse --help` says). Listing commands imports none.
+COMMANDS = {
+    "train": ("vidfuse.cli.train", "Train an action classifier on a dataset."),
+    "predict": ("vidfuse.cli.predict", "Predict the class of clips with a trained model."),
+    "evaluate": ("vidfuse.cli.evaluate", "Measure a trained model on a dataset."),
+    "extract": ("vidfuse.cli.extract", "Extract features of clips into the cache."),
+    "inspect": ("vidfuse.cli.inspect", "Look at a dataset: layout, classes, splits, problems."),
+    "cache": ("vidfuse.cli.cache", "Look after the feature cache: info, verify, prune."),
+}
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+# Typer's base class of usage errors, which it does not name itself.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class LazyGroup(TyperGroup):
+    """Commands whose modules are imported when they run, not when they are listed."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Names in the order in which they are needed."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, name: str) -> Any:  # type: ignore[override]
+        """A stand-in with the help text, enough for listing."""
+        if name not in COMMANDS:
+            return None
+        stand_in = typer.Typer(add_completion=False)
+        stand_in.command(name, help=COMMANDS[name][1])(lambda: None)
+        return typer.main.get_command(stand_in)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        """The real command, imported now."""
+        name = args[0]
+        if name not in COMMANDS:
+            if name.startswith("-"):
+                return super().resolve_command(ctx, args)
+            raise UnknownNameError("command", name, COMMANDS)
+        command = typer.main.get_command(import_module(COMMANDS[name][0]).app)
+        return name, command, args[1:]
+
+
+app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, no_args_is_help=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vidfuse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of errors.", envvar="VIDFUSE_DEBUG")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version.")
+    ] = False,
+) -> None:
+    """Turn a folder of videos into a trained, honestly measured action classifier.
+
+    Start with: vidfuse train DATASET --backbone resnet18
+    """
+    if debug:
+        os.environ["VIDFUSE_DEBUG"] = "1"
+
+
+def main() -> NoReturn:
+    """Run the program and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # File names need not be valid text: print their bytes as they are.
+        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    try:
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python must not try to flush the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("Interrupted.")
+        sys.exit(EXIT_INTERRUPTED)
+    except UserError as error:
+        _trace()
+        _complain(f"Error: {error}")
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        _complain(_usage(error))
+        sys.exit(2)
+    except Exception as error:
+        _trace()
+        _complain(
+            f"Error: a bug in vidfuse ({type(error).__name__}: {error})\n"
+            "Run it again as `vidfuse --debug ...` and report what it prints."
+        )
+        sys.exit(EXIT_BUG)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    text = f"Error: {error.format_message()}"
+    return f"{text}\nTry: {context.command_path} --help" if context else text
+
+
+def _trace() -> None:
+    if os.environ.get("VIDFUSE_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)

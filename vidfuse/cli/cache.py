@@ -1,0 +1,114 @@
+"""``vidfuse cache``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from vidfuse.cli.options import CacheOption
+from vidfuse.cli.output import FormatOption, human_size, print_json
+from vidfuse.errors import UserError
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False, no_args_is_help=True)
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@app.callback()
+def _cache() -> None:
+    """Look after the feature cache."""
+
+
+@app.command()
+def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
+    """Say where the cache is, how large, and what is in it."""
+    from vidfuse.features.config import cache_folder
+    from vidfuse.features.maintenance import cache_info, describe
+    from vidfuse.features.spec import FeatureSpec
+    from vidfuse.features.store import Store
+
+    report = cache_info(Store(cache_folder(cache)))
+    if format == "json":
+        print_json(report)
+        return
+    print(
+        f"{report['cache']}: {report['entries']} entries, {human_size(report['bytes'])} "
+        f"({human_size(report['free_bytes'])} free)"
+    )
+    for row in report["specs"]:
+        what = describe(FeatureSpec.from_dict(row["spec"])) if row["spec"] else "unknown features"
+        print(f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}")
+
+
+@app.command()
+def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
+    """Check every entry, and remove damaged ones so that they are computed again.
+
+    Exits with 1 where any was damaged.
+    """
+    from vidfuse.cli.console import ConsoleProgress
+    from vidfuse.features.config import cache_folder
+    from vidfuse.features.maintenance import verify as check
+    from vidfuse.features.store import Store
+
+    progress = ConsoleProgress()
+    report = check(Store(cache_folder(cache)), progress)
+    for path in report["damaged"]:
+        progress.warn(f"{path}: damaged, removed")
+    if format == "json":
+        print_json(report)
+    else:
+        print(f"{report['entries']} entries checked, {len(report['damaged'])} damaged")
+    if report["damaged"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", help="Remove entries older than so many days.")
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option("--max-size", help="Remove the oldest entries down to a size such as 10G."),
+    ] = None,
+    spec: Annotated[
+        list[str] | None,
+        typer.Option("--spec", help="Remove the entries of a spec (its digest in `cache info`)."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all entries.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    cache: CacheOption = None,
+    format: FormatOption = "text",
+) -> None:
+    """Remove entries; without options only what interrupted processes left behind."""
+    from vidfuse.features.config import cache_folder
+    from vidfuse.features.maintenance import prune as remove
+    from vidfuse.features.store import Store
+
+    report = remove(
+        Store(cache_folder(cache)),
+        older_than_days=older_than,
+        max_bytes=None if max_size is None else _bytes(max_size),
+        digests=tuple(spec or ()),
+        everything=everything,
+        dry_run=dry_run,
+    )
+    if format == "json":
+        print_json(report)
+        return
+    verb = "would be removed" if dry_run else "removed"
+    print(
+        f"{report['removed']} entries ({human_size(report['bytes'])}) and {report['leftovers']} "
+        f"leftover files {verb} from {report['cache']}"
+    )
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
+    if match is None:
+        raise UserError(f"--max-size {text}: not a size", "Examples: 500M, 10G")
+    return int(float(match[1]) * UNITS[match[2]])

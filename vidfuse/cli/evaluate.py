@@ -1,0 +1,107 @@
+"""``vidfuse evaluate``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from vidfuse.cli.app import BEGAN
+from vidfuse.cli.options import (
+    CacheOption,
+    DeviceOption,
+    LayoutOption,
+    ModelOption,
+    TimeLimitOption,
+    WorkersOption,
+)
+from vidfuse.cli.output import FormatOption, print_json, table
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+LARGEST_MATRIX = 12  # classes whose confusion matrix still fits a terminal
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="A dataset's folder, or a manifest.")],
+    model: ModelOption = None,
+    subset: Annotated[
+        Literal["auto", "all", "train", "val", "test"],
+        typer.Option(
+            "--subset",
+            help="Which clips. auto: the dataset's test part; where it declares none, the clips "
+            "that the model has not seen.",
+        ),
+    ] = "auto",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="Number of the official split.",
+            show_default="the one that the model was trained on",
+        ),
+    ] = None,
+    layout: LayoutOption = None,
+    format: FormatOption = "text",
+    device: DeviceOption = "auto",
+    cache: CacheOption = None,
+    workers: WorkersOption = None,
+    time_limit: TimeLimitOption = None,
+) -> None:
+    """Measure a trained model on clips that it has not seen."""
+    from vidfuse import api
+    from vidfuse.cli.console import ConsoleProgress
+    from vidfuse.timing import Timings
+
+    metrics = api.evaluate(
+        dataset,
+        model=model,
+        subset=subset,
+        split=split,
+        layout=layout,
+        progress=ConsoleProgress(),
+        timings=Timings(BEGAN),
+        device=device,
+        cache=cache,
+        workers=workers,
+        time_limit=time_limit,
+    )
+    if format == "json":
+        print_json(metrics)
+    else:
+        print(_text(metrics))
+    if metrics["failed"]:
+        raise typer.Exit(1)
+
+
+def _text(metrics: dict[str, Any]) -> str:
+    interval = metrics["accuracy_interval"]
+    spread = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    lines = [
+        f"accuracy         {metrics['accuracy']:.3f}{spread}  ({metrics['interval_method']})",
+        f"macro F1         {metrics['macro_f1']:.3f}",
+        f"macro precision  {metrics['macro_precision']:.3f}",
+        f"macro recall     {metrics['macro_recall']:.3f}",
+    ]
+    if metrics["top5_accuracy"] is not None:
+        lines.append(f"top-5 accuracy   {metrics['top5_accuracy']:.3f}")
+    lines.append(f"clips            {metrics['clips']}, {metrics['failed']} failed")
+    rows = [
+        (
+            each["label"],
+            *(f"{each[name]:.3f}" for name in ("precision", "recall", "f1")),
+            str(each["support"]),
+        )
+        for each in metrics["per_class"]
+    ]
+    lines += ["", table(("class", "precision", "recall", "F1", "clips"), rows)]
+    classes = metrics["classes"]
+    if len(classes) <= LARGEST_MATRIX:
+        header = ("true class, predicted:", *(label[:10] for label in classes))
+        counts = metrics["confusion_matrix"]
+        body = [
+            (label, *(str(count) for count in row))
+            for label, row in zip(classes, counts, strict=True)
+        ]
+        lines += ["", table(header, body)]
+    return "\n".join(lines)

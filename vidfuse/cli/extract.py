@@ -1,0 +1,86 @@
+"""``vidfuse extract``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidfuse.cli.app import BEGAN
+from vidfuse.cli.options import LayoutOption, with_settings
+from vidfuse.cli.output import FormatOption, print_json
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.config import FeatureConfig
+
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+
+
+@app.command()
+@with_settings(FeatureConfig, {"backbone": "Features", "decoder": "Machine"})
+def extract(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="A dataset, or videos, folders, globs, - for a list on stdin."),
+    ],
+    head: Annotated[
+        str,
+        typer.Option("--head", help="Heads to extract for, with commas between their names."),
+    ] = "lstm",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="Folder that also gets one .npy per clip and index.csv."),
+    ] = None,
+    layout: LayoutOption = None,
+    format: FormatOption = "text",
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Extract features of clips into the cache, so that training starts at once."""
+    from vidfuse import api
+    from vidfuse.cli.console import ConsoleProgress
+    from vidfuse.timing import Timings
+
+    progress = ConsoleProgress()
+    report = api.extract(
+        _source(inputs, layout),
+        heads=[name.strip() for name in head.split(",") if name.strip()],
+        out=out,
+        layout=layout,
+        progress=progress,
+        timings=Timings(BEGAN),
+        **settings,
+    )
+    if format == "json":
+        print_json(report)
+    else:
+        print(
+            f"{report['clips']} clips: {report['computed']} computed, {report['reused']} reused, "
+            f"{report['failed']} failed\n{out or report['cache']}"
+        )
+    allowed = settings.get("max_failed", FeatureConfig().max_failed)
+    if report["failed"] > float(allowed) * report["clips"]:
+        raise typer.Exit(1)
+
+
+def _source(inputs: list[str], layout: str | None) -> str | Iterable[Clip | InputError]:
+    """A dataset where the one argument is one, else the clips that the arguments name."""
+    from vidfuse.data.files import expand_inputs
+    from vidfuse.data.layouts import read_dataset
+
+    only = Path(inputs[0]) if len(inputs) == 1 else None
+    if only is not None and (layout is not None or only.suffix.lower() in (".csv", ".jsonl")):
+        return inputs[0]
+    if only is not None and only.is_dir():
+        try:
+            read_dataset(only)
+        except UserError:
+            pass  # a folder of clips without classes
+        else:
+            return inputs[0]
+    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    found = expand_inputs(inputs, sys.stdin)
+    return (item if isinstance(item, InputError) else Clip(item) for item in found)

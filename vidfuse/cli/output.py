@@ -1,0 +1,70 @@
+"""Results on stdout: text, JSON, JSON lines and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+import typer
+
+Record = dict[str, Any]
+FormatOption = Annotated[
+    Literal["text", "json"], typer.Option("--format", help="Form of the result on stdout.")
+]
+RecordFormatOption = Annotated[
+    Literal["text", "json", "jsonl", "csv"],
+    typer.Option("--format", help="Form of the records on stdout."),
+]
+RECORD_COLUMNS = ("path", "ok", "label", "score", "top", "warnings", "error")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2))
+
+
+def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
+    """Print records one by one as they come (all but ``json``), and pass them on."""
+    writer = None
+    for record in records:
+        if form == "jsonl":
+            print(json.dumps(record), flush=True)
+        elif form == "text" and record["ok"]:
+            print(f"{record['path']}\t{record['label']}\t{record['score']:.4f}", flush=True)
+        elif form == "csv":
+            if writer is None:
+                writer = csv.DictWriter(sys.stdout, RECORD_COLUMNS, lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(_flat(record))
+            sys.stdout.flush()
+        yield record
+
+
+def _flat(record: Record) -> Record:
+    top = "; ".join(f"{each['label']}={each['score']:.4f}" for each in record["top"])
+    return record | {"top": top, "warnings": "; ".join(record["warnings"])}
+
+
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Columns of text, the first to the left and the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def human_size(count: float) -> str:
+    """Bytes in the unit that fits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
