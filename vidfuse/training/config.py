@@ -53,7 +53,7 @@ class TrainConfig(FeatureConfig):
         3, "Epochs over which the learning rate rises from 0; at most half of them.", min=0
     )
     clip_norm: float = option(
-        1.0, "Largest norm of the gradient; a longer one is cut. 0: any.", min=0.0
+        5.0, "Largest norm of the gradient; a longer one is cut. 0: any.", min=0.0
     )
     seed: int = option(
         0,
