@@ -47,7 +47,7 @@ class DecordReader:
     def _open(self) -> None:
         try:
             self.video = decord.VideoReader(self.path, ctx=self.context(), num_threads=1)
-        except (decord.DECORDError, RuntimeError, OSError) as error:
+        except (decord.DECORDError, RuntimeError, OSError, ValueError) as error:
             raise InputError(self.path, f"decord cannot open it ({_reason(error)})") from error
         self.position = 0
 

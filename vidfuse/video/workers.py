@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from vidfuse.errors import InputError, UserError
 from vidfuse.video.decoder import installed, needs_timeline, policy, wrong_frames
 from vidfuse.video.frames import FrameRequest, Frames, request_to_dict
+from vidfuse.video.process import DecodeProcess, ProcessEndedError
 
 # A clip may take this long, and longer the larger its file is (an hour of video is about 1 GB).
 BASE_SECONDS = 120.0
@@ -117,18 +113,18 @@ class _Processes:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.running: set[_Process] = set()
+        self.running: set[DecodeProcess] = set()
         self.closed = False
 
-    def start(self, path: str) -> _Process:
+    def start(self, path: str) -> DecodeProcess:
         with self.lock:
             if self.closed:
                 raise InputError(path, "not read, since reading was stopped")
-            process = _Process()
+            process = DecodeProcess()
             self.running.add(process)
             return process
 
-    def end(self, process: _Process) -> None:
+    def end(self, process: DecodeProcess) -> None:
         with self.lock:
             self.running.discard(process)
         process.close()
@@ -149,7 +145,7 @@ class _Slot:
         self.backends = backends
         self.time_limit = time_limit
         self.processes = processes
-        self.mine: dict[str, _Process] = {}
+        self.mine: dict[str, DecodeProcess] = {}
 
     def read(self, request: FrameRequest) -> Frames:
         limit = _time_limit(request.path)
@@ -199,88 +195,10 @@ class _Slot:
             process = self.mine[backend] = self.processes.start(path)
         try:
             return process.ask(order, max(0.0, deadline - time.monotonic()))
-        except _ProcessEndedError as error:
+        except ProcessEndedError as error:
             self.processes.end(process)
             del self.mine[backend]
             raise InputError(path, f"{backend} {error}") from error
-
-
-class _ProcessEndedError(Exception):
-    """A decode process died or was ended over its time limit."""
-
-
-# Imports the very package that runs here, and nothing that lies around in the working directory.
-WORKER = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import vidfuse; del sys.path[0]; "
-    "from vidfuse.video.worker import main; main()"
-)
-
-
-class _Process:
-    """One decode process, which runs ``vidfuse.video.worker``."""
-
-    def __init__(self) -> None:
-        package_parent = str(Path(__file__).resolve().parents[2])
-        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        debug = bool(os.environ.get("VIDFUSE_DEBUG"))
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", WORKER, package_parent],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if debug else subprocess.DEVNULL,
-            env=os.environ | one_thread,
-        )
-
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def ask(self, order: dict[str, Any], limit: float) -> tuple[dict[str, Any], bytes]:
-        """Send an order and wait for its answer.
-
-        Raises:
-            _ProcessEndedError: The process died, or took longer than ``limit`` seconds.
-        """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            self.process.kill()
-
-        timer = threading.Timer(limit, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            self.process.stdin.write(json.dumps(order | {"limit": limit}).encode() + b"\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-            header: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"bytes": -1}
-            size = header.pop("bytes")
-            payload = self.process.stdout.read(size) if size > 0 else b""
-            if len(payload) == size:
-                return header, payload
-        except (OSError, ValueError):
-            pass  # a broken pipe says what the exit status says better
-        finally:
-            timer.cancel()
-            timer.join()
-            if late.is_set():  # even with the answer just in time, nobody else can use the process
-                self.process.wait()
-        if late.is_set():
-            raise _ProcessEndedError(f"took longer than {limit:.0f} s to decode it")
-        status = self.process.wait()
-        raise _ProcessEndedError(
-            f"crashed on it (signal {-status})" if status < 0 else f"ended on it (exit {status})"
-        )
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # flushing an order to a process that is gone
-                    stream.close()
 
 
 def _time_limit(path: str) -> float:
