@@ -18,6 +18,7 @@ from vidfuse.fusion import build_head, head_class
 from vidfuse.fusion.base import Head
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples, predict_logits
+from vidfuse.training.optimizer import AdamW
 from vidfuse.training.recipe import (
     DECISIVE,
     automatic_batch_size,
@@ -127,7 +128,7 @@ class Fit:
         self.steps = math.ceil(len(train) / self.batch_size)
         self.total = config.epochs * self.steps
         self.warmup = min(config.warmup_epochs, config.epochs // 2) * self.steps
-        self.optimizer = torch.optim.AdamW(decay_groups(head, config.weight_decay), lr=config.lr)
+        self.optimizer = AdamW(decay_groups(head, config.weight_decay), config.lr)
         self.half = None
         if self.device.type == "cuda":
             fast_bf16 = torch.cuda.get_device_capability(self.device) >= (8, 0)
@@ -276,13 +277,13 @@ class Fit:
             # gives a frequent class its weight back wherever a batch holds nothing else.
             losses = losses * self.clip_weights[indices].to(self.device)
         loss = losses.mean()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
         norm = nn.utils.clip_grad_norm_(self.head.parameters(), self.limit).item()
         value = loss.item()
         if math.isfinite(value) and math.isfinite(norm):
-            self.scaler.step(self.optimizer)
+            self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
         return value, norm, int((logits.argmax(1) == labels).sum())
 
