@@ -144,16 +144,14 @@ class PyAVReader:
         for index in np.unique(key_of):
             key = self._keys[index]
             self._file.seek(key)
-            yield from self._pass_by(times[key_of == index], not_before=key.time)
+            yield from self._pass_by(times[key_of == index], sought=True)
 
-    def _pass_by(
-        self, times: Times, not_before: float | None = None
-    ) -> Iterator[tuple[Pictures, float]]:
+    def _pass_by(self, times: Times, sought: bool = False) -> Iterator[tuple[Pictures, float]]:
         """Walk through the pictures from here on and give the one on screen at each time.
 
         Args:
             times: Moments asked for, not decreasing.
-            not_before: Pictures before this time (leading ones of an open group) are broken.
+            sought: Whether a seek came before, which may have gone too far.
 
         Raises:
             SeekError: After a seek, the walk starts later than the first moment; or no picture
@@ -163,9 +161,7 @@ class PyAVReader:
         picture: Pictures | None = None
         waiting = list(times)
         for time, frame in self._file.pictures():
-            if not_before is not None and time < not_before - EPSILON:
-                continue
-            if shown is None and not_before is not None and time > times[0] + EPSILON:
+            if shown is None and sought and time > times[0] + EPSILON:
                 raise SeekError
             while shown is not None and waiting and waiting[0] + EPSILON < time:
                 picture = to_rgb(shown[1]) if picture is None else picture
