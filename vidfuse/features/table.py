@@ -24,6 +24,7 @@ class FeatureTable:
             the same that prediction would decode.
         chosen_lengths: ``int64 [N]``, how many of them are a clip's own.
         times: ``float64 [N, K]`` presentation times; infinite behind a clip's own frames.
+        starts: ``float64 [N]``, when each clip's first picture is shown.
         ends: ``float64 [N]``, when each clip's last picture leaves the screen.
         jitter: Whether training draws one cached frame from each of T equal parts.
     """
@@ -33,6 +34,7 @@ class FeatureTable:
     chosen: Tensor
     chosen_lengths: Tensor
     times: Tensor
+    starts: Tensor
     ends: Tensor
     jitter: bool
 
@@ -61,7 +63,7 @@ class FeatureTable:
             features[row, :count] = entry.features
             features[row, count:] = entry.features[-1]
             times[row, :count] = entry.times
-            picks = sampling.pick(Timeline(entry.times, entry.info.end), frames)
+            picks = sampling.pick(Timeline(entry.times, entry.info.end, start=entry.info.start), frames)
             chosen[row] = picks[-1]
             chosen[row, : len(picks)] = picks
             chosen_lengths[row] = len(picks)
@@ -71,6 +73,7 @@ class FeatureTable:
             chosen=torch.from_numpy(chosen),
             chosen_lengths=torch.from_numpy(chosen_lengths),
             times=torch.from_numpy(times),
+            starts=torch.tensor([entry.info.start for entry in entries], dtype=torch.float64),
             ends=torch.tensor([entry.info.end for entry in entries], dtype=torch.float64),
             jitter=sampling.mode == "segment",
         )
@@ -94,8 +97,8 @@ class FeatureTable:
     def _draw(self, rows: Tensor, frames: int, generator: torch.Generator) -> Tensor:
         """One random moment in each of T equal parts, and the cached frame on screen then."""
         inside = torch.rand(len(rows), frames, generator=generator, dtype=torch.float64)
-        first = self.times[rows, 0]
-        span = (self.ends[rows] - first)[:, None]
-        moments = first[:, None] + (torch.arange(frames) + inside) * span / frames
+        start = self.starts[rows][:, None]
+        span = self.ends[rows][:, None] - start
+        moments = start + (torch.arange(frames) + inside) * span / frames
         shown = torch.searchsorted(self.times[rows], moments + EPSILON, right=True) - 1
         return shown.clamp(min=0)
