@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from vidfuse import __version__
+from vidfuse.cli.command import describe_usage_error, take_everywhere
 from vidfuse.errors import UnknownNameError, UserError
 
 BEGAN = time.perf_counter()
@@ -58,10 +59,34 @@ class LazyGroup(TyperGroup):
                 return super().resolve_command(ctx, args)
             raise UnknownNameError("command", name, COMMANDS)
         command = typer.main.get_command(import_module(COMMANDS[name][0]).app)
+        take_everywhere(command, self)
         return name, command, args[1:]
 
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command; Typer must not turn these two into exit codes of its own."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
+        except BrokenPipeError as error:
+            raise _ClosedPipeError from error
 
-app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, no_args_is_help=True)
+
+class _InterruptedError(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+class _ClosedPipeError(Exception):
+    """Whoever read our output has seen enough."""
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _show_version(wanted: bool) -> None:
@@ -70,10 +95,32 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _switch_on(param: typer.CallbackParam, wanted: bool) -> None:
+    """Keep a switch where every part of the program, and its decode processes, can see it."""
+    if wanted:
+        os.environ[f"VIDFUSE_{str(param.name).upper()}"] = "1"
+
+
 @app.callback()
 def _main(
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            callback=_switch_on,
+            help="Only warnings and errors on standard error.",
+            envvar="VIDFUSE_QUIET",
+        ),
+    ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks of errors.", envvar="VIDFUSE_DEBUG")
+        bool,
+        typer.Option(
+            "--debug",
+            callback=_switch_on,
+            help="Show tracebacks of errors.",
+            envvar="VIDFUSE_DEBUG",
+        ),
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version.")
@@ -83,23 +130,24 @@ def _main(
 
     Start with: vidfuse train DATASET --backbone resnet18
     """
-    if debug:
-        os.environ["VIDFUSE_DEBUG"] = "1"
 
 
 def main() -> NoReturn:
     """Run the program and exit."""
     for stream in (sys.stdout, sys.stderr):
         # File names need not be valid text: print their bytes as they are.
-        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        unicode = (stream.encoding or "").lower().startswith("utf")
+        errors = "surrogateescape" if unicode else "backslashreplace"
+        stream.reconfigure(errors=errors)  # type: ignore[union-attr]
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python must not try to flush the rest at exit.
+    except (_ClosedPipeError, BrokenPipeError):
+        # Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (KeyboardInterrupt, typer.Abort):
+    except (_InterruptedError, KeyboardInterrupt, typer.Abort):
+        _trace()
         _complain("Interrupted.")
         sys.exit(EXIT_INTERRUPTED)
     except UserError as error:
@@ -107,22 +155,16 @@ def main() -> NoReturn:
         _complain(f"Error: {error}")
         sys.exit(error.exit_code)
     except UsageError as error:
-        _complain(_usage(error))
+        _complain(describe_usage_error(error))
         sys.exit(2)
     except Exception as error:
         _trace()
         _complain(
             f"Error: a bug in vidfuse ({type(error).__name__}: {error})\n"
-            "Run it again as `vidfuse --debug ...` and report what it prints."
+            "Run it again with --debug and report what it prints."
         )
         sys.exit(EXIT_BUG)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _usage(error: Any) -> str:
-    context = getattr(error, "ctx", None)
-    text = f"Error: {error.format_message()}"
-    return f"{text}\nTry: {context.command_path} --help" if context else text
 
 
 def _trace() -> None:

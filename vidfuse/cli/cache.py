@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import CacheOption
 from vidfuse.cli.output import FormatOption, human_size, print_json
-from vidfuse.errors import UserError
+from vidfuse.errors import UnknownNameError, UserError
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False, no_args_is_help=True)
+app = new_app(no_args_is_help=True)
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -20,7 +21,7 @@ def _cache() -> None:
     """Look after the feature cache."""
 
 
-@app.command()
+@app.command(cls=Command)
 def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
     """Say where the cache is, how large, and what is in it."""
     from vidfuse.features.config import cache_folder
@@ -41,7 +42,7 @@ def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
         print(f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}")
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
     """Check every entry, and remove damaged ones so that they are computed again.
 
@@ -64,18 +65,29 @@ def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def prune(
     older_than: Annotated[
-        float | None, typer.Option("--older-than", help="Remove entries older than so many days.")
+        float | None,
+        typer.Option(
+            "--older-than", metavar="DAYS", min=0, help="Remove entries older than so many days."
+        ),
     ] = None,
     max_size: Annotated[
         str | None,
-        typer.Option("--max-size", help="Remove the oldest entries down to a size such as 10G."),
+        typer.Option(
+            "--max-size",
+            metavar="SIZE",
+            help="Remove the oldest entries down to a size such as 10G.",
+        ),
     ] = None,
     spec: Annotated[
         list[str] | None,
-        typer.Option("--spec", help="Remove the entries of a spec (its digest in `cache info`)."),
+        typer.Option(
+            "--spec",
+            metavar="DIGEST",
+            help="Remove the entries of this kind (the digest that `cache info` lists).",
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove all entries.")] = False,
     dry_run: Annotated[
@@ -86,11 +98,18 @@ def prune(
 ) -> None:
     """Remove entries; without options only what interrupted processes left behind."""
     from vidfuse.features.config import cache_folder
+    from vidfuse.features.maintenance import cache_info
     from vidfuse.features.maintenance import prune as remove
     from vidfuse.features.store import Store
 
+    store = Store(cache_folder(cache))
+    if spec:
+        known = [row["digest"] for row in cache_info(store)["specs"]]
+        for digest in spec:
+            if digest not in known:
+                raise UnknownNameError("spec", digest, known)
     report = remove(
-        Store(cache_folder(cache)),
+        store,
         older_than_days=older_than,
         max_bytes=None if max_size is None else _bytes(max_size),
         digests=tuple(spec or ()),

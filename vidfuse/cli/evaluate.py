@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vidfuse.cli.app import BEGAN
+from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import (
     CacheOption,
+    DatasetArgument,
     DeviceOption,
     LayoutOption,
     ModelOption,
@@ -17,13 +19,13 @@ from vidfuse.cli.options import (
 )
 from vidfuse.cli.output import FormatOption, print_json, table
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+app = new_app()
 LARGEST_MATRIX = 12  # classes whose confusion matrix still fits a terminal
 
 
-@app.command()
+@app.command(cls=Command)
 def evaluate(
-    dataset: Annotated[str, typer.Argument(help="A dataset's folder, or a manifest.")],
+    dataset: DatasetArgument,
     model: ModelOption = None,
     subset: Annotated[
         Literal["auto", "all", "train", "val", "test"],
@@ -37,6 +39,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--split",
+            metavar="N",
             help="Number of the official split.",
             show_default="the one that the model was trained on",
         ),
@@ -76,16 +79,21 @@ def evaluate(
 
 def _text(metrics: dict[str, Any]) -> str:
     interval = metrics["accuracy_interval"]
-    spread = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    spread = f"  95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+    supports = [each["support"] for each in metrics["per_class"]]
     lines = [
-        f"accuracy         {metrics['accuracy']:.3f}{spread}  ({metrics['interval_method']})",
+        f"accuracy         {metrics['accuracy']:.3f}{spread}",
         f"macro F1         {metrics['macro_f1']:.3f}",
         f"macro precision  {metrics['macro_precision']:.3f}",
         f"macro recall     {metrics['macro_recall']:.3f}",
     ]
     if metrics["top5_accuracy"] is not None:
         lines.append(f"top-5 accuracy   {metrics['top5_accuracy']:.3f}")
-    lines.append(f"clips            {metrics['clips']}, {metrics['failed']} failed")
+    lines += [
+        f"clips            {metrics['clips']}, {metrics['failed']} failed",
+        f"for comparison   {max(supports) / sum(supports):.3f}, always the most frequent class",
+        f"interval         {metrics['interval_method']}",
+    ]
     rows = [
         (
             each["label"],
@@ -97,7 +105,7 @@ def _text(metrics: dict[str, Any]) -> str:
     lines += ["", table(("class", "precision", "recall", "F1", "clips"), rows)]
     classes = metrics["classes"]
     if len(classes) <= LARGEST_MATRIX:
-        header = ("true class, predicted:", *(label[:10] for label in classes))
+        header = ("true \\ predicted", *(label[:10] for label in classes))
         counts = metrics["confusion_matrix"]
         body = [
             (label, *(str(count) for count in row))

@@ -10,44 +10,60 @@ from typing import Annotated, Any
 import typer
 
 from vidfuse.cli.app import BEGAN
+from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import LayoutOption, with_settings
 from vidfuse.cli.output import FormatOption, print_json
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+app = new_app()
 
 
-@app.command()
+@app.command(cls=Command)
 @with_settings(FeatureConfig, {"backbone": "Features", "decoder": "Machine"})
 def extract(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="A dataset, or videos, folders, globs, - for a list on stdin."),
+        typer.Argument(
+            metavar="CLIPS",
+            help="A dataset, or videos, folders, globs, - for a list on standard input.",
+        ),
     ],
     head: Annotated[
         str,
-        typer.Option("--head", help="Heads to extract for, with commas between their names."),
+        typer.Option(
+            "--head",
+            metavar="NAMES",
+            help="Heads to extract for, with commas between their names.",
+        ),
     ] = "lstm",
     out: Annotated[
         str | None,
-        typer.Option("--out", help="Folder that also gets one .npy per clip and index.csv."),
+        typer.Option(
+            "--out", metavar="FOLDER", help="Also write one .npy per clip, and index.csv, here."
+        ),
     ] = None,
     layout: LayoutOption = None,
     format: FormatOption = "text",
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Extract features of clips into the cache, so that training starts at once."""
+    """Extract features of clips into the cache, so that training starts at once.
+
+    Exits with 1 where more clips failed than --max-failed allows.
+    """
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings
 
     progress = ConsoleProgress()
+    heads = [name.strip() for name in head.split(",") if name.strip()]
+    if not heads:
+        raise UserError("--head names no head", "Example: --head lstm,mean")
     report = api.extract(
         _source(inputs, layout),
-        heads=[name.strip() for name in head.split(",") if name.strip()],
+        heads=heads,
         out=out,
         layout=layout,
         progress=progress,
@@ -69,18 +85,15 @@ def extract(
 def _source(inputs: list[str], layout: str | None) -> str | Iterable[Clip | InputError]:
     """A dataset where the one argument is one, else the clips that the arguments name."""
     from vidfuse.data.files import expand_inputs
-    from vidfuse.data.layouts import read_dataset
+    from vidfuse.data.layouts import LAYOUTS, load_layout
 
+    if layout is not None and (len(inputs) > 1 or inputs[0] == "-"):
+        raise UserError("--layout is for one dataset, and clips were given", "Leave it out.")
     only = Path(inputs[0]) if len(inputs) == 1 else None
-    if only is not None and (layout is not None or only.suffix.lower() in (".csv", ".jsonl")):
+    if only is not None and (
+        layout is not None or any(load_layout(name).recognise(only) for name in LAYOUTS)
+    ):
         return inputs[0]
-    if only is not None and only.is_dir():
-        try:
-            read_dataset(only)
-        except UserError:
-            pass  # a folder of clips without classes
-        else:
-            return inputs[0]
     sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     found = expand_inputs(inputs, sys.stdin)
     return (item if isinstance(item, InputError) else Clip(item) for item in found)

@@ -6,20 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from vidfuse.cli.options import CacheOption, DecoderOption, LayoutOption, WorkersOption
+from vidfuse.cli.command import Command, new_app
+from vidfuse.cli.options import (
+    CacheOption,
+    DatasetArgument,
+    DecoderOption,
+    LayoutOption,
+    SplitOption,
+    WorkersOption,
+)
 from vidfuse.cli.output import FormatOption, human_size, print_json, table
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+app = new_app()
 SHOWN = 20  # classes, problems and files listed in the text form
 
 
-@app.command()
+@app.command(cls=Command)
 def inspect(
-    dataset: Annotated[str, typer.Argument(help="A dataset's folder, or a manifest.")],
+    dataset: DatasetArgument,
     layout: LayoutOption = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Number of the official split.")
-    ] = None,
+    split: SplitOption = None,
     read: Annotated[
         bool,
         typer.Option("--read/--no-read", help="Decode every clip, to find unreadable ones."),
@@ -29,7 +35,7 @@ def inspect(
     cache: CacheOption = None,
     format: FormatOption = "text",
 ) -> None:
-    """Look at a dataset: layout, classes, groups, splits, lengths, unreadable files, sizes.
+    """Look at a dataset: layout, classes, groups, splits, lengths, unreadable files.
 
     Exits with 1 where clips cannot be read.
     """
@@ -70,7 +76,7 @@ def _text(report: dict[str, Any]) -> str:
             f"frames   {_span(report['frames'], '.0f')}",
             "sizes    " + ", ".join(f"{size} ({n})" for size, n in report["sizes"].items()),
         ]
-    lines.append("features of 16 frames:")
+    lines.append("features of 16 frames, in the cache:")
     for name, grids in report["feature_bytes"].items():
         sizes = ", ".join(f"grid {grid} {human_size(size)}" for grid, size in grids.items())
         lines.append(f"  {name}: {sizes}")

@@ -20,6 +20,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
+        metavar="FILE",
         help="Model file or run folder.",
         envvar="VIDFUSE_MODEL",
         show_default="the run that runs/latest names",
@@ -28,13 +29,17 @@ ModelOption = Annotated[
 DeviceOption = Annotated[
     str,
     typer.Option(
-        "--device", help="Where to compute: auto, cpu, cuda, ...", envvar="VIDFUSE_DEVICE"
+        "--device",
+        metavar="NAME",
+        help="Where to compute: auto, cpu, cuda, ...",
+        envvar="VIDFUSE_DEVICE",
     ),
 ]
 CacheOption = Annotated[
     str | None,
     typer.Option(
         "--cache",
+        metavar="FOLDER",
         help="Folder of the feature cache.",
         envvar="VIDFUSE_CACHE",
         show_default="the platform's",
@@ -44,6 +49,7 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(
         "--workers",
+        metavar="N",
         help="Clips decoded at once.",
         envvar="VIDFUSE_WORKERS",
         min=1,
@@ -54,6 +60,7 @@ TimeLimitOption = Annotated[
     float | None,
     typer.Option(
         "--time-limit",
+        metavar="SECONDS",
         help="Seconds that decoding a clip may take.",
         envvar="VIDFUSE_TIME_LIMIT",
         show_default="120 and more for big files",
@@ -61,11 +68,31 @@ TimeLimitOption = Annotated[
 ]
 LayoutOption = Annotated[
     str | None,
-    typer.Option("--layout", help="How the dataset's folder is laid out.", show_default="find out"),
+    typer.Option(
+        "--layout",
+        metavar="NAME",
+        help="How the dataset's folder is laid out.",
+        show_default="find out",
+    ),
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", metavar="N", help="Number of the official split.")
 ]
 DecoderOption = Annotated[
-    str, typer.Option("--decoder", help="Program that reads videos.", envvar="VIDFUSE_DECODER")
+    str,
+    typer.Option(
+        "--decoder",
+        metavar="NAME",
+        help="Program that reads videos.",
+        envvar="VIDFUSE_DECODER",
+    ),
 ]
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="A dataset's folder, or a manifest.")
+]
+METAVARS = {int: "N", float: "X", str: "TEXT"}
+WIDEST_METAVAR = 24  # longer lists of choices are spelt out in the help
+MACHINE = ("decoder", "workers", "time_limit", "device", "cache", "max_failed")
 
 
 def with_settings(
@@ -81,14 +108,13 @@ def with_settings(
         cls: The settings.
         panels: Field name → title of the group in ``--help`` that begins with this field.
     """
-    names = [each.name for each, _, _ in typed_fields(cls)]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True).parameters
 
         @functools.wraps(command)
         def run(ctx: typer.Context, **arguments: Any) -> Any:
-            settings = _chosen(ctx, names, arguments)
+            settings = _chosen(ctx, cls, arguments)
             kept = {name: value for name, value in arguments.items() if name in own}
             return command(settings=settings, **kept)
 
@@ -109,28 +135,40 @@ def with_settings(
 def _parameters(cls: type[Settings], panels: dict[str, str]) -> Iterator[inspect.Parameter]:
     defaults = cls()
     panel = None
-    for each, kind, optional in typed_fields(cls):
+    for each, kind, _ in typed_fields(cls):
         panel = panels.get(each.name, panel)
         rules = each.metadata
-        default = getattr(defaults, each.name)
         extra: dict[str, Any] = {"rich_help_panel": panel} if panel else {}
-        if "unset" in rules:
-            extra["show_default"] = rules["unset"]
-        if "choices" in rules:
-            extra["metavar"] = "|".join(rules["choices"])
         if each.name in PAIRS:
             option = typer.Option(
                 PAIRS[each.name], help=rules["help"], metavar="NAME=VALUE", **extra
             )
             yield _parameter(each.name, Annotated[list[str], option], [])
             continue
+        choices = "|".join(rules.get("choices", ()))
+        wide = len(choices) > WIDEST_METAVAR
+        text = rules["help"]
+        if wide:
+            text += f" One of {', '.join(rules['choices'])}."
         option = typer.Option(
             f"--{each.name.replace('_', '-')}",
-            help=rules["help"],
-            envvar=f"VIDFUSE_{each.name.upper()}",
+            help=text,
+            metavar="NAME" if wide else choices or METAVARS[kind],
+            envvar=_variable(each.name),
+            # All have one; they are of most use for what belongs to the machine.
+            show_envvar=each.name in MACHINE,
+            show_default=rules.get("unset", True),
             **extra,
         )
-        yield _parameter(each.name, Annotated[kind | None if optional else kind, option], default)
+        # Texts, so that the settings themselves can report all that is wrong at once.
+        default = getattr(defaults, each.name)
+        yield _parameter(
+            each.name, Annotated[str | None, option], None if default is None else str(default)
+        )
+
+
+def _variable(name: str) -> str:
+    return f"VIDFUSE_{name.upper()}"
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -138,21 +176,31 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, keyword, annotation=annotation, default=default)
 
 
-def _chosen(ctx: typer.Context, names: list[str], arguments: dict[str, Any]) -> dict[str, Any]:
+def _chosen(ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any]) -> dict[str, Any]:
     """The settings that somebody asked for."""
     by_source: dict[str, dict[str, Any]] = {}
-    for name in names:
-        source = ctx.get_parameter_source(name)
-        value = arguments[name]
-        if name in PAIRS:
-            value = _pairs(PAIRS[name], value)
-        by_source.setdefault(source.name if source else "DEFAULT", {})[name] = value
+    for each, kind, _ in typed_fields(cls):
+        source = ctx.get_parameter_source(each.name)
+        value = arguments[each.name]
+        if each.name in PAIRS:
+            value = _pairs(PAIRS[each.name], value)
+        elif value is not None:
+            value = _number(value, kind)
+        by_source.setdefault(source.name if source else "DEFAULT", {})[each.name] = value
     file = arguments.get("config")
     return {
         **by_source.get("ENVIRONMENT", {}),
-        **(read_toml(Path(file)) if file else {}),
+        **(read_toml(Path(file).expanduser()) if file else {}),
         **by_source.get("COMMANDLINE", {}),
     }
+
+
+def _number(text: str, kind: Any) -> Any:
+    """The number that a text stands for; the settings refuse a text that stands for none."""
+    try:
+        return kind(text) if kind in (int, float) else text
+    except ValueError:
+        return text
 
 
 def _pairs(option: str, texts: list[str]) -> dict[str, str]:

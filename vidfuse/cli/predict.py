@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vidfuse.cli.app import BEGAN
+from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import (
     CacheOption,
     DeviceOption,
@@ -17,17 +18,21 @@ from vidfuse.cli.options import (
 )
 from vidfuse.cli.output import RecordFormatOption, print_json, write_records
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+app = new_app()
 
 
-@app.command()
+@app.command(cls=Command)
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Videos, folders, globs, or - for a list of paths on standard input."),
+        typer.Argument(
+            metavar="CLIPS", help="Videos, folders, globs, or - for a list on standard input."
+        ),
     ],
     model: ModelOption = None,
-    top: Annotated[int, typer.Option("--top", help="Classes listed per record.", min=1)] = 5,
+    top: Annotated[
+        int, typer.Option("--top", metavar="N", help="Classes listed per record.", min=1)
+    ] = 5,
     format: RecordFormatOption = "text",
     device: DeviceOption = "auto",
     cache: CacheOption = None,
@@ -39,7 +44,8 @@ def predict(
 ) -> None:
     """Predict the class of clips: one record per input, in order.
 
-    Exits with 1 where an input could not be read; the others are predicted all the same.
+    In text form a record is a line with path, class and score, separated by tabs. Exits with 1
+    where an input could not be read; the others are predicted all the same.
     """
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
@@ -67,7 +73,7 @@ def predict(
         if format == "json":
             kept.append(record)
         if not record["ok"]:
-            progress.warn(f"{record['path']}: {record['error']}")
+            progress.warn_once(f"{record['path']}: {record['error']}")
         for warning in record["warnings"]:
             progress.warn(f"{record['path']}: {warning}")
     if format == "json":
