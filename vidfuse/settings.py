@@ -102,9 +102,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _refuse(problems: list[str]) -> None:
+    if len(problems) == 1:
+        raise UserError(problems[0])
     if problems:
-        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise UserError(f"the settings have {count}", "\n".join(problems))
+        raise UserError(f"the settings have {len(problems)} problems", "\n".join(problems))
 
 
 def _problem(value: Any, kind: Any, optional: bool, rules: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidfuse.errors import InputError, UnknownNameError, UserError
+from vidfuse.errors import UnknownNameError, UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -90,8 +90,7 @@ def choose(
 
     Raises:
         UnknownNameError: There is no such backbone.
-        UserError: No backbone is named.
-        InputError: The weights' file does not exist.
+        UserError: No backbone is named, or the weights' file does not exist.
     """
     if name is None:
         raise UserError(
@@ -109,7 +108,7 @@ def choose(
         return BackboneChoice(name, layer, download_folder() / info.weights, published=True)
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise InputError(weights, "no such file of weights", "Check --weights.")
+        raise UserError(f"{weights}: no such file of weights", "Check --weights.")
     return BackboneChoice(name, layer, path, published=False)
 
 

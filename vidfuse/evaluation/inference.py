@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,15 @@ from vidfuse.features.config import cache_folder
 from vidfuse.features.extract import Extractor
 from vidfuse.features.identity import ContentIndex
 from vidfuse.features.setup import resolve_device, weights_digest
-from vidfuse.features.store import Store
-from vidfuse.model import Model, load_model
+from vidfuse.features.store import Entry, Store
+from vidfuse.model import BATCH, Model, load_model
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 from vidfuse.training.runs import latest_run
 from vidfuse.video.decoder import POLICIES
+
+if TYPE_CHECKING:
+    from vidfuse.backbones.load import Backbone
 
 Answer = tuple[NDArray[np.float64], list[str]]
 
@@ -48,7 +52,7 @@ def find_model(named: str | Path | None, progress: Progress) -> Model:
     """Load the model that the user named, or the latest run's.
 
     Raises:
-        UserError: There is none; the hint shows the command that makes one.
+        UserError: There is none (the hint shows the command that makes one), or it is damaged.
     """
     path = Path(named).expanduser() if named is not None else latest_run()
     if path is None:
@@ -56,7 +60,10 @@ def find_model(named: str | Path | None, progress: Progress) -> Model:
             "there is no model yet: no --model was given and runs/latest names none",
             "Make one with: vidfuse train DATASET --backbone resnet18",
         )
-    model = load_model(path)
+    try:
+        model = load_model(path)
+    except InputError as error:  # not one of the inputs: nothing was done at all
+        raise UserError(error.message, error.hint) from error
     progress.info(f"Model: {model.path} ({model.head.name}, {len(model.classes)} classes)")
     return model
 
@@ -69,6 +76,10 @@ class Inference:
         config: How it is used.
         progress: Hears of progress.
         timings: The command's clock.
+
+    Raises:
+        UserError: The device, the backbone's weights or the way of decoding that the model needs
+            are not here.
     """
 
     def __init__(
@@ -84,15 +95,16 @@ class Inference:
         self.extractor = Extractor(
             spec=model.spec,
             backbone=self._build,
-            decoder=next(name for name, (d, _) in POLICIES.items() if d == model.spec.decode),
+            decoder=_decoder(model),
             store=Store(folder) if config.use_cache else None,
             index=self.index,
             workers=config.workers,
             time_limit=config.time_limit,
             progress=progress,
+            timings=timings,
         )
 
-    def _build(self):  # type: ignore[no-untyped-def]  # torch is not imported for its type
+    def _build(self) -> Backbone:
         with self.timings.measure("imports"):
             import torchvision  # noqa: F401
         return self.model.build_backbone(self.device)
@@ -108,14 +120,38 @@ class Inference:
             )
 
     def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
-        """Class probabilities ``[C]`` and warnings for each clip, in the order given."""
-        results = dict(self.extractor.run(list(dict.fromkeys(clips))))
-        entries = {c: r for c, r in results.items() if not isinstance(r, InputError)}
-        rows = self.model.probabilities(list(entries.values()), self.device)
-        answers = dict(zip(entries, rows, strict=True))
-        for clip in clips:
-            result = results[clip]
+        """Class probabilities ``[C]`` and warnings for each clip, in the order given.
+
+        Features are held for a few clips at a time, so that a dataset may be of any size.
+        """
+        answers: dict[Clip, Answer | InputError] = {}
+        waiting: dict[Clip, Entry] = {}
+        for clip, result in self.extractor.run(list(dict.fromkeys(clips))):
             if isinstance(result, InputError):
-                yield clip, result
-            else:
-                yield clip, (answers[clip], result.info.warnings)
+                answers[clip] = result
+                continue
+            waiting[clip] = result
+            if len(waiting) == BATCH:
+                answers |= self._answers(waiting)
+                waiting.clear()
+        answers |= self._answers(waiting)
+        yield from ((clip, answers[clip]) for clip in clips)
+
+    def _answers(self, entries: dict[Clip, Entry]) -> dict[Clip, Answer]:
+        rows = self.model.probabilities(list(entries.values()), self.device)
+        return {
+            clip: (row, entry.info.warnings)
+            for (clip, entry), row in zip(entries.items(), rows, strict=True)
+        }
+
+
+def _decoder(model: Model) -> str:
+    """Name of the decode policy that a model's features were made with."""
+    for name, (decode, _) in POLICIES.items():
+        if decode == model.spec.decode:
+            return name
+    raise UserError(
+        f"{model.path}: needs the decode policy '{model.spec.decode}', which this version of "
+        "vidfuse does not have",
+        "Use the version that the model was trained with, or train it again.",
+    )
