@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.layouts import read_dataset
@@ -21,6 +21,10 @@ from vidfuse.features.config import FeatureConfig
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 from vidfuse.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from vidfuse.evaluation.inference import Inference
+    from vidfuse.model import Model
 
 __all__ = ["evaluate", "extract", "inspect", "load_model", "predict", "train"]
 
@@ -182,8 +186,8 @@ def inspect(
     )
 
 
-def load_model(path: Path | str) -> Any:
-    """Read a model file or run folder; see ``model.Model``."""
+def load_model(path: Path | str) -> Model:
+    """Read a model file or run folder; see ``model.load_model``."""
     from vidfuse.model import load_model as load
 
     return load(path)
@@ -194,7 +198,7 @@ def _inference(
     settings: dict[str, Any],
     progress: Progress | None,
     timings: Timings | None,
-) -> Any:
+) -> Inference:
     timings = timings or Timings()
     progress = progress or Progress()
     with timings.measure("imports"):
@@ -202,5 +206,5 @@ def _inference(
 
         from vidfuse.evaluation.inference import Inference, InferenceConfig, find_model
 
-    found = find_model(model, progress)
-    return Inference(found, InferenceConfig(**settings), progress, timings)
+    config = InferenceConfig.from_mapping(settings)
+    return Inference(find_model(model, progress), config, progress, timings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidfuse.backbones import RANDOM_WEIGHTS, BackboneChoice, choose
-from vidfuse.errors import InputError, UserError
+from vidfuse.errors import UnknownNameError, UserError
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry
 from vidfuse.fusion import build_head
@@ -110,17 +111,24 @@ class Model:
         Raises:
             UserError: It cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {f"head.{name}": t.contiguous() for name, t in self.head.state_dict().items()}
         for name, tensor in (self.backbone_weights or {}).items():
             tensors[f"backbone.{name}"] = tensor.contiguous()
+        manifest = json.dumps(self._manifest())
+        metadata = {"vidfuse": manifest, "crc32": _checksum(tensors, manifest)}
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            save_file(tensors, partial, {"vidfuse": json.dumps(self._manifest())})
+            save_file(tensors, partial, metadata)
             partial.replace(path)
-        except OSError as error:
-            raise UserError(f"cannot write the model to {path} ({error.strerror})") from error
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"cannot write the model to {path} ({reason})",
+                "Check that the disk has room and that the folder may be written.",
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -163,8 +171,8 @@ def load_model(path: Path | str) -> Model:
         path: The file, or a run folder that holds ``model.safetensors``.
 
     Raises:
-        InputError: It is missing, damaged, or not a vidfuse model.
-        UserError: It was written by a newer vidfuse, or needs a head that is not installed.
+        UserError: It is missing, damaged, not a vidfuse model, written by a newer vidfuse, or
+            needs a head that is not installed.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -176,11 +184,14 @@ def load_model(path: Path | str) -> Model:
             state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         hint = "Name a model file or a run folder that holds model.safetensors."
-        raise InputError(file, "no such model", hint) from error
+        raise UserError(f"{file}: no such model", hint) from error
     except (SafetensorError, OSError) as error:
-        raise InputError(file, f"not a model file, or a damaged one ({error})") from error
+        raise _damaged(file, "not a model file, or a damaged one", error) from error
     if "vidfuse" not in metadata:
-        raise InputError(file, "not a vidfuse model (weights are given with --weights)")
+        raise UserError(
+            f"{file}: not a vidfuse model",
+            "Weights of a backbone are given to train, with --weights.",
+        )
     try:
         manifest = json.loads(metadata["vidfuse"])
         if manifest["format"] > FORMAT:
@@ -189,20 +200,45 @@ def load_model(path: Path | str) -> Model:
                 f"this one reads up to {FORMAT})",
                 "Upgrade: pip install --upgrade vidfuse",
             )
+        if metadata["crc32"] != _checksum(state, metadata["vidfuse"]):
+            raise ValueError("its checksum does not fit")
         return _from_manifest(manifest, state, file)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(file, f"a damaged model file ({type(error).__name__}: {error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _damaged(file, "a damaged model file", error) from error
+
+
+def _damaged(file: Path, what: str, error: Exception) -> UserError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return UserError(f"{file}: {what} ({reason})", "Copy or train it again.")
+
+
+def _checksum(state: Mapping[str, Tensor], manifest: str) -> str:
+    """Of all tensors and the manifest: safetensors itself notices no flipped bit."""
+    import torch
+
+    value = zlib.crc32(manifest.encode())
+    for name, tensor in sorted(state.items()):
+        content = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        value = zlib.crc32(content, zlib.crc32(f"\n{name}\n".encode(), value))
+    return f"{value:08x}"
 
 
 def _from_manifest(manifest: Mapping[str, Any], state: Mapping[str, Tensor], file: Path) -> Model:
     spec = FeatureSpec.from_dict(manifest["features"])
-    head = build_head(
-        manifest["head"]["name"],
-        channels=manifest["head"]["channels"],
-        grid=manifest["head"]["grid"],
-        classes=len(manifest["classes"]),
-        settings=manifest["head"]["settings"],
-    )
+    name = manifest["head"]["name"]
+    try:
+        head = build_head(
+            name,
+            channels=manifest["head"]["channels"],
+            grid=manifest["head"]["grid"],
+            classes=len(manifest["classes"]),
+            settings=manifest["head"]["settings"],
+        )
+    except UnknownNameError as error:
+        raise UserError(
+            f"{file}: needs the head '{name}', which is not installed here",
+            "Install the package that this head came from.",
+        ) from error
     head.load_state_dict(_part(state, "head."))
     head.eval()
     backbone = manifest["backbone"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
-from vidfuse.errors import InputError, UnknownNameError, UserError
+from vidfuse.errors import UnknownNameError, UserError
 from vidfuse.progress import Progress
 
 RANDOM_SEED = 0  # random weights are the same everywhere, so that their features can be cached
@@ -57,8 +58,7 @@ def load_backbone(
         device: Where it shall run.
 
     Raises:
-        UserError: The layer does not exist.
-        InputError: The weights cannot be read or do not fit.
+        UserError: The layer does not exist, or the weights cannot be read or do not fit.
     """
     module, _, name = choice.info.factory.partition(":")
     with torch.random.fork_rng(devices=[]):
@@ -106,7 +106,7 @@ def _fill(
     Weights behind the cut may be missing or present. Every other mismatch is an error.
 
     Raises:
-        InputError: Naming the keys that are missing, unknown or of another shape.
+        UserError: Naming the keys that are missing, unknown or of another shape.
     """
     wanted = {key.removeprefix("extractor."): value for key, value in body.state_dict().items()}
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
@@ -124,9 +124,9 @@ def _fill(
     ]
     if problems:
         where = choice.weights or "the model's weights"
-        raise InputError(
-            where,
-            f"these weights do not fit {choice.name} up to {choice.layer}; " + "; ".join(problems),
+        raise UserError(
+            f"{where}: these weights do not fit {choice.name} up to {choice.layer}; "
+            + "; ".join(problems),
             "Check that --backbone and --layer are those of the weights.",
         )
     fitting = {f"extractor.{key}": state[key] for key in wanted if key in state}
@@ -141,7 +141,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file or a plain state dict; nothing in it is executed.
 
     Raises:
-        InputError: It is neither.
+        UserError: It is neither.
     """
     try:
         if path.suffix == ".safetensors":
@@ -152,16 +152,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own kinds of errors
         reason = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
-        raise InputError(
-            path,
-            f"not a file of weights ({reason})",
+        raise UserError(
+            f"{path}: not a file of weights ({reason})",
             "Give a .safetensors file or a state dict saved with torch.save.",
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(path, "not a state dict (names to tensors)")
+        raise UserError(
+            f"{path}: not a state dict (names to tensors)",
+            "Give a .safetensors file or a state dict saved with torch.save.",
+        )
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
@@ -175,11 +177,11 @@ def fetch(choice: BackboneChoice, progress: Progress) -> None:
         return
     url = DOWNLOAD_URL + choice.weights.name
     progress.info(f"Downloading {url} to {choice.weights.parent}")
-    choice.weights.parent.mkdir(parents=True, exist_ok=True)
     prefix = choice.weights.stem.rpartition("-")[2]
     try:
+        choice.weights.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(choice.weights), prefix, progress=False)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"cannot download the weights of {choice.name} ({reason})",

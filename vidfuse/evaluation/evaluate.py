@@ -11,7 +11,7 @@ from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError, UserError
 from vidfuse.evaluation.inference import Inference
-from vidfuse.features.setup import failure_records, record_tally
+from vidfuse.features.setup import failure_records, one_line
 from vidfuse.metrics import summary
 from vidfuse.model import SEEN_DIGITS
 from vidfuse.progress import Progress
@@ -66,7 +66,9 @@ def evaluate_dataset(
         clips = [clip for clip in clips if clip.label in model.classes]
     progress.info(f"{len(clips)} clips: {name}")
     results = dict(inference.run(clips)) if clips else {}
-    record_tally(inference.extractor.tally, inference.timings)
+    for result in results.values():
+        if isinstance(result, InputError):
+            progress.warn(one_line(result))
     scored = [(c, r[0]) for c, r in results.items() if not isinstance(r, InputError)]
     if not scored:
         raise UserError(
@@ -102,9 +104,12 @@ def _choose(data: Dataset, subset: str, inference: Inference) -> tuple[list[Clip
     labelled = [clip for clip in data.clips if clip.label is not None]
     if subset == "all":
         return labelled, "all clips", ["all clips include those that the model was trained on"]
-    # A model trained on a split of its own has seen clips of the dataset's test part.
+    declared = {clip.split for clip in labelled} - {None}
+    # A model trained on a split of its own may have seen clips of the dataset's test part; and
+    # where a dataset declares one part only, so does training with `--split auto`.
     own = inference.model.facts.get("split") in ("group", "random")
-    declared = set() if own else {clip.split for clip in labelled}
+    if own or (subset == "auto" and len(declared) < 2):
+        declared = set()
     part = "test" if subset == "auto" else subset
     if part in declared:
         clips = [clip for clip in labelled if clip.split == part]

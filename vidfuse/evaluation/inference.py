@@ -19,6 +19,7 @@ from vidfuse.features.setup import resolve_device, weights_digest
 from vidfuse.features.store import Entry, Store
 from vidfuse.model import BATCH, Model, load_model
 from vidfuse.progress import Progress
+from vidfuse.settings import Settings, option
 from vidfuse.timing import Timings
 from vidfuse.training.runs import latest_run
 from vidfuse.video.decoder import POLICIES
@@ -30,22 +31,19 @@ Answer = tuple[NDArray[np.float64], list[str]]
 
 
 @dataclass
-class InferenceConfig:
-    """How a model is used.
+class InferenceConfig(Settings):
+    """How a model is used."""
 
-    Attributes:
-        device: Where to compute: ``auto``, ``cpu``, ``cuda``, ...
-        cache: Folder of the feature cache; None is the platform's.
-        use_cache: Whether features are looked up and kept at all.
-        workers: Clips decoded at once; None is one per core.
-        time_limit: Seconds that decoding one clip may take; None chooses.
-    """
-
-    device: str = "auto"
-    cache: str | None = None
-    use_cache: bool = True
-    workers: int | None = None
-    time_limit: float | None = None
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
+    cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
+    use_cache: bool = option(True, "Look features up, and keep them.")
+    workers: int | None = option(None, "Clips decoded at once.", unset="one per core", min=1)
+    time_limit: float | None = option(
+        None,
+        "Seconds that decoding a clip may take.",
+        unset="120 and more for big files",
+        above=0,
+    )
 
 
 def find_model(named: str | Path | None, progress: Progress) -> Model:

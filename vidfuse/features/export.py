@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
-from vidfuse.features.extract import Extractor
-from vidfuse.features.setup import Setup, record_tally, summary
+from vidfuse.features.extract import Result
+from vidfuse.features.setup import Setup, one_line, summary
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry
 from vidfuse.progress import Progress
@@ -35,27 +36,37 @@ def extract_clips(
     bad = [item for item in clips if isinstance(item, InputError)]
     good = list(dict.fromkeys(item for item in clips if isinstance(item, Clip)))
     for error in bad:
-        progress.warn(str(error).replace("\n", " "))
+        progress.warn(one_line(error))
     with timings.measure("imports"):
         import torch  # noqa: F401
     setup = Setup(config, timings, progress)
     specs = [setup.spec(grid) for grid in grids]
     extractors = [setup.extractor(spec) for spec in specs]
     for extractor in extractors:
+        results = extractor.run(good, read=out is not None)
+        entries = _sound(results, progress)
         if out is None:
-            for _ in extractor.run(good, read=False):
-                pass
+            deque(entries, maxlen=0)
         else:
-            folder = out if len(grids) == 1 else out / f"grid{extractor.spec.grid}"
-            _write(extractor, good, folder)
-        record_tally(extractor.tally, timings)
+            _write(entries, good, out if len(grids) == 1 else out / f"grid{extractor.spec.grid}")
     report = summary(specs[0], setup.store, [extractor.tally for extractor in extractors])
     report["failures"] = [{"path": e.path, "error": e.reason} for e in bad] + report["failures"]
     report["failed"] = len(report["failures"])
     return {"clips": len(good) + len(bad), **report, "timings": timings.to_dict()}
 
 
-def _write(extractor: Extractor, clips: list[Clip], folder: Path) -> None:
+def _sound(
+    results: Iterable[tuple[Clip, Result]], progress: Progress
+) -> Iterator[tuple[Clip, Entry]]:
+    """The entries among the results; of the others, a warning."""
+    for clip, result in results:
+        if isinstance(result, InputError):
+            progress.warn(one_line(result))
+        else:
+            yield clip, result
+
+
+def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Path) -> None:
     """One ``.npy`` per clip, ``float32 [T, D]`` or ``[T, D, g, g]``, and ``index.csv``.
 
     Raises:
@@ -65,10 +76,9 @@ def _write(extractor: Extractor, clips: list[Clip], folder: Path) -> None:
     rows: dict[Clip, dict[str, Any]] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for clip, entry in extractor.run(clips):
-            if isinstance(entry, Entry):
-                np.save(folder / names[clip], _array(entry))
-                rows[clip] = _row(clip, names[clip], entry)
+        for clip, entry in entries:
+            np.save(folder / names[clip], _array(entry))
+            rows[clip] = _row(clip, names[clip], entry)
         with (folder / "index.csv").open("w", newline="", encoding="utf-8", errors="replace") as f:
             writer = csv.DictWriter(f, COLUMNS)
             writer.writeheader()

@@ -5,66 +5,80 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.hashing import content_hash
 from vidfuse.errors import InputError
 
-Stamp = tuple[int, int, int, int]
 ROWS_AT_ONCE = 256
+# A file that is written again within one tick of the file system's clock keeps its stamp, so
+# what changed this recently is not remembered. Local file systems tick every 10 ms at most.
+TICK_NS = 100_000_000
+
+Result = TypeVar("Result")
+
+
+class Stamp(NamedTuple):
+    """What changes when a file does; times in nanoseconds."""
+
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether the file last changed long enough ago for another change to show."""
+        return time.time_ns() - self.ctime > TICK_NS
 
 
 class ContentIndex:
     """Content hashes of files, remembered by path, size, mtime, ctime and inode.
 
-    The index is only a shortcut: where it cannot be read or written, files are hashed again.
+    The index is only a shortcut: where it cannot be read or written, files are hashed again, and
+    a damaged one is begun anew. Any number of processes share it.
 
     Args:
         folder: Where its database lies; None remembers nothing.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._database: sqlite3.Connection | None = None
-        if folder is None:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                folder / "index.sqlite", timeout=30, check_same_thread=False
-            )
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS content "
-                "(path TEXT PRIMARY KEY, size INT, mtime INT, ctime INT, inode INT, hash TEXT)"
-            )
-        except (sqlite3.Error, OSError):
-            self._database = None
+        self._file = None if folder is None else folder / "index.sqlite"
 
     def hashes(self, paths: Iterable[Path]) -> Iterator[tuple[Path, str | InputError]]:
-        """The content hash of each path, or why it has none, in the order given."""
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            waiting: list[tuple[Path, Stamp | None, str | Future[str]]] = []
-            for path in paths:
-                stamp = _stamp(path)
-                known = self._recall(path, stamp)
-                if known is None:
-                    waiting.append((path, stamp, threads.submit(content_hash, path)))
-                else:
-                    waiting.append((path, None, known))
-            news: list[tuple[str | int, ...]] = []
-            for path, stamp, answer in waiting:
+        """The content hash of each path, or why it has none: each once, in the order given."""
+        stamps = {path: _stamp(path) for path in paths}
+        known = self._recall(stamps)
+        news: list[tuple[str | int, ...]] = []
+        threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
+            waiting = {
+                path: threads.submit(content_hash, path) for path in stamps if path not in known
+            }
+            for path, stamp in stamps.items():
+                if path in known:
+                    yield path, known[path]
+                    continue
                 try:
-                    value = answer if isinstance(answer, str) else answer.result()
+                    digest = waiting.pop(path).result()
                 except InputError as error:
                     yield path, error
                     continue
-                if stamp is not None and stamp == _stamp(path):  # unchanged while it was read
-                    news.append((_key(path), *stamp, value))
-                    if len(news) >= ROWS_AT_ONCE:
-                        self._remember(news)
-                yield path, value
+                # Only if it stayed as it was while it was read.
+                if stamp is not None and stamp.settled and stamp == _stamp(path):
+                    news.append((_key(path), *stamp, digest))
+                if len(news) >= ROWS_AT_ONCE:
+                    self._remember(news)
+                yield path, digest
+        finally:
+            threads.shutdown(cancel_futures=True)
             self._remember(news)
 
     def hash(self, path: Path) -> str:
@@ -78,30 +92,56 @@ class ContentIndex:
             raise value
         return value
 
-    def _recall(self, path: Path, stamp: Stamp | None) -> str | None:
-        if self._database is None or stamp is None:
-            return None
-        try:
-            row = self._database.execute(
-                "SELECT hash FROM content "
-                "WHERE path = ? AND size = ? AND mtime = ? AND ctime = ? AND inode = ?",
-                (_key(path), *stamp),
-            ).fetchone()
-        except sqlite3.Error:
-            return None
-        return str(row[0]) if row else None
+    def _recall(self, stamps: Mapping[Path, Stamp | None]) -> dict[Path, str]:
+        """The hashes that are known of files that have not changed."""
+
+        def look_up(database: sqlite3.Connection) -> dict[Path, str]:
+            found = {}
+            for path, stamp in stamps.items():
+                row = (
+                    stamp
+                    and database.execute(
+                        "SELECT hash FROM content "
+                        "WHERE path = ? AND size = ? AND mtime = ? AND ctime = ? AND inode = ?",
+                        (_key(path), *stamp),
+                    ).fetchone()
+                )
+                if row:
+                    found[path] = str(row[0])
+            return found
+
+        return self._with_database(look_up) or {}
 
     def _remember(self, rows: list[tuple[str | int, ...]]) -> None:
         """Write some rows at once: short transactions, since other processes wait for them."""
-        if self._database is not None and rows:
-            try:
-                with self._database:
-                    self._database.executemany(
-                        "INSERT OR REPLACE INTO content VALUES (?, ?, ?, ?, ?, ?)", rows
-                    )
-            except sqlite3.Error:
-                self._database = None  # such as a full disk, or a folder that cannot be written
+        if rows:
+            insert = "INSERT OR REPLACE INTO content VALUES (?, ?, ?, ?, ?, ?)"
+            self._with_database(lambda database: database.executemany(insert, rows))
         rows.clear()
+
+    def _with_database(self, action: Callable[[sqlite3.Connection], Result]) -> Result | None:
+        """Do something with the database, in one transaction; None where that cannot be."""
+        if self._file is None:
+            return None
+        for _ in range(2):
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                with closing(sqlite3.connect(self._file, timeout=30)) as database, database:
+                    database.execute(
+                        "CREATE TABLE IF NOT EXISTS content (path TEXT PRIMARY KEY, "
+                        "size INT, mtime INT, ctime INT, inode INT, hash TEXT)"
+                    )
+                    return action(database)
+            except (sqlite3.OperationalError, OSError):
+                return None  # locked for long, a full disk, a folder that cannot be written
+            except sqlite3.DatabaseError:  # damaged: begin anew
+                try:
+                    self._file.unlink(missing_ok=True)
+                    # The journal of the damaged one must not be played into the new one.
+                    self._file.with_name(f"{self._file.name}-journal").unlink(missing_ok=True)
+                except OSError:
+                    return None
+        return None
 
 
 def entry_key(content: str, clip: Clip) -> str:
@@ -111,15 +151,16 @@ def entry_key(content: str, clip: Clip) -> str:
 
 
 def _key(path: Path) -> str:
+    """A path as text that a database takes, also where it is no Unicode."""
     return os.fsencode(os.path.abspath(path)).hex()
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """What changes when a file does; None for folders, whose files may change unseen."""
+    """A file's stamp; None for folders, whose files may change unseen."""
     try:
-        stat = path.stat()
-    except OSError:
+        status = path.stat()
+    except (OSError, ValueError):
         return None
-    if path.is_dir():
+    if stat.S_ISDIR(status.st_mode):
         return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

@@ -38,7 +38,7 @@ def cache_info(store: Store) -> dict[str, Any]:
         "cache": str(store.root),
         "entries": sum(row["entries"] for row in rows.values()),
         "bytes": sum(row["bytes"] for row in rows.values()),
-        "free_bytes": shutil.disk_usage(_existing(store.root)).free,
+        "free_bytes": store.free_bytes(),
         "specs": sorted(rows.values(), key=lambda row: -row["bytes"]),
     }
 
@@ -126,12 +126,6 @@ def _remove_empty(store: Store) -> None:
     for folder in store.root.glob("????????????????"):
         if folder.is_dir() and next(folder.glob("??/*"), None) is None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def describe(spec: FeatureSpec) -> str:

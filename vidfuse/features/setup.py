@@ -99,6 +99,7 @@ class Setup:
             workers=self.config.workers,
             time_limit=self.config.time_limit,
             progress=self.progress,
+            timings=self.timings,
         )
 
     def _build(self) -> Backbone:
@@ -122,19 +123,20 @@ def weights_digest(choice: BackboneChoice, index: ContentIndex, progress: Progre
         from vidfuse.backbones.load import fetch
 
         fetch(choice, progress)
-    return index.hash(choice.weights)
-
-
-def record_tally(tally: Tally, timings: Timings) -> None:
-    """Add an extraction's times to a command's."""
-    timings.add("cache", tally.cache_seconds)
-    timings.add("decode", tally.decode_seconds)
-    timings.add("forward", tally.forward_seconds)
+    try:
+        return index.hash(choice.weights)
+    except InputError as error:
+        raise UserError(error.message, "Check --weights.") from error
 
 
 def failure_records(failures: Iterable[tuple[Clip, InputError]]) -> list[dict[str, str]]:
     """Failures as records ready for JSON."""
     return [{"path": clip.name, "error": error.reason} for clip, error in failures]
+
+
+def one_line(error: InputError) -> str:
+    """An error as a warning among others."""
+    return str(error).replace("\n", " ")
 
 
 def check_failures(failures: list[tuple[Clip, InputError]], clips: int, allowed: float) -> None:

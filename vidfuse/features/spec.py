@@ -13,7 +13,7 @@ from vidfuse.errors import UserError
 Grid = int | Literal["native"]
 # Finer grids that a coarser one may be derived from, nearest first.
 GRIDS: tuple[Grid, ...] = (1, 2, 4, 8, "native")
-FORMAT = 1
+FORMAT = 2  # of an entry's file
 
 
 @dataclass(frozen=True, slots=True)

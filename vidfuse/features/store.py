@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from vidfuse.errors import UserError
 from vidfuse.features.pool import pool
 from vidfuse.features.spec import FeatureSpec
+from vidfuse.progress import Progress
 from vidfuse.video.sampling import Times
 
 LEFTOVER_SECONDS = 3600  # a temporary file older than this belongs to a process that died
@@ -79,9 +82,6 @@ class Store:
 
     Args:
         root: Its folder; made when the first entry is written.
-
-    Raises:
-        UserError: The folder cannot be written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -95,10 +95,16 @@ class Store:
         """Whether an entry is there, for this grid or a finer one that it nests in."""
         return any(self.path(source, key).exists() for source in spec.sources())
 
-    def read(self, spec: FeatureSpec, key: str) -> Entry | None:
+    def read(self, spec: FeatureSpec, key: str, progress: Progress | None = None) -> Entry | None:
         """An entry, derived from a finer grid if need be; None when there is no sound one.
 
-        Damaged entries that are met on the way are dropped.
+        Args:
+            spec: What its features mean.
+            key: Which clip.
+            progress: Is warned of damaged entries, which are dropped on the way.
+
+        Raises:
+            UserError: The cache cannot be read.
         """
         for source in spec.sources():
             path = self.path(source, key)
@@ -107,8 +113,12 @@ class Store:
             except FileNotFoundError:
                 continue
             except DamagedEntryError:
-                path.unlink(missing_ok=True)
+                (progress or Progress()).warn(f"dropped a damaged entry of the cache: {path}")
+                with suppress(OSError):
+                    path.unlink()  # a cache that is not ours to clean is still ours to distrust
                 continue
+            except OSError as error:
+                raise self._unusable("read", error) from error
             return replace(entry, features=pool(entry.features, spec.grid))
         return None
 
@@ -116,23 +126,29 @@ class Store:
         """Put an entry in place, whole or not at all.
 
         Raises:
-            UserError: The cache cannot be written, or a feature is too large for float16.
+            UserError: The cache cannot be written.
         """
-        if not np.isfinite(entry.features).all():
-            raise UserError(
-                f"features of {entry.info.path} do not fit float16 (or are not finite)",
-                "Are these weights sound? Choose another --layer or other --weights.",
-            )
         path = self.path(spec, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._describe(spec)
-            _write_whole(path, dump_entry(entry))
+            _write_whole(path, dump_entry(entry, _identity(path)))
         except OSError as error:
-            raise UserError(
-                f"cannot write the feature cache at {self.root} ({error.strerror})",
-                "Free some space, or name another place with --cache or VIDFUSE_CACHE.",
-            ) from error
+            raise self._unusable("write", error) from error
+
+    def _unusable(self, verb: str, error: OSError) -> UserError:
+        return UserError(
+            f"cannot {verb} the feature cache at {self.root} ({error.strerror or error})",
+            "Check that it has room and may be written, or name another place with --cache or\n"
+            "VIDFUSE_CACHE. What it holds already is kept.",
+        )
+
+    def free_bytes(self) -> int:
+        """Room on the disk where the cache lies or will lie."""
+        place = self.root
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
 
     def _describe(self, spec: FeatureSpec) -> None:
         path = self.root / spec.digest / "spec.json"
@@ -142,12 +158,13 @@ class Store:
     def specs(self) -> list[FeatureSpec]:
         """The specs that have a directory here, oldest first."""
         found = []
-        for path in sorted(self.root.glob("*/spec.json"), key=lambda path: path.stat().st_mtime):
+        for path in self.root.glob("*/spec.json"):
             try:
-                found.append(FeatureSpec.from_dict(json.loads(path.read_text())))
-            except (ValueError, TypeError, OSError):
+                spec = FeatureSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
+                found.append((path.stat().st_mtime, spec))
+            except (ValueError, TypeError, AttributeError, OSError):
                 continue  # of another version, or torn: `entries` still finds its files
-        return found
+        return [spec for _, spec in sorted(found, key=lambda pair: pair[0])]
 
     def entries(self) -> Iterator[Path]:
         """Every entry's file."""
@@ -157,12 +174,13 @@ class Store:
         """Temporary files of processes that died."""
         limit = time.time() - LEFTOVER_SECONDS
         for path in self.root.glob("????????????????/**/*.partial"):
-            if path.stat().st_mtime < limit:
-                yield path
+            with suppress(FileNotFoundError):  # put in place meanwhile
+                if path.stat().st_mtime < limit:
+                    yield path
 
 
-def dump_entry(entry: Entry) -> bytes:
-    """An entry as a safetensors file with a checksum over everything in it."""
+def dump_entry(entry: Entry, identity: str) -> bytes:
+    """An entry as a safetensors file with a checksum over everything in it and what it is of."""
     from safetensors.numpy import save
 
     tensors: dict[str, NDArray[Any]] = {
@@ -170,7 +188,7 @@ def dump_entry(entry: Entry) -> bytes:
         "times": np.ascontiguousarray(entry.times),
     }
     info = json.dumps(asdict(entry.info))
-    return save(tensors, {"info": info, "crc32": _checksum(tensors, info)})
+    return save(tensors, {"info": info, "crc32": _checksum(tensors, info, identity)})
 
 
 def load_entry(path: Path) -> Entry:
@@ -178,30 +196,35 @@ def load_entry(path: Path) -> Entry:
 
     Raises:
         FileNotFoundError: There is none.
-        DamagedEntryError: It is torn or damaged.
+        DamagedEntryError: It is torn or damaged, or the entry of another clip or spec.
+        OSError: It cannot be read, whatever it holds.
     """
-    from safetensors import safe_open
+    from safetensors.numpy import load
 
-    if not path.exists():
-        raise FileNotFoundError(path)
+    content = path.read_bytes()
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _checksum(tensors, metadata["info"]) != metadata["crc32"]:
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+        tensors = load(content)
+        if metadata["crc32"] != _checksum(tensors, metadata["info"], _identity(path)):
             raise DamagedEntryError(path)
-        info = EntryInfo(**json.loads(metadata["info"]))
-        return Entry(tensors["features"], tensors["times"], info)
-    except FileNotFoundError:
-        raise  # another process dropped it meanwhile
-    except Exception as error:  # safetensors, JSON and zlib each have their own
+        return Entry(
+            tensors["features"], tensors["times"], EntryInfo(**json.loads(metadata["info"]))
+        )
+    except Exception as error:  # safetensors and JSON each have their own
         raise DamagedEntryError(path) from error
 
 
-def _checksum(tensors: dict[str, NDArray[Any]], info: str) -> str:
-    value = zlib.crc32(info.encode())
-    for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].tobytes(), zlib.crc32(name.encode(), value))
+def _identity(path: Path) -> str:
+    """What an entry's place says that it is: an entry in another's place is a damaged one."""
+    return f"{path.parent.parent.name}/{path.stem}"
+
+
+def _checksum(tensors: dict[str, NDArray[Any]], info: str, identity: str) -> str:
+    value = zlib.crc32(f"{identity}\n{info}".encode())
+    for name, tensor in sorted(tensors.items()):
+        value = zlib.crc32(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode(), value)
+        value = zlib.crc32(tensor.tobytes(), value)
     return f"{value:08x}"
 
 

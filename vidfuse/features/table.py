@@ -63,7 +63,9 @@ class FeatureTable:
             features[row, :count] = entry.features
             features[row, count:] = entry.features[-1]
             times[row, :count] = entry.times
-            picks = sampling.pick(Timeline(entry.times, entry.info.end, start=entry.info.start), frames)
+            clip = Timeline(entry.times, entry.info.end, start=entry.info.start)
+            # What decoding chose already (every N-th picture, say) is not chosen from again.
+            picks = np.arange(count) if count <= frames else sampling.pick(clip, frames)
             chosen[row] = picks[-1]
             chosen[row, : len(picks)] = picks
             chosen_lengths[row] = len(picks)
@@ -97,6 +99,12 @@ class FeatureTable:
     def _draw(self, rows: Tensor, frames: int, generator: torch.Generator) -> Tensor:
         """One random moment in each of T equal parts, and the cached frame on screen then."""
         inside = torch.rand(len(rows), frames, generator=generator, dtype=torch.float64)
+        # Of a long clip, the frames at the centres of m parts of each part are cached: a moment
+        # before the first of them would show a frame of the part before.
+        lengths = self.lengths[rows][:, None]
+        cells = lengths // frames
+        centres = ((inside * cells).floor() + 0.5) / cells
+        inside = torch.where(lengths % frames == 0, centres, inside)
         start = self.starts[rows][:, None]
         span = self.ends[rows][:, None] - start
         moments = start + (torch.arange(frames) + inside) * span / frames

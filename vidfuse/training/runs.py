@@ -6,6 +6,8 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from vidfuse.errors import UserError
 
 RUNS = Path("runs")
 LATEST = "latest"
+MODEL = "model.safetensors"
 
 
 class Run:
@@ -26,72 +29,97 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
+        refuse_model_in(folder)
         self.folder = folder
-        if self.model.exists():
-            raise UserError(
-                f"{folder} already holds a model", "Name another folder with --out, or remove it."
-            )
-        try:
+        with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self.metrics.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the run folder {folder} ({error.strerror})") from error
+            for stale in (self.metrics, self.failures):
+                stale.unlink(missing_ok=True)
 
     @property
     def model(self) -> Path:
         """The model file."""
-        return self.folder / "model.safetensors"
+        return self.folder / MODEL
 
     @property
     def metrics(self) -> Path:
         """One JSON line per epoch."""
         return self.folder / "metrics.jsonl"
 
+    @property
+    def failures(self) -> Path:
+        """One JSON line per clip that could not be read."""
+        return self.folder / "failures.jsonl"
+
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``."""
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with _writing(self.folder), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def write_config(self, settings: dict[str, Any]) -> None:
         """Write the resolved settings as ``config.toml``, which ``--config`` reads again."""
         import tomli_w
 
-        (self.folder / "config.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+        with _writing(self.folder):
+            (self.folder / "config.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
 
     def write_failures(self, failures: list[dict[str, str]]) -> None:
         """Write the clips that could not be read as ``failures.jsonl``, if there are any."""
         if failures:
             lines = "".join(json.dumps(failure) + "\n" for failure in failures)
-            (self.folder / "failures.jsonl").write_text(lines, encoding="utf-8")
+            with _writing(self.folder):
+                self.failures.write_text(lines, encoding="utf-8")
 
     def set_latest(self) -> None:
         """Let ``runs/latest`` name this run, if it lies in ``runs``."""
         if self.folder.resolve().parent != RUNS.resolve():
             return
         partial = RUNS / f"{LATEST}.{os.getpid()}.partial"
-        partial.write_text(f"{self.folder.name}\n", encoding="utf-8")
-        partial.replace(RUNS / LATEST)
+        with _writing(RUNS):
+            partial.write_text(f"{self.folder.name}\n", encoding="utf-8")
+            partial.replace(RUNS / LATEST)
+
+
+def refuse_model_in(folder: Path) -> None:
+    """See that a run cannot overwrite the model of another.
+
+    Raises:
+        UserError: The folder holds a model.
+    """
+    if (folder / MODEL).exists():
+        raise UserError(
+            f"{folder} already holds a model", "Name another folder with --out, or remove it."
+        )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the run folder {folder} ({error.strerror or error})",
+            "Change to a folder that you can write, or name one with --out.",
+        ) from error
 
 
 def new_run(dataset: str, head: str, out: str | None) -> Run:
-    """The folder of a new run: ``--out`` itself, or ``runs/<dataset>-<head>-<time>``."""
+    """The folder of a new run: ``--out`` itself, or ``runs/<dataset>-<head>-<time>``.
+
+    Raises:
+        UserError: It cannot be made, or already holds a model.
+    """
     if out is not None:
         return Run(Path(out).expanduser())
     name = re.sub(r"[^\w.-]+", "_", dataset).strip("_") or "dataset"
     stem = f"{name}-{head}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
         folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir(parents=True, exist_ok=False)
-        except FileExistsError:
-            continue  # another run started in the same second
-        except OSError as error:
-            raise UserError(
-                f"cannot make the run folder {folder} ({error.strerror})",
-                "Change to a folder that you can write, or name one with --out.",
-            ) from error
-        return Run(folder)
-    raise UserError(f"too many runs named {stem}")
+        # Another run may have started in the same second.
+        with _writing(folder), suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return Run(folder)
+    raise UserError(f"too many runs named {stem}", "Name a folder with --out.")
 
 
 def latest_run() -> Path | None:
@@ -101,4 +129,4 @@ def latest_run() -> Path | None:
     except OSError:
         return None
     folder = RUNS / name
-    return folder if name and (folder / "model.safetensors").exists() else None
+    return folder if name and (folder / MODEL).exists() else None
