@@ -21,20 +21,18 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home, a cache and a working folder of the test's own."""
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home, a cache and a working folder of the test's own, beside its ``tmp_path``."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    home, work = tmp_path / "home", tmp_path / "work"
-    home.mkdir()
-    work.mkdir()
+    home, work = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("work")
     for name in [name for name in os.environ if name.startswith("VIDFUSE_")]:
         if name != "VIDFUSE_TEST_DATA":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
-    monkeypatch.setenv("VIDFUSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VIDFUSE_CACHE", str(home / "features"))
     monkeypatch.chdir(work)
 
 
