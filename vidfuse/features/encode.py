@@ -88,8 +88,8 @@ class Encoder:
         began = time.perf_counter()
         with torch.inference_mode():
             maps = self.network(torch.from_numpy(pictures).to(self.device)).float().cpu()
-        # What is too large for float16 becomes infinite here, and an error with the clip's name.
-        with np.errstate(over="ignore"):
+        # What does not fit float16 becomes infinite here, and an error with the clip's name later.
+        with np.errstate(over="ignore", invalid="ignore"):
             features = pool(maps.numpy(), self.grid).astype(np.float16)
         self.seconds += time.perf_counter() - began
         return features
