@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from vidfuse.errors import UnknownNameError, UserError
-from vidfuse.fusion import build_head, head_class, head_names, registry
+from vidfuse.fusion import HEADS, build_head, head_class, head_names, registry
 from vidfuse.fusion.base import Head
 from vidfuse.fusion.pooling import Mean
 
@@ -66,13 +66,19 @@ def test_the_registry_needs_no_torch():
 def test_unknown_head_lists_the_known_and_the_closest():
     with pytest.raises(UnknownNameError, match=r"unknown head 'lsmt'.*'lstm'") as caught:
         head_class("lsmt")
-    assert "lstm, mean, middle" in caught.value.hint
+    assert "gru, lstm, mean, middle, rnn" in caught.value.hint
 
 
 def test_text_from_a_command_line_is_converted():
     settings = {"hidden": "8", "bidirectional": "true", "dropout": "0.25"}
     head = build_head("lstm", channels=2, grid=1, classes=2, settings=settings)
-    assert head.settings == {"hidden": 8, "layers": 1, "bidirectional": True, "dropout": 0.25}
+    assert head.settings == {
+        "hidden": 8,
+        "layers": 1,
+        "bidirectional": True,
+        "readout": "mean",
+        "dropout": 0.25,
+    }
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,7 @@ def test_values_of_another_type_are_refused(choosy, given, message):
 def test_unknown_setting_lists_the_known_and_the_closest():
     with pytest.raises(UserError, match=r"no setting 'hiden'.*'hidden'") as caught:
         build_head("lstm", channels=2, grid=1, classes=2, settings={"hiden": 3})
-    assert caught.value.hint == "Known: bidirectional, dropout, hidden, layers"
+    assert caught.value.hint == "Known: bidirectional, dropout, hidden, layers, readout"
 
 
 @pytest.mark.parametrize("given", [{"hidden": "0"}, {"layers": -1}, {"dropout": 1.5}])
@@ -133,7 +139,7 @@ def test_values_out_of_range_are_refused(given):
 
 def test_an_installed_head_is_found(announced):
     announced(choosy=f"{__name__}:Choosy")
-    assert head_names() == ["choosy", "lstm", "mean", "middle"]
+    assert head_names() == sorted(["choosy", *HEADS])
     assert head_class("choosy").__name__ == "Choosy"
 
 

@@ -14,6 +14,12 @@ SAME = {"rtol": 1e-9, "atol": 1e-9}
 VARIANTS = [(name, {}) for name in sorted(HEADS)] + [
     ("lstm", {"bidirectional": True}),
     ("lstm", {"layers": 2, "bidirectional": True, "hidden": 5}),
+    ("rnn", {"readout": "max"}),
+    ("gru", {"readout": "last"}),
+    ("gru", {"readout": "last", "layers": 2, "bidirectional": True}),
+    ("gru", {"readout": "max", "bidirectional": True}),
+    ("convlstm", {"readout": "last"}),
+    ("convlstm", {"readout": "max", "layers": 2, "kernel": "3,5"}),
 ]
 
 
@@ -24,8 +30,9 @@ def variant(request):
 
 def make(variant, grid=1):
     name, settings = variant
-    if "hidden" in head_class(name).known_settings():
-        settings = {"hidden": 6, **settings}
+    small = {"hidden": 6, "width": 5}
+    known = head_class(name).known_settings()
+    settings = {key: small[key] for key in small if key in known} | settings
     torch.manual_seed(0)
     head = build_head(name, channels=D, grid=grid, classes=C, settings=settings)
     return head.double().eval()

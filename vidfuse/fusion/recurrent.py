@@ -9,16 +9,20 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from vidfuse.fusion.base import Head, frame_vectors, masked_mean
+from vidfuse.fusion.readout import Readout, read_out
 
 
 class Recurrent(Head):
     """LayerNorm → Linear → recurrent cells → mean over states, beside a mean of the frames.
 
-    The classifier sees the mean state and, past the recurrence, the mean of the normalised
+    The classifier sees the states' read-out and, past the recurrence, the mean of the normalised
     frames. A linear layer on both, concatenated, is the sum of a classifier of each; with zero
     weights for the states it is the classifier of the `mean` head. So the recurrence only has to
     learn what averaging misses, where a bare last state has to learn the averaging too and, on
     frozen features, is known to lose to it.
+
+    Shapes: frames [B, T, P] with P = D·g·g → projected [B, T, hidden] → states
+    [B, T, hidden·directions] → read-out [B, hidden·directions], beside the mean frame [B, P].
 
     Args:
         channels: Channels D of the features.
@@ -27,6 +31,8 @@ class Recurrent(Head):
         hidden: Units in each recurrent layer and direction.
         layers: Recurrent layers, one upon the other.
         bidirectional: Whether a second recurrence reads each clip from its end.
+        readout: What the classifier sees of the last layer's states: their `mean`, the `last` one
+            (backwards that is the one at the first frame), or the `max` of each unit.
         dropout: Share dropped in training before the classifier and between layers, 0..1.
     """
 
@@ -44,6 +50,7 @@ class Recurrent(Head):
         hidden: int = 256,
         layers: int = 1,
         bidirectional: bool = False,
+        readout: Readout = "mean",
         dropout: float = 0.5,
     ) -> None:
         super().__init__(channels, grid, classes)
@@ -53,6 +60,7 @@ class Recurrent(Head):
         self.hidden = hidden
         self.layers = layers
         self.bidirectional = bidirectional
+        self.readout = readout
         self.dropout = dropout
         self.norm = nn.LayerNorm(self.frame_size)
         self.project = nn.Linear(self.frame_size, hidden)
@@ -77,8 +85,9 @@ class Recurrent(Head):
         """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
         frames = self.norm(frame_vectors(features, lengths))
         states = self.states(self.project(frames), lengths)
-        read = torch.cat([masked_mean(states, lengths), masked_mean(frames, lengths)], dim=1)
-        logits: Tensor = self.classifier(self.drop(read))
+        read = read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
+        both = torch.cat([read, masked_mean(frames, lengths)], dim=1)
+        logits: Tensor = self.classifier(self.drop(both))
         return logits
 
     def states(self, sequence: Tensor, lengths: Tensor) -> Tensor:
@@ -97,8 +106,54 @@ class Recurrent(Head):
         return states
 
 
+class RNN(Recurrent):
+    """The simple recurrent network of Elman (1990): a state without gates.
+
+    With frame x_t and state h_t [hidden]::
+
+        h_t = tanh(W x_t + U h_{t-1} + b),  h_0 = 0
+
+    Its gradient shrinks or grows with every frame it passes (Bengio et al., 1994), so it suits
+    short sequences; the step from here to `gru` or `lstm` shows what gates are worth. A step costs
+    a quarter of the LSTM's: 2·hidden² products for a frame, layer and direction.
+    """
+
+    name = "rnn"
+    paper = "Elman, Finding Structure in Time, Cognitive Science 14(2):179-211, 1990"
+    cell = nn.RNN
+
+
+class GRU(Recurrent):
+    """Gated recurrent units: one state, which an update gate z keeps or replaces.
+
+    With frame x_t, state h_t [hidden] and ∘ the elementwise product::
+
+        r_t = σ(W_r x_t + U_r h_{t-1} + b_r)
+        z_t = σ(W_z x_t + U_z h_{t-1} + b_z)
+        n_t = tanh(W_n x_t + b_n + r_t ∘ (U_n h_{t-1} + d_n))
+        h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1},  h_0 = 0
+
+    The reset gate r acts behind the product with U_n, as in cuDNN and in the first version of the
+    paper; the printed one has U_n (r_t ∘ h_{t-1}). A step costs 6·hidden² products for a frame,
+    layer and direction, three quarters of the LSTM's.
+    """
+
+    name = "gru"
+    paper = (
+        "Cho et al., Learning Phrase Representations using RNN Encoder-Decoder for Statistical "
+        "Machine Translation, EMNLP 2014"
+    )
+    cell = nn.GRU
+
+
 class LSTM(Recurrent):
     """Long short-term memory (Hochreiter and Schmidhuber, 1997), in its form with forget gates.
+
+    With frame x_t, state h_t and memory c_t [hidden]::
+
+        i_t, f_t, o_t = σ(W x_t + U h_{t-1} + b), each with weights of its own
+        c_t = f_t ∘ c_{t-1} + i_t ∘ tanh(W_c x_t + U_c h_{t-1} + b_c),  c_0 = 0
+        h_t = o_t ∘ tanh(c_t),  h_0 = 0
 
     Forget gates start half open by default, which halves what a state remembers at each frame.
     Their bias starts at 1 instead (Gers et al., 2000; Jozefowicz et al., 2015, section 2.2).

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from vidfuse.fusion.base import Head
 
 HEADS: dict[str, str] = {
+    "convlstm": "vidfuse.fusion.convolutional:ConvLSTM",
+    "gru": "vidfuse.fusion.recurrent:GRU",
     "lstm": "vidfuse.fusion.recurrent:LSTM",
     "mean": "vidfuse.fusion.pooling:Mean",
     "middle": "vidfuse.fusion.pooling:Middle",
+    "rnn": "vidfuse.fusion.recurrent:RNN",
 }
 """The heads that come with vidfuse: name → "module:Class"."""
 
