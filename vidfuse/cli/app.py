@@ -140,7 +140,7 @@ def main() -> NoReturn:
         errors = "surrogateescape" if unicode else "backslashreplace"
         stream.reconfigure(errors=errors)  # type: ignore[union-attr]
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="vidfuse", standalone_mode=False)
         sys.stdout.flush()
     except (_ClosedPipeError, BrokenPipeError):
         # Python must not try to flush the rest at exit.
