@@ -16,8 +16,12 @@ from vidfuse.data.files import describe_os_error, is_ignored, is_video
 from vidfuse.errors import UnknownNameError, UserError
 
 LAYOUTS: dict[str, str] = {
+    "kinetics": "vidfuse.data.layouts.kinetics",
     "manifest": "vidfuse.data.layouts.manifest",
     "ucf101": "vidfuse.data.layouts.ucf101",
+    "hmdb51": "vidfuse.data.layouts.hmdb51",
+    "kth": "vidfuse.data.layouts.kth",
+    "list-files": "vidfuse.data.layouts.list_files",
     "split-folders": "vidfuse.data.layouts.split_folders",
     "class-folders": "vidfuse.data.layouts.class_folders",
 }
@@ -89,13 +93,16 @@ def read_dataset(
 def _check_readable(root: Path) -> None:
     try:
         if root.is_file():
-            if load_layout("manifest").recognise(root):
+            if any(load_layout(name).recognise(root) for name in LAYOUTS):
                 return
             if is_video(root):
                 hint = "To classify single videos, use `vidfuse predict`."
             else:
-                hint = "Give the dataset's folder, or a manifest ending in .csv, .tsv or .jsonl."
-            raise UserError(f"{root}: a file, and not a manifest", hint)
+                hint = (
+                    "Give the dataset's folder, a manifest ending in .csv, .tsv or .jsonl, or a "
+                    ".txt with lines 'path label'."
+                )
+            raise UserError(f"{root}: a file, and not a manifest or a list of clips", hint)
         if all(is_ignored(name) for name in os.listdir(root)):
             raise UserError(f"{root}: the folder is empty", "Give the folder with the videos.")
     except OSError as error:

@@ -1,9 +1,11 @@
-"""What several layouts share: names of datasets and of the parts of a split."""
+"""What several layouts share: names of datasets, clips and parts of a split; lists of lines."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vidfuse.data.files import describe_os_error, is_video
 from vidfuse.errors import UserError
 
 _PARTS = {
@@ -12,6 +14,7 @@ _PARTS = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validate": "val",
     "test": "test",
     "testing": "test",
 }
@@ -39,3 +42,50 @@ def refuse_split_number(root: Path, split: str | None, *, has_split: bool) -> No
         f"{root}: there is no split '{split}'; this dataset {what}",
         "Use --split auto" + ("." if has_split else ", group or random."),
     )
+
+
+def choose_number(root: Path, numbers: Iterable[str], split: str | None) -> str:
+    """The number of the official split to read.
+
+    Args:
+        root: The dataset.
+        numbers: The splits that its lists declare, at least one.
+        split: The one asked for; None is the first.
+
+    Raises:
+        UserError: There is no such split.
+    """
+    known = sorted(numbers, key=int)
+    if split is None:
+        return known[0]
+    number = split.lstrip("0")
+    if number not in known:
+        raise UserError(f"{root}: there is no split '{split}'", f"It has: {', '.join(known)}")
+    return number
+
+
+def clip_stem(path: Path) -> str:
+    """A clip's name without the suffix of a video; a frame folder's name is left whole."""
+    return path.stem if is_video(path.name) else path.name
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a list that are not blank, stripped.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file}: {describe_os_error(error)}", "Unpack the lists again.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not UTF-8 text", "Unpack the lists again.") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def report(problems: list[str], names: Sequence[str], what: str) -> None:
+    """Add one line about clips that have the same problem, with the first of their names."""
+    if names:
+        more = ", …" if len(names) > 3 else ""
+        problems.append(f"{len(names)} {what}: {', '.join(names[:3])}{more}")

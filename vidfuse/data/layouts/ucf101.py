@@ -8,21 +8,19 @@ HandstandPushups is spelt HandStandPushups in part of the copies.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
-from vidfuse.data.files import peek_videos, walk_videos
-from vidfuse.data.layouts import split_folders
-from vidfuse.data.layouts.common import dataset_name
+from vidfuse.data.files import walk_videos
+from vidfuse.data.layouts.common import choose_number, dataset_name, read_lines, report
+from vidfuse.data.layouts.naming import has_other_split, names_follow, nearby
 from vidfuse.errors import InputError, UserError
 
 _NAME = re.compile(r"v_(?P<label>.+)_(?P<group>g\d+)_c\d+", re.IGNORECASE)
 _LIST = re.compile(r"(train|test)list0*(\d+)\.txt", re.IGNORECASE)
 _LISTS_FOLDER = "ucfTrainTestlist"
 _LISTS_ARCHIVE = "UCF101TrainTestSplits-RecognitionTask"
-_SAMPLE = 10
 
 
 def recognise(root: Path) -> bool:
@@ -32,9 +30,8 @@ def recognise(root: Path) -> bool:
     lists = _find_lists(root)
     if lists is not None and root in lists.parents:
         return True
-    sample = peek_videos(root, _SAMPLE)
-    named = bool(sample) and all(_follows_convention(path, root) for path in sample)
-    return named and (lists is not None or not split_folders.recognise(root))
+    named = names_follow(root, lambda path: _follows_convention(path, root))
+    return named and (lists is not None or not has_other_split(root))
 
 
 def read(root: Path, split: str | None) -> Dataset:
@@ -67,9 +64,8 @@ def _follows_convention(path: Path, root: Path) -> bool:
 
 
 def _find_lists(root: Path) -> Path | None:
-    beside = Path(os.path.abspath(root)).parent
-    for folder in (root, beside, root.resolve().parent):
-        for inner in (_LISTS_FOLDER, f"{_LISTS_ARCHIVE}/{_LISTS_FOLDER}", _LISTS_ARCHIVE):
+    for folder in nearby(root):
+        for inner in (_LISTS_FOLDER, f"{_LISTS_ARCHIVE}/{_LISTS_FOLDER}", _LISTS_ARCHIVE, ""):
             if _list_files(folder / inner):
                 return folder / inner
     return None
@@ -98,20 +94,13 @@ def _choose_number(root: Path, lists: Path | None, split: str | None) -> str | N
             f"Download {_LISTS_ARCHIVE}.zip from https://www.crcv.ucf.edu/data/UCF101.php and "
             "unpack it there, or use --split group.",
         )
-    numbers = sorted(_list_files(lists), key=int)
-    if split is None:
-        return numbers[0]
-    if split.lstrip("0") not in numbers:
-        raise UserError(
-            f"{root}: there is no split '{split}'", f"{lists} has: {', '.join(numbers)}"
-        )
-    return split.lstrip("0")
+    return choose_number(root, _list_files(lists), split)
 
 
 def _class_names(lists: Path | None) -> dict[str, str]:
     """Case-folded class name to the spelling of ``classInd.txt``."""
     try:
-        lines = _lines(lists / "classInd.txt") if lists else []
+        lines = read_lines(lists / "classInd.txt") if lists else []
     except UserError:
         return {}  # the lists work without it
     return {words[-1].casefold(): words[-1] for words in map(str.split, lines)}
@@ -122,7 +111,7 @@ def _read_lists(lists: Path, number: str, problems: list[str]) -> dict[str, tupl
     listed: dict[str, tuple[str, str]] = {}
     both = 0
     for part, file in zip(("train", "test"), _list_files(lists)[number], strict=True):
-        for line in _lines(file):
+        for line in read_lines(file):
             name = re.sub(r"\s+\d+$", "", line).replace("\\", "/").rpartition("/")[2]
             both += _key(name) in listed and listed[_key(name)][0] != part
             listed[_key(name)] = (part, name)
@@ -156,8 +145,8 @@ def _read_clips(
             group = f"{label}/{match['group'].lower()}"
             part, _ = listed.get(key, (None, None))
             clips[key] = Clip(path, label, group, part)
-    _report(problems, misnamed, "videos not named v_<class>_gNN_cMM were left out")
-    _report(problems, twice, "clips are there twice under one name: the first was taken")
+    report(problems, misnamed, "videos not named v_<class>_gNN_cMM were left out")
+    report(problems, twice, "clips are there twice under one name: the first was taken")
     problems += [error.message for error in unread]
     return list(clips.values())
 
@@ -167,24 +156,10 @@ def _compare_with_lists(
 ) -> None:
     present = {_key(clip.path.name) for clip in clips}
     missing = [name for key, (_, name) in listed.items() if key not in present]
-    _report(problems, missing, "listed clips are missing")
+    report(problems, missing, "listed clips are missing")
     unlisted = [clip.path.name for clip in clips if clip.split is None]
-    _report(problems, unlisted, "clips are on no list and belong to no part of the split")
-
-
-def _report(problems: list[str], names: list[str], what: str) -> None:
-    if names:
-        more = ", …" if len(names) > 3 else ""
-        problems.append(f"{len(names)} {what}: {', '.join(names[:3])}{more}")
+    report(problems, unlisted, "clips are on no list and belong to no part of the split")
 
 
 def _key(name: str) -> str:
     return Path(name).stem.casefold()
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error})", "Unpack the lists again.") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
