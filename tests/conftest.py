@@ -81,3 +81,22 @@ def make_clip(tmp_path: Path) -> MakeClip:
         return write_clip(tmp_path / "clips" / name, **options)
 
     return make
+
+
+# The cheapest features there are; what they are worth does not matter to most tests.
+CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of 3 x 8 tiny clips. Tests that change it work on a copy."""
+    root = tmp_path_factory.mktemp("data") / "moves"
+    for seed in range(24):
+        write_clip(root / f"class{seed % 3}" / f"v{seed:02}.mkv", seed=seed, frames=6 + seed % 5)
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A feature cache for tests that do not look at it."""
+    return str(tmp_path_factory.mktemp("features"))

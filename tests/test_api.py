@@ -1,0 +1,362 @@
+"""Extraction and training as a Python program calls them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vidfuse
+from vidfuse.backbones.load import load_backbone
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError, UserError
+from vidfuse.progress import Progress
+from vidfuse.training.fit import Fit
+from vidfuse.training.runs import latest_run
+from vidfuse.video.workers import DecodePool
+
+CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
+QUICK = {**CHEAP, "epochs": 2, "workers": 1}
+
+
+class Heard(Progress):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def train(dataset: Path, cache: str, **settings: Any) -> dict[str, Any]:
+    return vidfuse.train(dataset, **{**QUICK, "cache": cache, **settings})
+
+
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: object) -> None:
+        raise AssertionError("something was decoded")
+
+    monkeypatch.setattr(DecodePool, "__init__", never)
+
+
+class TestExtract:
+    def test_the_report(self, dataset: Path, tmp_path: Path) -> None:
+        settings = {**CHEAP, "cache": str(tmp_path / "cache"), "workers": 1}
+        report = vidfuse.extract(dataset, **settings)
+        assert set(report) == {
+            *("clips", "computed", "reused", "failed", "failures", "timings", "cache", "spec")
+        }
+        assert (report["clips"], report["computed"], report["reused"]) == (24, 24, 0)
+        assert (report["failed"], report["failures"]) == (0, [])
+        assert report["spec"]["grid"] == 2
+        assert {"imports", "scan", "cache", "decode", "forward", "total"} <= set(report["timings"])
+        json.dumps(report)
+        again = vidfuse.extract(dataset, heads=["mean", "lstm"], **settings)
+        assert (again["computed"], again["reused"]) == (0, 24)
+
+    def test_bad_inputs_are_records(self, dataset: Path, tmp_path: Path, shared_cache: str) -> None:
+        good = sorted(dataset.rglob("*.mkv"))[0]
+        torn = tmp_path / "torn.mkv"
+        torn.write_bytes(good.read_bytes()[:80])
+        heard = Heard()
+        report = vidfuse.extract(
+            [Clip(good), Clip(torn), InputError("x*.mp4", "matches nothing"), Clip(good)],
+            progress=heard,
+            cache=shared_cache,
+            **CHEAP,
+        )
+        assert (report["clips"], report["failed"]) == (3, 2)
+        assert [failure["path"] for failure in report["failures"]] == ["x*.mp4", str(torn)]
+        assert len(heard.warnings) == 2
+
+    def test_arrays_for_other_tools(self, dataset: Path, tmp_path: Path, shared_cache: str) -> None:
+        out = tmp_path / "features"
+        vidfuse.extract(dataset, out=out, cache=shared_cache, workers=1, **CHEAP)
+        with (out / "index.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 24
+        for row in rows:
+            features = np.load(out / row["file"])
+            assert features.shape == (4, 64, 2, 2)
+            assert features.dtype == np.float32
+            assert Path(row["path"]).parent.name == row["label"]
+
+    def test_out_that_is_a_file(self, dataset: Path, tmp_path: Path, shared_cache: str) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="cannot write"):
+            vidfuse.extract(dataset, out=tmp_path / "file", cache=shared_cache, **CHEAP)
+
+    def test_unknown_names(self, dataset: Path) -> None:
+        with pytest.raises(UserError, match="unknown head 'lsmt'"):
+            vidfuse.extract(dataset, heads=["lsmt"], **CHEAP)
+        with pytest.raises(UserError, match="did you mean 'backbone'"):
+            vidfuse.extract(dataset, bakbone="resnet18")
+
+
+class TestTrain:
+    def test_a_run_leaves_what_is_needed_to_repeat_it(self, dataset: Path, tmp_path: Path) -> None:
+        cache = str(tmp_path / "cache")
+        report = train(dataset, cache)
+        assert (report["clips"], report["computed"], report["reused"]) == (21, 21, 0)
+        assert report["split"] == {"train": 18, "val": 3, "test": 3}
+        assert report["classes"] == ["class0", "class1", "class2"]
+        assert report["validation"]["clips"] == 3
+        assert {"imports", "scan", "cache", "decode", "forward", "first_step", "total"} <= set(
+            report["timings"]
+        )
+        json.dumps(report)
+        run = Path(report["run"])
+        assert sorted(path.name for path in run.iterdir()) == [
+            "config.toml",
+            "metrics.jsonl",
+            "model.safetensors",
+        ]
+        assert run.parent == Path("runs")
+        assert latest_run() == run
+        epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+        # The configuration says all there is to say: the same settings give the same bits.
+        settings = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+        again = vidfuse.train(dataset, **settings)
+        assert again["run"] != report["run"]
+        one, other = (load_file(each["model"]) for each in (report, again))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert again["validation"] == report["validation"]
+
+    def test_another_head_decodes_nothing(
+        self, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = str(tmp_path / "cache")
+        train(dataset, cache, head="lstm", grid="4")
+        no_decoding(monkeypatch)
+        for head, grid in (("mean", None), ("lstm", None), ("middle", "1")):
+            report = train(dataset, cache, head=head, grid=grid)
+            assert report["reused"] == report["clips"] == 21
+
+    def test_another_seed_gives_another_model(self, dataset: Path, shared_cache: str) -> None:
+        one = load_file(train(dataset, shared_cache, split="random", seed=0)["model"])
+        other = load_file(train(dataset, shared_cache, split="random", seed=1)["model"])
+        assert not all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_jitter_caches_more_and_predicts_with_the_same_frames(
+        self, dataset: Path, shared_cache: str
+    ) -> None:
+        report = train(dataset, shared_cache, sampling="segment")
+        assert report["spec"]["frames"] == 12
+        model = vidfuse.load_model(report["model"])
+        assert (model.spec.frames, model.cached.frames, model.sampling) == (4, 12, "segment")
+
+    def test_failing_clips_within_the_limit(
+        self, dataset: Path, tmp_path: Path, shared_cache: str
+    ) -> None:
+        data = shutil.copytree(dataset, tmp_path / "data")
+        torn = data / "class0" / "v00.mkv"
+        torn.write_bytes(torn.read_bytes()[:80])
+        heard = Heard()
+        with pytest.raises(InputError, match="1 of 21 clips") as error:
+            train(data, shared_cache, max_failed=0.0)
+        assert str(torn) in str(error.value)
+        assert error.value.exit_code == 1
+        assert not Path("runs").exists()
+        report = train(data, shared_cache, max_failed=0.05, progress=heard)
+        assert report["failed"] == 1
+        assert [failure["path"] for failure in report["failures"]] == [str(torn)]
+        (line,) = (Path(report["run"]) / "failures.jsonl").read_text().splitlines()
+        assert json.loads(line) == report["failures"][0]
+        assert any(str(torn) in warning for warning in heard.warnings)
+
+    def test_the_same_content_on_two_sides_is_reported(
+        self, dataset: Path, tmp_path: Path, shared_cache: str
+    ) -> None:
+        data = shutil.copytree(dataset, tmp_path / "data")
+        for label in range(3):
+            original = sorted((data / f"class{label}").iterdir())[0]
+            for copy in range(4):
+                shutil.copy(original, original.with_name(f"copy{copy}.mkv"))
+        heard = Heard()
+        report = train(data, shared_cache, progress=heard)
+        leaks = [line for line in report["warnings"] if line.startswith("same content")]
+        assert leaks
+        assert set(leaks) <= set(heard.warnings)
+
+    def test_splits_by_group_and_official(
+        self, dataset: Path, tmp_path: Path, shared_cache: str
+    ) -> None:
+        paths = sorted(dataset.rglob("*.mkv"))
+        rows = ["path,label,group,split"]
+        for i, path in enumerate(paths):
+            part = ("train", "train", "val", "test")[i % 4]
+            rows.append(f"{path},{path.parent.name},g{i % 8},{part}")
+        manifest = tmp_path / "manifest.csv"
+        manifest.write_text("\n".join(rows))
+        official = train(manifest, shared_cache)
+        assert official["split"] == {"train": 12, "val": 6, "test": 6}
+        grouped = train(manifest, shared_cache, split="group")
+        assert "by group" in grouped["protocol"]
+        assert "random" in train(manifest, shared_cache, split="random")["protocol"]
+        with pytest.raises(UserError, match="split"):
+            train(manifest, shared_cache, split="7")
+        with pytest.raises(UserError, match="unknown split"):
+            train(manifest, shared_cache, split="gruop")
+
+    def test_no_validation_clips(self, dataset: Path, tmp_path: Path, shared_cache: str) -> None:
+        """A class that only validation has leaves nothing to validate on, and no error."""
+        paths = sorted(dataset.rglob("*.mkv"))
+        rows = ["path,label,split"]
+        rows += [f"{path},{path.parent.name},train" for path in paths if "class2" not in str(path)]
+        rows += [f"{path},{path.parent.name},val" for path in paths if "class2" in str(path)]
+        manifest = tmp_path / "manifest.csv"
+        manifest.write_text("\n".join(rows))
+        report = train(manifest, shared_cache)
+        assert report["validation"] is None
+        assert report["best_epoch"] == report["epochs"] == 2
+
+    def test_one_class_is_not_enough(
+        self, dataset: Path, tmp_path: Path, shared_cache: str
+    ) -> None:
+        manifest = tmp_path / "manifest.csv"
+        paths = sorted((dataset / "class0").iterdir())
+        manifest.write_text("path,label\n" + "".join(f"{path},one\n" for path in paths))
+        with pytest.raises(UserError, match="classes"):
+            train(manifest, shared_cache)
+        assert not Path("runs").exists()
+
+    def test_out_is_the_run_folder_and_no_model_is_overwritten(
+        self, dataset: Path, tmp_path: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "größer run"
+        report = train(dataset, shared_cache, out=str(out))
+        assert report["run"] == str(out)
+        assert (out / "model.safetensors").exists()
+        assert latest_run() is None, "this run is not in runs/"
+        before = (out / "model.safetensors").read_bytes()
+        # Told at once, and not after the features were extracted.
+        monkeypatch.setattr("vidfuse.training.train.read_dataset", None)
+        with pytest.raises(UserError, match="already holds a model"):
+            train(dataset, shared_cache, out=str(out))
+        assert (out / "model.safetensors").read_bytes() == before
+
+    def test_out_that_is_a_file(self, dataset: Path, tmp_path: Path, shared_cache: str) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="cannot write to the run folder"):
+            train(dataset, shared_cache, out=str(tmp_path / "file"))
+
+    def test_ctrl_c_saves_the_best_weights(
+        self, dataset: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_epoch = Fit._run_epoch
+
+        def interrupted(fit: Fit) -> Any:
+            if fit.epoch == 2:
+                raise KeyboardInterrupt
+            return run_epoch(fit)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Fit, "_run_epoch", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(dataset, shared_cache, epochs=50)
+        run = latest_run()
+        assert run is not None
+        model = vidfuse.load_model(run)
+        assert model.facts["interrupted"] is True
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+        assert len(list(vidfuse.predict([next(dataset.rglob("*.mkv"))], cache=shared_cache))) == 1
+
+    def test_ctrl_c_before_the_first_epoch_leaves_no_model(
+        self, dataset: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(fit: Fit) -> Any:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Fit, "_run_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(dataset, shared_cache)
+        assert latest_run() is None
+        assert not list(Path("runs").rglob("*.safetensors"))
+
+    def test_the_model_knows_what_it_saw(self, dataset: Path, shared_cache: str) -> None:
+        from vidfuse.data.hashing import content_hash
+
+        model = vidfuse.load_model(train(dataset, shared_cache)["model"])
+        assert {part: len(hashes) for part, hashes in model.seen.items()} == {"train": 18, "val": 3}
+        unseen = [path for path in dataset.rglob("*.mkv") if not model.saw(content_hash(path))]
+        assert len(unseen) == 3
+        facts = model.facts
+        assert {"dataset", "split", "protocol", "seed", "config", "versions", "created"} <= set(
+            facts
+        )
+        assert facts["validation"]["clips"] == 3
+
+    def test_own_weights_are_in_the_model(
+        self, dataset: Path, tmp_path: Path, shared_cache: str
+    ) -> None:
+        from torchvision.models import resnet18
+
+        torch.manual_seed(3)
+        weights = tmp_path / "own.pth"
+        torch.save(resnet18(weights=None).state_dict(), weights)
+        report = train(dataset, shared_cache, weights=str(weights))
+        clip = next(dataset.rglob("*.mkv"))
+        options = {"model": report["model"], "use_cache": False}
+        (before,) = vidfuse.predict([clip], **options)
+        weights.unlink()
+        (after,) = vidfuse.predict([clip], **options)
+        assert before == after
+
+    def test_a_full_disk_at_the_run_folder(
+        self, dataset: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_text = Path.write_text
+
+        def full(path: Path, *args: Any, **kwargs: Any) -> int:
+            if path.name == "config.toml":
+                raise OSError(28, "No space left on device")
+            return write_text(path, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "write_text", full)
+        with pytest.raises(UserError, match="No space left"):
+            train(dataset, shared_cache)
+
+
+SECOND_RUN = """
+import sys
+import vidfuse
+assert not {"torch", "numpy", "torchvision"} & set(sys.modules)
+report = vidfuse.train(sys.argv[1], backbone="resnet18", weights=sys.argv[3], layer="layer1",
+                       size=32, frames=4, epochs=2, cache=sys.argv[2])
+assert report["reused"] == report["clips"], report
+for name in ("torchvision", "torch._dynamo", "av", "decord", "sklearn", "scipy", "pandas"):
+    assert name not in sys.modules, f"{name} was imported"
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_run_from_the_cache_imports_only_what_it_uses(
+    dataset: Path, tmp_path: Path, shared_cache: str, own: bool
+) -> None:
+    weights = "random"
+    if own:
+        from vidfuse.backbones import choose
+
+        state = load_backbone(choose("resnet18", "random", "layer1")).body.state_dict()
+        weights = str(tmp_path / "own.pth")
+        torch.save({key.removeprefix("extractor."): value for key, value in state.items()}, weights)
+    train(dataset, shared_cache, weights=weights)
+    done = subprocess.run(
+        [sys.executable, "-c", SECOND_RUN, str(dataset), shared_cache, weights],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
