@@ -1,0 +1,191 @@
+"""One record per input, in order, whatever the input."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vidfuse
+from vidfuse.backbones import choose
+from vidfuse.errors import InputError, UserError
+from vidfuse.features import identity
+
+FIELDS = ["path", "ok", "label", "score", "top", "warnings", "error"]
+
+
+@pytest.fixture
+def predict(run: str, shared_cache: str) -> Any:
+    def go(*inputs: Any, **settings: Any) -> list[dict[str, Any]]:
+        options = {"model": run, "cache": shared_cache, "workers": 1}
+        return list(vidfuse.predict(inputs, **{**options, **settings}))
+
+    return go
+
+
+def test_a_record(predict: Any, dataset: Path) -> None:
+    path = next(dataset.rglob("*.mkv"))
+    (record,) = predict(str(path))
+    assert list(record) == FIELDS
+    assert (record["path"], record["ok"], record["error"]) == (str(path), True, None)
+    assert {"label": record["label"], "score": record["score"]} == record["top"][0]
+    scores = [each["score"] for each in record["top"]]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1, abs=1e-5)
+    (short,) = predict(path, top=1)
+    assert short["top"] == record["top"][:1]
+
+
+def test_every_input_gets_its_record_in_order(predict: Any, dataset: Path, tmp_path: Path) -> None:
+    good, other = sorted(dataset.rglob("*.mkv"))[:2]
+    empty, text, torn, folder = (tmp_path / name for name in ("e.mp4", "t.mp4", "x.mkv", "d"))
+    empty.touch()
+    text.write_text("this is no video\n" * 100)
+    torn.write_bytes(good.read_bytes()[:90])
+    folder.mkdir()
+    copy = shutil.copy(good, tmp_path / "ein schöner Name.mkv")
+    missing = tmp_path / "missing.mp4"
+    inputs = [good, missing, empty, InputError("*.avi", "matches nothing"), text, good, torn]
+    records = predict(*inputs, other, copy, folder)
+    assert [record["path"] for record in records] == [
+        *(str(each.path if isinstance(each, InputError) else each) for each in inputs),
+        *(str(other), str(copy), str(folder)),
+    ]
+    ok = [True, False, False, False, False, True, False, True, True, False]
+    assert [record["ok"] for record in records] == ok
+    for record in records:
+        assert list(record) == FIELDS
+        if not record["ok"]:
+            assert record["error"]
+            assert (record["label"], record["score"], record["top"]) == (None, None, [])
+    assert "empty" in records[2]["error"]
+    assert records[3]["error"] == "matches nothing"
+    assert records[0]["top"] == records[5]["top"] == records[8]["top"]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
+def test_clips_shorter_than_the_sampling_wants(predict: Any, make_clip: Any, frames: int) -> None:
+    path = make_clip(f"{frames}.mkv", seed=70, frames=frames)
+    (record,) = predict(path)
+    assert record["ok"], record["error"]
+
+
+def test_an_hour(predict: Any, tmp_path: Path) -> None:
+    """One picture every ten seconds, 640 pictures in all: only a few of them are looked at."""
+    import av
+
+    path = tmp_path / "hour.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.gop_size = 10
+        for i in range(360):
+            picture = np.full((32, 32, 3), rng.integers(0, 255), np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = i * 100
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (record,) = predict(path)
+    assert record["ok"], record["error"]
+
+
+def test_inputs_are_taken_as_they_come(predict: Any, dataset: Path, run: str) -> None:
+    """A list without an end is answered in parts."""
+    path = next(dataset.rglob("*.mkv"))
+
+    def endless() -> Any:
+        while True:
+            yield path
+
+    records = vidfuse.predict(endless(), model=run, workers=1)
+    assert next(records)["ok"]
+
+
+def test_the_latest_run_is_the_model(
+    dataset: Path, run: str, tmp_path: Path, shared_cache: str
+) -> None:
+    path = next(dataset.rglob("*.mkv"))
+    with pytest.raises(UserError, match="no model yet") as error:
+        vidfuse.predict([path])
+    assert "vidfuse train" in str(error.value.hint)
+    shutil.copytree(run, "runs/mine")
+    Path("runs/latest").write_text("mine\n")
+    assert next(vidfuse.predict([path], cache=shared_cache))["ok"]
+
+
+def test_wrong_usage(predict: Any, dataset: Path) -> None:
+    path = next(dataset.rglob("*.mkv"))
+    with pytest.raises(UserError, match="no such model"):
+        predict(path, model="nowhere")
+    with pytest.raises(UserError, match="did you mean 'workers'"):
+        predict(path, worker=3)
+    with pytest.raises(UserError, match="is below 1"):
+        predict(path, workers=0)
+    with pytest.raises(UserError, match="cannot be used here"):
+        predict(path, device="quantum")
+
+
+class TestPublishedWeights:
+    """Weights that torchvision publishes are not in the model file; these stand in for them."""
+
+    @pytest.fixture
+    def model(self, train: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+        import torch
+        from torchvision.models import resnet18
+
+        path = choose("resnet18").weights
+        assert path is not None
+        path.parent.mkdir(parents=True)
+        torch.manual_seed(9)
+        torch.save(resnet18(weights=None).state_dict(), path)
+        monkeypatch.setattr(identity, "TICK_NS", -1)
+        return str(train(dataset, weights=None))
+
+    def test_they_are_found_again(self, model: str, predict: Any, dataset: Path) -> None:
+        assert vidfuse.load_model(model).backbone_weights is None
+        (record,) = predict(next(dataset.rglob("*.mkv")), model=model, use_cache=False)
+        assert record["ok"]
+
+    def test_others_in_their_place_are_refused(
+        self, model: str, predict: Any, dataset: Path
+    ) -> None:
+        import torch
+        from torchvision.models import resnet18
+
+        path = choose("resnet18").weights
+        assert path is not None
+        torch.manual_seed(10)
+        torch.save(resnet18(weights=None).state_dict(), path)
+        with pytest.raises(UserError, match="are not the weights") as error:
+            predict(next(dataset.rglob("*.mkv")), model=model)
+        assert str(path) in error.value.message
+        assert error.value.hint
+
+    def test_they_are_fetched_where_they_are_missing(
+        self, model: str, predict: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from urllib.error import URLError
+
+        def no_network(request: object) -> None:
+            raise URLError("no route to host")
+
+        path = choose("resnet18").weights
+        assert path is not None
+        path.unlink()
+        monkeypatch.setattr("torch.hub.urlopen", no_network)
+        with pytest.raises(UserError, match="cannot download"):
+            predict(next(dataset.rglob("*.mkv")), model=model)
+
+
+def test_a_decode_policy_of_another_version(run: str, dataset: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    model = vidfuse.load_model(run)
+    model.spec = replace(model.spec, decode="auto/99")
+    model.save(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="auto/99"):
+        vidfuse.predict([next(dataset.rglob("*.mkv"))], model=tmp_path)
