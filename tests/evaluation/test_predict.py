@@ -74,7 +74,7 @@ def test_clips_shorter_than_the_sampling_wants(predict: Any, make_clip: Any, fra
 
 
 def test_an_hour(predict: Any, tmp_path: Path) -> None:
-    """One picture every ten seconds, 640 pictures in all: only a few of them are looked at."""
+    """A picture every ten seconds, as a surveillance camera may give."""
     import av
 
     path = tmp_path / "hour.mp4"
@@ -89,6 +89,8 @@ def test_an_hour(predict: Any, tmp_path: Path) -> None:
             frame.pts = i * 100
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert container.duration == pytest.approx(3600e6, rel=0.01)
     (record,) = predict(path)
     assert record["ok"], record["error"]
 

@@ -21,39 +21,35 @@ from vidfuse.video.sampling import Sampling
 
 # Features are float16 with and without the cache, so both ways begin with the same numbers. What
 # remains: matrix products over other batches add float32 numbers in another order, and a feature
-# that lies between two float16 numbers may then fall to either side (2^-11 of its size). On
-# probabilities of a trained head that came to 2e-4 at most.
-TOLERANCE = 1e-3
-CLIPS = (
-    *("real_clips/ucf101", "ut_interaction/seq01", "fight_surv", "odd_videos"),
-    "real_clips/kth",
-)
+# that lies between two float16 numbers may then fall to either side (2^-11 of its size). Measured on
+# an x86-64 CPU, probabilities moved by 8e-6 at most; other processors add in other orders.
+TOLERANCE = 1e-4
+RULES = [
+    ("uniform", "made"),
+    ("stride:3", "made"),
+    ("dense", "made"),
+    ("uniform", "real"),
+    ("segment", "real"),
+]
 
 
-def real_clips(folder: Path, most: int) -> list[Path]:
+def real_clips(folder: Path, count: int) -> list[Path]:
     """Real clips of several sizes, lengths, codecs and rates."""
     paths = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in (".avi", ".mp4", ".webm") and path.stat().st_size < 2_000_000
     ]
-    return paths[:: max(1, len(paths) // most)][:most]
-
-
-@pytest.fixture(scope="module", params=["uniform", "segment", "stride:3", "dense"])
-def rule(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    return paths[:: max(1, len(paths) // count)][:count]
 
 
 @pytest.fixture
-def clips(reference_data: Callable[[str], Path], make_clip: Any) -> list[Path]:
-    real = [
-        path
-        for name, most in (("ut_interaction", 3), ("fight_surv", 2), ("real_clips", 3))
-        for path in real_clips(reference_data(name), most)
-    ]
-    short = [make_clip(f"short{n}.mkv", seed=n, frames=n) for n in (1, 2, 5)]
-    return [*real, *short]
+def clips(source: str, reference_data: Callable[[str], Path], make_clip: Any) -> list[Path]:
+    made = [make_clip(f"{n}.mkv", seed=n, frames=n) for n in (1, 2, 5, 9, 40)]
+    if source == "made":
+        return made
+    folders = ("ut_interaction", 3), ("fight_surv", 2), ("real_clips", 3)
+    return [*made, *(path for name, n in folders for path in real_clips(reference_data(name), n))]
 
 
 @pytest.fixture
@@ -74,6 +70,7 @@ def answers(used: Inference, clips: list[Path]) -> np.ndarray[Any, Any]:
     return np.stack(rows)
 
 
+@pytest.mark.parametrize(("rule", "source"), RULES)
 def test_the_same_clip_gives_the_same_prediction(
     model: str, clips: list[Path], tmp_path: Path
 ) -> None:
@@ -101,6 +98,7 @@ def test_the_same_clip_gives_the_same_prediction(
     assert np.array_equal(filling, cached), "the cache holds what was computed"
 
 
+@pytest.mark.parametrize(("rule", "source"), RULES)
 def test_padding_changes_nothing(model: str, clips: list[Path]) -> None:
     used = inference(model, use_cache=False)
     expected = answers(used, clips)
@@ -115,6 +113,7 @@ def test_padding_changes_nothing(model: str, clips: list[Path]) -> None:
     assert np.abs(logits.softmax(-1).numpy() - expected).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("rule", ["uniform", "segment", "stride:3", "dense"])
 def test_training_sees_what_prediction_sees(
     train: Any, manifest: Path, shared_cache: str, rule: str
 ) -> None:
