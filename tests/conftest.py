@@ -83,10 +83,6 @@ def make_clip(tmp_path: Path) -> MakeClip:
     return make
 
 
-# The cheapest features there are; what they are worth does not matter to most tests.
-CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
-
-
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of 3 x 8 tiny clips. Tests that change it work on a copy."""

@@ -21,8 +21,8 @@ from vidfuse.video.sampling import Sampling
 
 # Features are float16 with and without the cache, so both ways begin with the same numbers. What
 # remains: matrix products over other batches add float32 numbers in another order, and a feature
-# that lies between two float16 numbers may then fall to either side (2^-11 of its size). Measured on
-# an x86-64 CPU, probabilities moved by 8e-6 at most; other processors add in other orders.
+# that lies between two float16 numbers may then fall to either side (2^-11 of its size). Measured
+# on an x86-64 CPU, probabilities moved by 8e-6 at most; other processors add in other orders.
 TOLERANCE = 1e-4
 RULES = [
     ("uniform", "made"),
