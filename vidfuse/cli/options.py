@@ -187,6 +187,9 @@ def _chosen(ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any]) 
         elif value is not None:
             value = _number(value, kind)
         by_source.setdefault(source.name if source else "DEFAULT", {})[each.name] = value
+    # Where the cache is belongs to the machine: it is looked up when needed, and no configuration
+    # that a run leaves behind shall carry it elsewhere.
+    by_source.get("ENVIRONMENT", {}).pop("cache", None)
     file = arguments.get("config")
     return {
         **by_source.get("ENVIRONMENT", {}),
