@@ -117,16 +117,21 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
     assert index.hash(video) == content_hash(video)
 
 
-def test_folders_of_frames_are_read_every_time(
+def test_folders_of_frames_are_read_again_when_a_file_in_them_changes(
     index: ContentIndex, tmp_path: Path, read: list[str]
 ) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()
-    (folder / "1.png").write_bytes(b"one")
+    for name in ("1.png", "2.png"):
+        (folder / name).write_bytes(name.encode())
     before = index.hash(folder)
-    (folder / "1.png").write_bytes(b"two")
+    assert index.hash(folder) == before
+    assert len(read) == 1
+    (folder / "1.png").write_bytes(b"other")
     assert index.hash(folder) != before
-    assert len(read) == 2
+    (folder / "2.png").rename(folder / "3.png")
+    assert index.hash(folder) == content_hash(folder)
+    assert len(read) == 3
 
 
 def test_each_path_is_answered_once_in_order(index: ContentIndex, tmp_path: Path) -> None:

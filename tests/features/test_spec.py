@@ -28,6 +28,7 @@ OTHERS: dict[str, Any] = {
     "weights": "random",
     "grid": "native",
     "precision": "bf16",
+    "fps": 10.0,
 }
 
 
@@ -51,7 +52,8 @@ def test_every_field_changes_the_digest() -> None:
 
 
 def test_a_spec_survives_json() -> None:
-    assert FeatureSpec.from_dict(SPEC.to_dict()) == SPEC
+    for spec in (SPEC, replace(SPEC, fps=10.0)):
+        assert FeatureSpec.from_dict(spec.to_dict()) == spec
 
 
 @pytest.mark.parametrize(

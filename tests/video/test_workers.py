@@ -113,7 +113,7 @@ def test_what_is_no_video(tmp_path: Path, pool: DecodePool) -> None:
     for path, reason in (
         (tmp_path / "missing.mp4", "No such file"),
         (tmp_path / "empty.mp4", "the file is empty"),
-        (tmp_path, "is a folder"),
+        (tmp_path, "no picture in this folder"),
         ("nul\0.mp4", "null"),
     ):
         with pytest.raises(InputError, match=reason) as caught:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from vidfuse.data.stacks import DICOM_EXTENSIONS, is_dicom, is_stack
 from vidfuse.errors import InputError
 
 _VIDEOS = """
@@ -17,13 +18,14 @@ _VIDEOS = """
 """
 _FRAMES = "bmp jpeg jpg png ppm tif tiff webp"
 
-VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _VIDEOS.split())
+VIDEO_EXTENSIONS = DICOM_EXTENSIONS | {f".{name}" for name in _VIDEOS.split()}
 """Suffixes (lower case) by which a file found in a folder is taken for a video."""
 
 FRAME_EXTENSIONS = frozenset(f".{name}" for name in _FRAMES.split())
 """Suffixes (lower case) of the pictures that make up a frame folder."""
 
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
+_PEEKED_FRAMES = 8  # of a folder of TIFF or DICOM files, whether they are sequences themselves
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -44,7 +46,11 @@ def is_video(path: str | os.PathLike[str]) -> bool:
 
 
 def is_frame_folder(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a clip stored as pictures: at least two, no video, no subfolder."""
+    """Whether a folder is a clip stored as pictures: at least two, no video, no subfolder.
+
+    DICOM files of one frame each are such pictures; files that hold sequences of their own (TIFF
+    with pages, DICOM with frames) are clips, so a folder of them is not one.
+    """
     try:
         return _holds_frames(_list_folder(folder))
     except OSError:
@@ -104,7 +110,7 @@ def walk_videos(
             if entry.is_dir():
                 if not _leads_back(entry, path):
                     inside.append((entry.path, True))
-            elif is_video(entry.name):
+            elif is_video(entry.name) or is_stack(entry.path):
                 if entry.is_file():
                     inside.append((entry.path, False))
                 else:
@@ -137,7 +143,7 @@ def peek_videos(folder: str | os.PathLike[str], count: int = 1, limit: int = 500
                         continue
                     if entry.is_dir():
                         pending.append(entry.path)
-                    elif is_video(entry.name):
+                    elif is_video(entry.name) or is_stack(entry.path):
                         found.append(Path(entry.path))
                     frames += _is_frame(entry.name)
                     if frames == 2 and path != os.fspath(folder) and is_frame_folder(path):
@@ -177,6 +183,9 @@ def expand_inputs(
 
 
 def _expand_folder(folder: str) -> Iterator[Path | InputError]:
+    if is_frame_folder(folder):
+        yield Path(folder)
+        return
     problems: list[InputError] = []
     empty = True
     try:
@@ -188,10 +197,7 @@ def _expand_folder(folder: str) -> Iterator[Path | InputError]:
         return
     yield from problems
     if empty and not problems:
-        if is_frame_folder(folder):
-            yield Path(folder)
-        else:
-            yield InputError(folder, "no video in this folder")
+        yield InputError(folder, "no video in this folder")
 
 
 def _expand_glob(pattern: str) -> Iterator[Path | InputError]:
@@ -247,16 +253,18 @@ def _list_folder(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 
 
 def _is_frame(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in FRAME_EXTENSIONS
+    return os.path.splitext(name)[1].lower() in FRAME_EXTENSIONS or is_dicom(name)
 
 
 def _holds_frames(entries: list[os.DirEntry[str]]) -> bool:
-    frames = 0
+    frames = []
     for entry in entries:
-        if is_video(entry.name) or entry.is_dir():
+        if entry.is_dir() or (is_video(entry.name) and not is_dicom(entry.name)):
             return False
-        frames += _is_frame(entry.name)
-    return frames >= 2
+        if _is_frame(entry.name):
+            frames.append(entry.path)
+    step = len(frames) // _PEEKED_FRAMES + 1
+    return len(frames) >= 2 and not any(map(is_stack, frames[::step]))
 
 
 def _leads_back(entry: os.DirEntry[str], folder: str) -> bool:

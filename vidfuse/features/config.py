@@ -11,7 +11,7 @@ from vidfuse.errors import UserError
 from vidfuse.features.spec import Grid, parse_grid
 from vidfuse.settings import Settings, option
 from vidfuse.video.decoder import POLICIES
-from vidfuse.video.frames import CROPS
+from vidfuse.video.frames import CROPS, DEFAULT_FPS
 from vidfuse.video.sampling import Sampling
 
 
@@ -50,6 +50,9 @@ class FeatureConfig(Settings):
         "center",
         "How a picture becomes a square: center (cuts), pad (bars) or squash.",
         choices=CROPS,
+    )
+    fps: float = option(
+        DEFAULT_FPS, "Pictures per second of clips stored as frame folders.", above=0, max=1000
     )
     decoder: str = option("auto", "Program that reads videos.", choices=tuple(POLICIES))
     workers: int | None = option(None, "Clips decoded at once.", unset="one per core", min=1)

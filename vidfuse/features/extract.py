@@ -165,6 +165,7 @@ class Extractor:
             end=clip.end,
             size=self.spec.size,
             crop=crop,
+            fps=self.spec.fps,
         )
 
     def _timed(

@@ -42,6 +42,8 @@ class Stamp(NamedTuple):
 class ContentIndex:
     """Content hashes of files, remembered by path, size, mtime, ctime and inode.
 
+    Of a frame folder, those of all its files are remembered.
+
     The index is only a shortcut: where it cannot be read or written, files are hashed again, and
     a damaged one is begun anew. Any number of processes share it.
 
@@ -156,11 +158,29 @@ def _key(path: Path) -> str:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """A file's stamp; None for folders, whose files may change unseen."""
+    """A file's stamp, or that of all files in a folder; None where there is nothing to read."""
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return _folder_stamp(path)
     except (OSError, ValueError):
         return None
-    if stat.S_ISDIR(status.st_mode):
-        return None
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def _folder_stamp(folder: Path) -> Stamp | None:
+    """Sizes and latest times; instead of the inode, a digest of all names and stamps."""
+    with os.scandir(folder) as entries:
+        files = {entry.name: entry.stat() for entry in entries if entry.is_file()}
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for name, status in sorted(files.items()):
+        own = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        digest.update(os.fsencode(name) + repr(own).encode())
+    return Stamp(
+        sum(status.st_size for status in files.values()),
+        max(status.st_mtime_ns for status in files.values()),
+        max(status.st_ctime_ns for status in files.values()),
+        int.from_bytes(digest.digest()[:8], signed=True),
+    )

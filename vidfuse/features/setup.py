@@ -86,6 +86,7 @@ class Setup:
             layer=self.choice.layer,
             weights=weights_digest(self.choice, self.index, self.progress),
             grid=grid,
+            fps=config.fps,
         )
 
     def extractor(self, spec: FeatureSpec) -> Extractor:

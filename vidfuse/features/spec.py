@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from vidfuse.errors import UserError
+from vidfuse.video.frames import DEFAULT_FPS
 
 Grid = int | Literal["native"]
 # Finer grids that a coarser one may be derived from, nearest first.
@@ -31,6 +32,8 @@ class FeatureSpec:
         weights: sha256 of its weights' file, or ``random``.
         grid: Side g of the map of positions that is kept; ``native`` keeps it as it is.
         precision: Class of numerical modes whose features are interchangeable.
+        fps: Pictures per second of clips stored as pictures: it decides which of them a segment
+            in seconds holds, and their times.
     """
 
     decode: str
@@ -43,6 +46,7 @@ class FeatureSpec:
     weights: str
     grid: Grid
     precision: str = "fp32"
+    fps: float = DEFAULT_FPS
 
     @property
     def digest(self) -> str:
@@ -51,8 +55,11 @@ class FeatureSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields and the format's version, ready for JSON."""
-        return asdict(self) | {"format": FORMAT}
+        """All fields and the format's version, ready for JSON; the usual ``fps`` goes unsaid."""
+        fields = asdict(self) | {"format": FORMAT}
+        if self.fps == DEFAULT_FPS:
+            del fields["fps"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> FeatureSpec:

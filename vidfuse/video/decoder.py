@@ -4,10 +4,14 @@
 are equally fast on one core, but decord numbers packets, not pictures: where a stream has gaps,
 packed B-frames or an edit list it returns wrong pictures without an error. So decord is used on
 request, and only where its frame table agrees with the stream's own timestamps.
+
+What is no video stream (frame folders, picture files, DICOM) has one reader, whatever decoder was
+asked for.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,8 +19,10 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from vidfuse.data.files import FRAME_EXTENSIONS
+from vidfuse.data.stacks import is_dicom
 from vidfuse.errors import InputError, UnknownNameError, UserError
-from vidfuse.video.frames import FrameRequest, Frames, Pictures, stack
+from vidfuse.video.frames import DEFAULT_FPS, FrameRequest, Frames, Pictures, stack
 from vidfuse.video.sampling import Sampling, Timeline, Times
 
 # name → (module that must be installed, where the reader is)
@@ -25,7 +31,14 @@ BACKENDS = {
     "decord": ("decord", "vidfuse.video.decord_backend:DecordReader"),
     "decord-gpu": ("decord", "vidfuse.video.decord_backend:DecordGPUReader"),
 }
-# A policy is what a cache key names: pinned backends, or a numbered rule for choosing.
+# The same for clips that are no video streams; only these are told how many pictures a second has.
+PICTURE_BACKENDS = {
+    "images": ("PIL", "vidfuse.video.images:PictureReader"),
+    "dicom": ("pydicom", "vidfuse.video.dicom:DicomReader"),
+}
+# A policy is what a cache key names: pinned backends, or a numbered rule for choosing. It includes
+# the rules by which pictures of other than 8 bits become 8 bits (see picture.py and dicom.py), so
+# a change of those needs a new number.
 POLICIES = {
     "auto": ("auto/1", ("pyav", "decord")),
     "pyav": ("pyav", ("pyav",)),
@@ -59,32 +72,65 @@ class Reader(Protocol):
         """Release the file."""
 
 
-def open_video(path: str, backend: str, timeline: Timeline | None = None) -> Reader:
-    """Open a video with one backend.
+def open_video(
+    path: str, backend: str, timeline: Timeline | None = None, fps: float = DEFAULT_FPS
+) -> Reader:
+    """Open a clip with one backend.
 
     Args:
-        path: The file.
-        backend: A key of ``BACKENDS``.
+        path: The file or frame folder.
+        backend: A key of ``BACKENDS`` or ``PICTURE_BACKENDS``.
         timeline: The presentation times that PyAV found, for a backend that needs them.
+        fps: Pictures per second of a clip that does not say.
 
     Raises:
         InputError: The file is missing, empty, or not a video that this backend reads.
         UserError: The backend is unknown or not installed.
     """
-    if backend not in BACKENDS:
+    known = BACKENDS | PICTURE_BACKENDS
+    if backend not in known:
         raise UnknownNameError("decoder", backend, POLICIES)
+    if backend == "dicom" and not installed(backend):
+        raise InputError(
+            path,
+            "reading DICOM needs the package pydicom: pip install 'vidfuse[dicom]'",
+        )
     if not installed(backend):
         raise UserError(
             f"decoder '{backend}' is not installed on this machine",
             "Leave --decoder at 'auto', or install it (decord has wheels for x86-64 only).",
         )
-    module, _, name = BACKENDS[backend][1].partition(":")
-    return cast(Reader, getattr(import_module(module), name)(path, timeline))
+    module, _, name = known[backend][1].partition(":")
+    reader = getattr(import_module(module), name)
+    return cast(Reader, reader(path, fps if backend in PICTURE_BACKENDS else timeline))
+
+
+def picture_backend(path: str) -> str | None:
+    """The backend for a clip that is no video stream, None for one that is.
+
+    Args:
+        path: A folder counts as a clip stored as pictures. A file goes by its suffix, and one
+            without a suffix by the mark of DICOM at its beginning.
+    """
+    if os.path.isdir(path):
+        return "dicom" if any(is_dicom(name) for name in os.listdir(path)) else "images"
+    suffix = os.path.splitext(path)[1].lower()
+    if is_dicom(path) or (not suffix and _has_dicom_mark(path)):
+        return "dicom"
+    return "images" if suffix in FRAME_EXTENSIONS else None
+
+
+def _has_dicom_mark(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def installed(backend: str) -> bool:
     """Whether a backend's package can be found, without importing it."""
-    return find_spec(BACKENDS[backend][0]) is not None
+    return find_spec((BACKENDS | PICTURE_BACKENDS)[backend][0]) is not None
 
 
 def backend_version(backend: str) -> str | None:
@@ -126,7 +172,7 @@ def read_frames(request: FrameRequest, backend: str, timeline: Timeline | None =
     Raises:
         InputError: The file cannot be read, or the segment holds no picture.
     """
-    reader = open_video(request.path, backend, timeline)
+    reader = open_video(request.path, backend, timeline, request.fps)
     try:
         clip = reader.timeline.cut(request.start, request.end)
         if not len(clip.times):

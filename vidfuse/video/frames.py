@@ -14,6 +14,7 @@ from vidfuse.video.sampling import Times
 Pictures = NDArray[np.uint8]
 Crop = Literal["center", "pad", "squash"]
 CROPS: tuple[Crop, ...] = ("center", "pad", "squash")
+DEFAULT_FPS = 25.0  # pictures per second of a clip stored as pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,14 @@ class FrameRequest:
     """What to read of one clip.
 
     Attributes:
-        path: The video file.
+        path: The video file or frame folder.
         sampling: A rule that ``Sampling.parse`` reads.
         frames: The largest number of pictures wanted, T.
         start: First second of the clip in the file; None is the beginning.
         end: Second at which the clip ends (exclusive); None is the end of the file.
         size: Side of the square pictures to return, in pixels; None keeps them as they are.
         crop: How a picture becomes a square; see ``square``.
+        fps: Pictures per second of a clip that does not say, such as a frame folder.
     """
 
     path: str
@@ -37,6 +39,7 @@ class FrameRequest:
     end: float | None = None
     size: int | None = None
     crop: Crop = "center"
+    fps: float = DEFAULT_FPS
 
 
 @dataclass(frozen=True, slots=True)

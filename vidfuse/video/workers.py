@@ -12,13 +12,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from vidfuse.errors import InputError, UserError
-from vidfuse.video.decoder import installed, needs_timeline, policy, wrong_frames
+from vidfuse.video.decoder import (
+    installed,
+    needs_timeline,
+    picture_backend,
+    policy,
+    wrong_frames,
+)
 from vidfuse.video.frames import FrameRequest, Frames, request_to_dict
 from vidfuse.video.process import DecodeProcess, ProcessEndedError
 
 # A clip may take this long, and longer the larger its file is (an hour of video is about 1 GB).
 BASE_SECONDS = 120.0
 BYTES_PER_EXTRA_SECOND = 2_000_000
+FILES_PER_EXTRA_SECOND = 50
 
 
 class DecodePool:
@@ -152,9 +159,7 @@ class _Slot:
         deadline = time.monotonic() + (self.time_limit or limit)
         reasons: list[str] = []
         hint: str | None = None
-        for backend in self.backends:
-            if not installed(backend):
-                continue
+        for backend in _backends(request.path, self.backends):
             try:
                 frames = self._read_with(backend, request, deadline)
             except InputError as error:
@@ -201,6 +206,12 @@ class _Slot:
             raise InputError(path, f"{backend} {error}") from error
 
 
+def _backends(path: str, decoders: tuple[str, ...]) -> list[str]:
+    """The backends to try on a path, in order."""
+    own = picture_backend(path)
+    return [own] if own else [backend for backend in decoders if installed(backend)]
+
+
 def _time_limit(path: str) -> float:
     """Seconds that a file may take.
 
@@ -208,12 +219,12 @@ def _time_limit(path: str) -> float:
         InputError: There is no such file, or nothing in it.
     """
     try:
+        if os.path.isdir(path):  # of whose files only the chosen ones are read
+            return BASE_SECONDS + len(os.listdir(path)) / FILES_PER_EXTRA_SECOND
         size = os.stat(path).st_size
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(path, f"cannot be read ({reason})") from error
-    if os.path.isdir(path):
-        raise InputError(path, "is a folder, not a video")
     if not size:
         raise InputError(path, "the file is empty", "Copy or download it again.")
     return BASE_SECONDS + size / BYTES_PER_EXTRA_SECOND

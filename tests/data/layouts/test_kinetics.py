@@ -86,5 +86,5 @@ def test_no_table(tmp_path):
 
 def test_no_video_left(tmp_path):
     (tmp_path / "table.csv").write_text(TABLE)
-    with pytest.raises(UserError, match="no usable clip.*listed clips are missing"):
+    with pytest.raises(UserError, match=r"no usable clip.*listed clips are missing"):
         read_dataset(tmp_path)

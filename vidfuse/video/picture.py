@@ -1,0 +1,80 @@
+"""One still picture as RGB with 8 bits, by fixed rules that never look at other pixels.
+
+Orientation flags are applied, palettes looked up, grey repeated over the channels, and what is
+transparent is laid over black. Of 16 bits the high byte is kept (``value // 256``), for grey as
+Pillow does it for colour; of grey with B stored bits, the highest eight. A picture is never
+stretched to its own darkest and brightest pixel: that would make brightness mean something else
+in every frame.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vidfuse.errors import InputError
+from vidfuse.video.decoder import check_size
+from vidfuse.video.frames import Pictures
+
+# Formats whose 16-bit grey some versions of Pillow open as 32-bit integers.
+_SIXTEEN_BITS = ("PNG", "PPM")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+def read_picture(path: str, page: int = 0) -> Pictures:
+    """Read a picture file.
+
+    Args:
+        path: The file.
+        page: Which of its pages.
+
+    Returns:
+        ``uint8 [H, W, 3]`` RGB.
+
+    Raises:
+        InputError: Its values have no fixed range (32 bits or floating point), or it is too large.
+        Exception: Whatever Pillow raises on a file that is damaged or no picture.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # check_size sees to it, and damage shows in loading
+        with Image.open(path) as image:
+            image.seek(page)
+            check_size(path, image.width, image.height)
+            image.load()
+            return np.asarray(_to_rgb(path, image))
+
+
+def count_pages(path: str) -> int:
+    """How many pages a picture file has."""
+    with Image.open(path) as image:
+        return getattr(image, "n_frames", 1)
+
+
+def _to_rgb(path: str, image: Image.Image) -> Image.Image:
+    turned = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
+        return Image.fromarray(_high_bits(image, np.asarray(turned))).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+        raise InputError(
+            path,
+            f"a picture of {kind} has no fixed range of brightness",
+            "Save the pictures with 8 or 16 bits.",
+        )
+    if turned.has_transparency_data:
+        layer = turned.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+    return turned.convert("RGB")
+
+
+def _high_bits(image: Image.Image, values: np.ndarray) -> Pictures:
+    """The highest eight of a grey picture's bits; ``image`` knows what the file says of them."""
+    bits, inverted = 16, False
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]  # of TIFF files only
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    high = np.clip(values.astype(np.int64) >> (bits - 8), 0, 255).astype(np.uint8)
+    return 255 - high if inverted else high
