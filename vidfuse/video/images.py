@@ -41,17 +41,30 @@ class PictureReader:
     def __init__(self, path: str, fps: float) -> None:
         self.path = path
         self.warnings: list[str] = []
-        self.sources = self._find()
-        count = len(self.sources)
-        self.timeline = Timeline(np.arange(count) / fps, count / fps)
+        self.sources = self.find()
+        self.timeline = self.time(fps)
 
-    def _find(self) -> list[tuple[str, int]]:
+    def time(self, fps: float) -> Timeline:
+        """When each picture is shown."""
+        count = len(self.sources)
+        return Timeline(np.arange(count) / fps, count / fps)
+
+    def picture(self, file: str, page: int) -> Pictures:
+        """Read one picture; it may raise anything."""
+        return read_picture(file, page)
+
+    def reason(self, error: Exception) -> str:
+        """Why a picture cannot be read, without its path, which stands before it anyway."""
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return "not a picture" if text.startswith("cannot identify") else text[:120]
+
+    def find(self) -> list[tuple[str, int]]:
         """Each picture's file and page, in order."""
         if not os.path.isdir(self.path):
             try:
                 return [(self.path, page) for page in range(count_pages(self.path))]
             except Exception as error:  # see _try
-                raise InputError(self.path, _reason(error)) from error
+                raise InputError(self.path, self.reason(error)) from error
         try:
             names = list_pictures(self.path)
         except OSError as error:
@@ -92,12 +105,12 @@ class PictureReader:
         """A picture, or why it cannot be read."""
         file, page = self.sources[index]
         try:
-            return read_picture(file, page)
+            return self.picture(file, page)
         except (UserError, MemoryError):
             raise
         except Exception as error:  # on damaged files Pillow's plugins raise all kinds
             name = os.path.basename(file) + (f", page {page + 1}" if page else "")
-            return f"{name} cannot be read ({_reason(error)})"
+            return f"{name} cannot be read ({self.reason(error)})"
 
     def close(self) -> None:
         """There is nothing to release: files are open only while they are read."""
@@ -146,9 +159,3 @@ def doubts(names: list[str]) -> list[str]:
         missing = int((steps[gaps] - 1).sum())
         return [f"{missing} numbers are missing, the first after {names[int(gaps[0])]}"]
     return []
-
-
-def _reason(error: Exception) -> str:
-    """The message without the path, which stands before it anyway."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "not a picture" if text.startswith("cannot identify") else text[:120]
