@@ -10,12 +10,20 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from program import CLASSES, NETWORK, TINY, environment
 
+SCRIPTING = Path(__file__).resolve().parents[2] / "docs" / "scripting.md"
 FIELDS = ["path", "ok", "label", "score", "top", "warnings", "error"]
+
+
+def undocumented(report: dict[str, Any]) -> list[str]:
+    """Fields that docs/scripting.md does not name."""
+    text = SCRIPTING.read_text("utf-8")
+    return [name for name in [*report, *report.get("timings", ())] if f"`{name}`" not in text]
 
 
 @pytest.fixture
@@ -42,6 +50,7 @@ def test_train_reports_json_and_takes_a_run_s_own_configuration(vidfuse, dataset
     answer = vidfuse("train", dataset, "--config", config, "--out", "again", "--format", "json")
     assert answer.code == 0
     report = json.loads(answer.out)
+    assert undocumented(report) == []
     assert report["reused"] == report["clips"]
     assert report["failed"] == 0
     assert report["classes"] == list(CLASSES)
@@ -104,6 +113,8 @@ def test_predict_json_is_one_document(vidfuse, trained, clips):
     assert len(record["top"]) == 1
     assert record["top"][0] == {"label": record["label"], "score": record["score"]}
     assert document["timings"]["total"] > 0
+    assert list(document) == ["records", "timings"]
+    assert undocumented(record) == []
 
 
 def test_predict_csv_is_read_back(vidfuse, trained, clips, tmp_path):
@@ -204,6 +215,7 @@ def test_evaluate_as_text_and_json(vidfuse, trained, dataset):
     assert "clips that the model has not seen" in text.err
     answer = vidfuse("evaluate", dataset, "--model", trained.run, "--format", "json")
     report = json.loads(answer.out)
+    assert undocumented(report) == []
     assert report["clips"] == 4
     assert report["seen"] == 0
     assert np.sum(report["confusion_matrix"]) == 4
@@ -217,6 +229,7 @@ def test_extract_writes_arrays_and_an_index(vidfuse, dataset, tmp_path):
     answer = vidfuse("extract", dataset, *tiny, "--out", "out", "--format", "json")
     assert answer.code == 0
     report = json.loads(answer.out)
+    assert undocumented(report) == []
     assert (report["clips"], report["failed"]) == (12, 0)
     rows = list(csv.DictReader((tmp_path / "out" / "index.csv").open()))
     assert len(rows) == 12
@@ -259,6 +272,7 @@ def test_inspect_as_text_and_json(vidfuse, dataset, clips):
     answer = vidfuse("inspect", dataset, "--format", "json")
     report = json.loads(answer.out)
     assert answer.code == 0
+    assert undocumented(report) == []
     assert report["frames"] == {"least": 10, "median": 10, "most": 10}
     assert (report["groups"], report["unreadable"]) == (3, [])
 
@@ -280,6 +294,7 @@ def test_cache_info_verify_and_prune(vidfuse, clips, tmp_path):
     tiny = (*NETWORK, "--frames", "4")
     assert vidfuse("extract", *clips[:2], *tiny, env=own).code == 0
     info = json.loads(vidfuse("cache", "info", "--format", "json", env=own).out)
+    assert undocumented(info) == []
     assert info["entries"] == 2
     assert info["specs"][0]["spec"]["backbone"] == "resnet18"
     assert vidfuse("cache", "verify", env=own).out == "2 entries checked, 0 damaged\n"
