@@ -40,7 +40,8 @@ class Command(TyperCommand):
             record = param.get_help_record(ctx)
             if record is not None:
                 title = getattr(param, "rich_help_panel", None) or "Options"
-                groups.setdefault(title, []).append(tuple(map(_plain, record)))
+                name, text = map(_plain, record)
+                groups.setdefault(title, []).append((name, text))
         groups["Options"] = groups.pop("Options", [])  # last, since they are the least special
         for title, records in groups.items():
             formatter.write(f"\n{title}:\n")
