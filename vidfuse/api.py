@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.layouts import read_dataset
-from vidfuse.errors import InputError
+from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
@@ -77,8 +77,10 @@ def extract(
 
 
 def train(
-    dataset: Path | str,
+    dataset: Path | str | None = None,
     *,
+    folds: int | None = None,
+    resume: Path | str | None = None,
     progress: Progress | None = None,
     timings: Timings | None = None,
     **settings: Any,
@@ -87,13 +89,32 @@ def train(
 
     Args:
         dataset: Its folder or manifest.
+        folds: Measure by cross-validation too; see ``training.folds.train_folds``.
+        resume: A run folder that was cut off, instead of a dataset; see ``training.train.resume``.
         progress: Hears of progress.
         timings: The command's clock.
         **settings: Fields of ``TrainConfig``.
+
+    Raises:
+        UserError: The arguments do not go together, or see there.
     """
+    if (dataset is None) is (resume is None) or (folds is not None and resume is not None):
+        raise UserError(
+            "train takes a dataset or a run to resume, and folds only with a dataset",
+            "Examples: vidfuse train ucf101/ --folds 5, vidfuse train --resume runs/NAME",
+        )
+    if resume is not None:
+        from vidfuse.training.train import resume as go_on
+
+        return go_on(resume, settings, progress=progress, timings=timings)
+    assert dataset is not None
+    config = TrainConfig.from_mapping(settings)
+    if folds is not None:
+        from vidfuse.training.folds import train_folds
+
+        return train_folds(dataset, config, folds, progress=progress, timings=timings)
     from vidfuse.training.train import train as run
 
-    config = TrainConfig.from_mapping(settings)
     return run(dataset, config, progress=progress, timings=timings)
 
 

@@ -9,8 +9,9 @@ import typer
 
 from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.options import DatasetArgument, with_settings
-from vidfuse.cli.output import FormatOption, print_json
+from vidfuse.cli.options import with_settings
+from vidfuse.cli.output import FormatOption, print_json, table
+from vidfuse.progress import Progress
 from vidfuse.training.config import TrainConfig
 
 app = new_app()
@@ -27,7 +28,29 @@ PANELS = {
 @app.command(cls=Command)
 @with_settings(TrainConfig, PANELS)
 def train(
-    dataset: DatasetArgument,
+    dataset: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATASET", help="A dataset's folder, or a manifest.", show_default=False
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            help="Cross-validate: every clip is tested once, by group; then fit one model on all.",
+            show_default="one split",
+        ),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on with a run that was killed or interrupted, instead of DATASET.",
+        ),
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(
@@ -51,10 +74,39 @@ def train(
     from vidfuse.timing import Timings
 
     progress = ConsoleProgress()
-    summary = api.train(dataset, progress=progress, timings=Timings(BEGAN), **settings)
+    summary = api.train(
+        dataset,
+        folds=folds,
+        resume=resume,
+        progress=progress,
+        timings=Timings(BEGAN),
+        **settings,
+    )
     if format == "json":
         print_json(summary)
-        return
+    elif folds is not None:
+        _tell_folds(summary, progress)
+    else:
+        _tell(summary, dataset, "out" in settings, progress)
+
+
+def _tell_folds(summary: dict[str, Any], progress: Progress) -> None:
+    """The result of a cross-validation."""
+    rows = [("head", "accuracy", "95 % interval", "macro F1")]
+    for name, each in ((summary["head"], summary), *summary["baselines"].items()):
+        interval = each["accuracy_interval"]
+        spread = "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+        rows.append((name, f"{each['accuracy']:.3f}", spread, f"{each['macro_f1']:.3f}"))
+    progress.info(f"{summary['protocol']}; {summary['interval_method']}")
+    progress.info(table(rows[0], rows[1:]))
+    progress.info(f"The model is fitted on all {summary['clips']} clips.")
+    print(summary["model"])
+
+
+def _tell(
+    summary: dict[str, Any], dataset: str | None, elsewhere: bool, progress: Progress
+) -> None:
+    """The result of one run."""
     progress.info(
         f"{summary['clips']} clips ({summary['reused']} from the cache, {summary['failed']} "
         f"failed); best epoch {summary['best_epoch']} of {summary['epochs']}"
@@ -65,8 +117,8 @@ def train(
             f"Validation, which chose the epoch: accuracy {validation['accuracy']:.3f}, "
             f"macro F1 {validation['macro_f1']:.3f} ({validation['clips']} clips)"
         )
-    measure = ["vidfuse", "evaluate", dataset]
-    if "out" in settings:  # elsewhere than in runs/, where the latest is found by itself
+    measure = ["vidfuse", "evaluate", dataset or "DATASET"]
+    if elsewhere:  # than in runs/, where the latest is found by itself
         measure += ["--model", summary["run"]]
     if summary["split"]["test"]:
         progress.info(f"Measure it on clips it has not seen: {shlex.join(measure)}")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
-from vidfuse.data.files import natural_key
-from vidfuse.data.stratify import assign_groups, find_components
+from vidfuse.data.units import clip_key, divide, listing, make_units
 from vidfuse.errors import UnknownNameError, UserError
 
 PARTS = ("train", "val", "test")
@@ -19,7 +15,9 @@ PARTS = ("train", "val", "test")
 FRACTIONS = (0.70, 0.15, 0.15)
 """Share of the clips for each part where the dataset does not say."""
 
-_VAL_FRACTION = 0.15  # of an official train part without val
+VAL_FRACTION = 0.15
+"""Share of a train part that becomes validation where it has none of its own."""
+
 _TOLERANCE = 0.10  # how far a part may be from its share before that is worth a warning
 
 
@@ -62,7 +60,7 @@ def make_split(dataset: Dataset, *, split: str = "auto", seed: int = 0) -> Split
     """
     if split not in ("auto", "group", "random") and not split.isdecimal():
         raise UnknownNameError("split", split, ("auto", "group", "random", "1", "2", "3"))
-    clips = sorted((clip for clip in dataset.clips if clip.label is not None), key=_clip_key)
+    clips = sorted((clip for clip in dataset.clips if clip.label is not None), key=clip_key)
     if not clips:
         raise UserError(
             f"{dataset.root}: none of the {len(dataset.clips)} clips has a label",
@@ -99,7 +97,7 @@ def duplicates_across(parts: Mapping[str, Iterable[tuple[Clip, str]]]) -> list[s
     return [
         "same content: "
         + " and ".join(
-            f"{_listing([clip.name for clip in found])} ({part})" for part, found in sides.items()
+            f"{listing([clip.name for clip in found])} ({part})" for part, found in sides.items()
         )
         for sides in seen.values()
         if len(sides) > 1
@@ -135,8 +133,8 @@ def _official_split(dataset: Dataset, clips: list[Clip], seed: int, warnings: li
     protocol = f"official split{number} ({dataset.split_source or 'declared by the dataset'})"
     if not val:
         by_group = any(clip.group for clip in train)
-        units = _make_units(train, by_group=True)
-        train, val = _divide(train, units, (1 - _VAL_FRACTION, _VAL_FRACTION), seed)
+        units = make_units(train, by_group=True)
+        train, val = divide(train, units, (1 - VAL_FRACTION, VAL_FRACTION), seed)
         if not val:
             raise UserError(
                 f"{dataset.root}: the official train part cannot give up a validation part, "
@@ -144,7 +142,7 @@ def _official_split(dataset: Dataset, clips: list[Clip], seed: int, warnings: li
                 "Mark some clips as val, or use --split random.",
             )
         how = "by group" if by_group else "at random"
-        protocol += f"; validation: {_VAL_FRACTION * 100:.0f} % of train {how}, seed {seed}"
+        protocol += f"; validation: {VAL_FRACTION * 100:.0f} % of train {how}, seed {seed}"
         if not by_group:
             protocol += ": no groups known"
             warnings.append(
@@ -166,7 +164,7 @@ def _own_split(
             "Name them in a manifest's column 'group', or use --split random.",
         )
     by_group = bool(grouped) and split != "random"
-    units = _make_units(clips, by_group=by_group)
+    units = make_units(clips, by_group=by_group)
     count = len(set(units))
     shares = "/".join(f"{fraction * 100:.0f}" for fraction in FRACTIONS)
     what = "groups" if by_group else "video files"
@@ -179,7 +177,7 @@ def _own_split(
         raise UserError(
             f"{dataset.root}: {count} {what} are too few for train, validation and test", hint
         )
-    train, val, test = _divide(clips, units, FRACTIONS, seed)
+    train, val, test = divide(clips, units, FRACTIONS, seed)
     if not val or not test:
         raise UserError(
             f"{dataset.root}: too many classes have all their clips in one of the {count} {what}: "
@@ -202,36 +200,6 @@ def _own_split(
     return Split(train, val, test, protocol, warnings)
 
 
-def _make_units(clips: Sequence[Clip], *, by_group: bool) -> list[int]:
-    """Number of the indivisible unit that each clip is in: its group and its file."""
-    keys = []
-    for clip in clips:
-        key = [("file", os.path.normpath(clip.path))]
-        if by_group and clip.group is not None:
-            key.append(("group", clip.group))
-        keys.append(key)
-    return find_components(keys)
-
-
-def _divide(
-    clips: Sequence[Clip], units: Sequence[int], fractions: Sequence[float], seed: int
-) -> list[list[Clip]]:
-    counts: list[Counter[str]] = [Counter() for _ in range(max(units) + 1)]
-    for clip, unit in zip(clips, units, strict=True):
-        counts[unit][str(clip.label)] += 1
-    assigned = assign_groups(counts, fractions, seed)
-    parts: list[list[Clip]] = [[] for _ in fractions]
-    for clip, unit in zip(clips, units, strict=True):
-        parts[assigned[unit]].append(clip)
-    return parts
-
-
-def _clip_key(clip: Clip) -> tuple[object, ...]:
-    path = natural_key(Path(os.path.normpath(clip.path)).as_posix())
-    end = float("inf") if clip.end is None else clip.end
-    return path, clip.start or 0.0, end, clip.label, clip.group or "", clip.split or ""
-
-
 def _straddling(parts: Mapping[str, Sequence[Clip]]) -> list[str]:
     warnings = []
     for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
@@ -241,7 +209,7 @@ def _straddling(parts: Mapping[str, Sequence[Clip]]) -> list[str]:
             if shared:
                 warnings.append(
                     f"the official split has {len(shared)} {what} in both {one} and {other}: "
-                    f"{_listing(shared)}"
+                    f"{listing(shared)}"
                 )
     return warnings
 
@@ -255,7 +223,7 @@ def _absent_classes(train: list[Clip], val: list[Clip], test: list[Clip]) -> lis
         (present[2], "not in test, so they are not measured", bool(test)),
     )
     return [
-        f"classes {what}: {_listing(everywhere - labels)}"
+        f"classes {what}: {listing(everywhere - labels)}"
         for labels, what, applies in lines
         if applies and everywhere - labels
     ]
@@ -268,8 +236,3 @@ def _uneven(parts: Sequence[Sequence[Clip]], what: str) -> list[str]:
         return []
     sizes = ", ".join(f"{p} {s:.0%}" for p, s in zip(PARTS, shares, strict=True))
     return [f"the parts are far from their shares ({sizes}): too few or too large {what}"]
-
-
-def _listing(names: Iterable[str], most: int = 3) -> str:
-    ordered = sorted(names, key=natural_key)
-    return ", ".join(ordered[:most]) + (", …" if len(ordered) > most else "")

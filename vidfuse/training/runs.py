@@ -22,18 +22,22 @@ class Run:
     """The folder of one training run.
 
     Args:
-        folder: Made if need be.
-
-    Raises:
-        UserError: The folder cannot be made, or already holds a model.
+        folder: Where it lies.
     """
 
     def __init__(self, folder: Path) -> None:
-        refuse_model_in(folder)
         self.folder = folder
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for stale in (self.metrics, self.failures):
+
+    def clear(self) -> None:
+        """Make the folder, without what another run left there.
+
+        Raises:
+            UserError: It cannot be made, or already holds a model.
+        """
+        refuse_model_in(self.folder)
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for stale in (self.metrics, self.failures, self.state):
                 stale.unlink(missing_ok=True)
 
     @property
@@ -47,6 +51,16 @@ class Run:
         return self.folder / "metrics.jsonl"
 
     @property
+    def config(self) -> Path:
+        """The resolved settings, which ``--config`` reads again."""
+        return self.folder / "config.toml"
+
+    @property
+    def state(self) -> Path:
+        """What a resumed run needs; there while the run has not ended."""
+        return self.folder / "state.pt"
+
+    @property
     def failures(self) -> Path:
         """One JSON line per clip that could not be read."""
         return self.folder / "failures.jsonl"
@@ -56,12 +70,52 @@ class Run:
         with _writing(self.folder), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def write_config(self, settings: dict[str, Any]) -> None:
-        """Write the resolved settings as ``config.toml``, which ``--config`` reads again."""
+    def keep_epochs(self, count: int) -> None:
+        """Drop the lines of ``metrics.jsonl`` behind the first ``count``."""
+        with _writing(self.folder):
+            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            self.metrics.write_text("".join(lines[:count]), encoding="utf-8")
+
+    def describe(self, dataset: Path | str, settings: dict[str, Any]) -> None:
+        """Write the resolved settings as ``config.toml``, and the dataset's place beside them."""
         import tomli_w
 
         with _writing(self.folder):
-            (self.folder / "config.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+            self.config.write_text(tomli_w.dumps(settings), encoding="utf-8")
+            place = os.path.abspath(dataset)
+            (self.folder / "run.json").write_text(json.dumps({"dataset": place}), encoding="utf-8")
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Keep what a resumed run needs, whole or not at all."""
+        import torch
+
+        partial = self.state.with_suffix(".partial")
+        with _writing(self.folder):
+            torch.save(state, partial)
+            partial.replace(self.state)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """What ``save_state`` kept; None when there is nothing.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        import torch
+
+        if not self.state.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch, pickle and zip each have their own
+            raise UserError(
+                f"{self.state}: damaged ({type(error).__name__})",
+                "Remove it: the run then starts again from the beginning.",
+            ) from error
+        return state
+
+    def drop_state(self) -> None:
+        """Forget the state of a run that has ended."""
+        self.state.unlink(missing_ok=True)
 
     def write_failures(self, failures: list[dict[str, str]]) -> None:
         """Write the clips that could not be read as ``failures.jsonl``, if there are any."""
@@ -110,7 +164,9 @@ def new_run(dataset: str, head: str, out: str | None) -> Run:
         UserError: It cannot be made, or already holds a model.
     """
     if out is not None:
-        return Run(Path(out).expanduser())
+        run = Run(Path(out).expanduser())
+        run.clear()
+        return run
     name = re.sub(r"[^\w.-]+", "_", dataset).strip("_") or "dataset"
     stem = f"{name}-{head}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
@@ -120,6 +176,25 @@ def new_run(dataset: str, head: str, out: str | None) -> Run:
             folder.mkdir(parents=True)
             return Run(folder)
     raise UserError(f"too many runs named {stem}", "Name a folder with --out.")
+
+
+def reopen_run(folder: Path) -> tuple[Run, str]:
+    """A run that was cut off, and the place of its dataset.
+
+    Raises:
+        UserError: It is not a run folder, or the run has ended.
+    """
+    run = Run(folder)
+    try:
+        dataset = json.loads((folder / "run.json").read_text(encoding="utf-8"))["dataset"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}: not a run folder that can be resumed",
+            "Name the folder that `vidfuse train` made, such as runs/ucf101-lstm-20250101-120000.",
+        ) from error
+    if run.model.exists() and not run.state.exists():
+        raise UserError(f"{folder}: this run has ended", f"Use its model: --model {folder}")
+    return run, str(dataset)
 
 
 def latest_run() -> Path | None:

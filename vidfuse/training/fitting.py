@@ -1,0 +1,187 @@
+"""Fitting a head to features in memory, and keeping what comes out: shared by runs and folds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from vidfuse.data.clip import Clip, Dataset
+from vidfuse.features.setup import resolve_device
+from vidfuse.features.store import Entry
+from vidfuse.progress import Progress
+from vidfuse.timing import Timings
+from vidfuse.training.config import TrainConfig
+from vidfuse.training.prepare import Material
+from vidfuse.training.runs import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidfuse.backbones import BackboneChoice
+    from vidfuse.training.fit import Examples, Fit
+
+Parts = Mapping[str, Sequence[Clip]]
+# A killed run repeats at most this much work, and writing its state stays a small part of it.
+SECONDS_BETWEEN_STATES = 1.0
+
+
+def new_fit(
+    config: TrainConfig, entries: Mapping[Clip, Entry], parts: Parts, classes: list[str]
+) -> Fit:
+    """A new head, and the examples it learns from."""
+    from vidfuse.training.fit import Fit, new_head
+
+    train = examples_of(config, entries, parts["train"], classes)
+    if parts["val"]:
+        val = examples_of(config, entries, parts["val"], classes)
+    else:
+        none = slice(0)
+        val = replace(
+            train,
+            features=train.features[none],
+            lengths=train.lengths[none],
+            labels=train.labels[none],
+        )
+    _, _, channels, side, _ = train.features.shape
+    head = new_head(config, channels=channels, grid=side, classes=len(classes))
+    device = resolve_device(config.device)
+    return Fit(head, train, val, config, device=device, classes=len(classes))
+
+
+def examples_of(
+    config: TrainConfig,
+    entries: Mapping[Clip, Entry],
+    clips: Sequence[Clip],
+    classes: list[str],
+) -> Examples:
+    """Features and labels of clips, side by side."""
+    from vidfuse.features.table import FeatureTable
+    from vidfuse.training.fit import Examples
+
+    table = FeatureTable.stack([entries[clip] for clip in clips], config.rule, config.frames)
+    more = config.cached_frames > config.frames
+    return Examples(
+        table.features, table.lengths, labels_of(clips, classes), table.pick if more else None
+    )
+
+
+def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
+    """Class indices ``[N]`` of clips."""
+    import torch
+
+    return torch.tensor([classes.index(str(clip.label)) for clip in clips])
+
+
+def run_epochs(
+    fit: Fit, run: Run, progress: Progress, timings: Timings, fold: int | None = None
+) -> None:
+    """Train, log every epoch, and keep the state that a resumed run needs (not within folds)."""
+    task = "Training" if fold is None else f"Fold {fold}"
+    progress.start(task, fit.config.epochs)
+    progress.advance(fit.epoch)
+    kept = time.monotonic()
+    try:
+        with timings.measure("training"):
+            for epoch in fit:
+                run.log(asdict(epoch) | ({} if fold is None else {"fold": fold}))
+                progress.advance(note=_note(asdict(epoch)))
+                if fold is None and time.monotonic() - kept > SECONDS_BETWEEN_STATES:
+                    run.save_state(fit.state_dict())
+                    kept = time.monotonic()
+    except KeyboardInterrupt:
+        if fold is None:
+            run.save_state(fit.state_dict())
+        raise
+    finally:
+        progress.finish()
+    if fit.first_step_seconds is not None and "first_step" not in timings.seconds:
+        timings.since_start("first_step", fit.first_step_seconds)
+
+
+def take_best(fit: Fit) -> None:
+    """Give the head its best weights."""
+    assert fit.best_state is not None
+    fit.head.load_state_dict(fit.best_state)
+
+
+def validation(fit: Fit, clips: Sequence[Clip], classes: list[str]) -> dict[str, Any] | None:
+    """Metrics of the best weights on the validation clips, which chose them."""
+    from vidfuse.metrics import summary
+    from vidfuse.training.fit import predict_logits
+
+    if not clips:
+        return None
+    take_best(fit)
+    logits = predict_logits(fit.head, fit.val, device=fit.device, batch_size=64)
+    labels = labels_of(clips, classes).numpy()
+    groups = [clip.group for clip in clips]
+    return {"clips": len(clips), **summary(labels, logits.numpy(), classes, groups)}
+
+
+def save_model(
+    fit: Fit,
+    run: Run,
+    material: Material,
+    parts: Parts,
+    classes: list[str],
+    facts: dict[str, Any],
+) -> None:
+    """Write the model of the best weights so far, and let ``runs/latest`` name the run."""
+    from vidfuse.model import SEEN_DIGITS, Model
+
+    take_best(fit)
+    extractor, choice = material.extractor, material.setup.choice
+    hashes = extractor.tally.hashes
+    model = Model(
+        head=fit.head.cpu(),
+        classes=classes,
+        spec=replace(extractor.spec, frames=fit.config.frames),
+        cached=extractor.spec,
+        sampling=str(fit.config.rule),
+        choice=choice,
+        backbone_weights=_own_weights(choice),
+        facts=facts,
+        seen={
+            part: sorted({hashes[clip][:SEEN_DIGITS] for clip in clips})
+            for part, clips in parts.items()
+        },
+    )
+    model.save(run.model)
+    run.set_latest()
+
+
+def _own_weights(choice: BackboneChoice) -> dict[str, Tensor] | None:
+    """Weights of the user's own, which the model file must carry."""
+    from vidfuse.backbones.load import read_weights
+
+    return None if choice.published or choice.weights is None else read_weights(choice.weights)
+
+
+def facts_of(data: Dataset, protocol: str, config: TrainConfig) -> dict[str, Any]:
+    """What a model file says about its training."""
+    return {
+        "dataset": data.name,
+        "split": config.split,
+        "protocol": protocol,
+        "seed": config.seed,
+        "config": config.to_dict(),
+        "versions": _versions(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _note(epoch: dict[str, Any]) -> str:
+    text = f"loss {epoch['train_loss']:.3f}"
+    if epoch["val_accuracy"] is not None:
+        text += f"  val accuracy {epoch['val_accuracy']:.3f}"
+    return text
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+    from platform import python_version
+
+    packages = ("vidfuse", "torch", "av", "numpy")
+    return {"python": python_version(), **{name: version(name) for name in packages}}
