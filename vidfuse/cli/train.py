@@ -97,7 +97,7 @@ def _tell_folds(summary: dict[str, Any], progress: Progress) -> None:
         interval = each["accuracy_interval"]
         spread = "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
         rows.append((name, f"{each['accuracy']:.3f}", spread, f"{each['macro_f1']:.3f}"))
-    progress.info(f"{summary['protocol']}; {summary['interval_method']}")
+    progress.info(f"Every clip was tested once; intervals: {summary['interval_method']}")
     progress.info(table(rows[0], rows[1:]))
     progress.info(f"The model is fitted on all {summary['clips']} clips.")
     print(summary["model"])
