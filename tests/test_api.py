@@ -120,6 +120,7 @@ class TestTrain:
             "config.toml",
             "metrics.jsonl",
             "model.safetensors",
+            "run.json",
         ]
         assert run.parent == Path("runs")
         assert latest_run() == run
@@ -242,7 +243,7 @@ class TestTrain:
         assert latest_run() is None, "this run is not in runs/"
         before = (out / "model.safetensors").read_bytes()
         # Told at once, and not after the features were extracted.
-        monkeypatch.setattr("vidfuse.training.train.read_dataset", None)
+        monkeypatch.setattr("vidfuse.training.prepare.read_dataset", None)
         with pytest.raises(UserError, match="already holds a model"):
             train(dataset, shared_cache, out=str(out))
         assert (out / "model.safetensors").read_bytes() == before

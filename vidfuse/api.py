@@ -10,7 +10,7 @@ Settings are keyword arguments with the names of the command line's options::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +98,12 @@ def train(
     Raises:
         UserError: The arguments do not go together, or see there.
     """
-    if (dataset is None) is (resume is None) or (folds is not None and resume is not None):
+    if dataset is None and resume is None:
+        raise UserError("missing argument 'DATASET'", "Try: vidfuse train --help")
+    if resume is not None and (dataset is not None or folds is not None):
         raise UserError(
-            "train takes a dataset or a run to resume, and folds only with a dataset",
-            "Examples: vidfuse train ucf101/ --folds 5, vidfuse train --resume runs/NAME",
+            "a run is resumed on its own dataset and without folds",
+            f"Write only: vidfuse train --resume {resume}",
         )
     if resume is not None:
         from vidfuse.training.train import resume as go_on
@@ -121,7 +123,7 @@ def train(
 def evaluate(
     dataset: Path | str,
     *,
-    model: Path | str | None = None,
+    model: Path | str | Sequence[Path | str] | None = None,
     subset: str = "auto",
     split: str | None = None,
     layout: str | None = None,
@@ -133,7 +135,7 @@ def evaluate(
 
     Args:
         dataset: Its folder or manifest.
-        model: A model file or run folder; None is the latest run.
+        model: A model file or run folder, or several to average; None is the latest run.
         subset: Which clips.
         split: Number of the official split.
         layout: Name of the dataset's layout.
@@ -156,7 +158,7 @@ def evaluate(
 def predict(
     inputs: Iterable[Path | str | InputError],
     *,
-    model: Path | str | None = None,
+    model: Path | str | Sequence[Path | str] | None = None,
     top: int = 5,
     progress: Progress | None = None,
     timings: Timings | None = None,
@@ -166,7 +168,7 @@ def predict(
 
     Args:
         inputs: Video files.
-        model: A model file or run folder; None is the latest run.
+        model: A model file or run folder, or several to average; None is the latest run.
         top: How many classes each record lists.
         progress: Hears of progress.
         timings: The command's clock.
@@ -215,7 +217,7 @@ def load_model(path: Path | str) -> Model:
 
 
 def _inference(
-    model: Path | str | None,
+    model: Path | str | Sequence[Path | str] | None,
     settings: dict[str, Any],
     progress: Progress | None,
     timings: Timings | None,
@@ -228,4 +230,6 @@ def _inference(
         from vidfuse.evaluation.inference import Inference, InferenceConfig, find_model
 
     config = InferenceConfig.from_mapping(settings)
-    return Inference(find_model(model, progress), config, progress, timings)
+    named = [model] if model is None or isinstance(model, (str, Path)) else model
+    models = [find_model(each, progress) for each in named]
+    return Inference(models, config, progress, timings)

@@ -181,7 +181,7 @@ def test_features_are_held_for_a_few_clips_at_a_time(
         return original(model, entries, device)
 
     monkeypatch.setattr("vidfuse.model.Model.probabilities", hook)
-    monkeypatch.setattr("vidfuse.evaluation.inference.BATCH", 5)
+    monkeypatch.setattr("vidfuse.evaluation.member.BATCH", 5)
     report = evaluate(dataset, subset="all")
     assert sizes == [5, 5, 5, 5, 4]
     assert report["confusion_matrix"] == expected["confusion_matrix"]

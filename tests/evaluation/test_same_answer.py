@@ -59,7 +59,7 @@ def model(train: Any, dataset: Path, rule: str) -> str:
 
 def inference(model: str, **settings: Any) -> Inference:
     config = InferenceConfig(workers=1, **settings)
-    return Inference(vidfuse.load_model(model), config, Progress(), Timings())
+    return Inference([vidfuse.load_model(model)], config, Progress(), Timings())
 
 
 def answers(used: Inference, clips: list[Path]) -> np.ndarray[Any, Any]:
@@ -84,7 +84,10 @@ def test_the_same_clip_gives_the_same_prediction(
     filling = answers(inference(model, cache=cache), clips)
     cached_run = inference(model, cache=cache)
     cached = answers(cached_run, clips)
-    assert (cached_run.extractor.tally.computed, cached_run.extractor.tally.reused) == (
+    assert (
+        cached_run.members[0].extractor.tally.computed,
+        cached_run.members[0].extractor.tally.reused,
+    ) == (
         0,
         len(clips),
     )
@@ -102,14 +105,14 @@ def test_the_same_clip_gives_the_same_prediction(
 def test_padding_changes_nothing(model: str, clips: list[Path]) -> None:
     used = inference(model, use_cache=False)
     expected = answers(used, clips)
-    found = dict(used.extractor.run([Clip(path) for path in clips]))
+    found = dict(used.members[0].extractor.run([Clip(path) for path in clips]))
     entries = [found[Clip(path)] for path in clips]
-    sampling = Sampling.parse(used.model.sampling)
-    table = FeatureTable.stack(entries, sampling, used.model.spec.frames)  # type: ignore[arg-type]
+    sampling = Sampling.parse(used.models[0].sampling)
+    table = FeatureTable.stack(entries, sampling, used.models[0].spec.frames)  # type: ignore[arg-type]
     features, lengths = table.pick(torch.arange(len(entries)), None)
     rubbish = torch.full((len(entries), 3, *features.shape[2:]), float("nan"))
     with torch.inference_mode():
-        logits = used.model.head(torch.cat([features.float(), rubbish], 1), lengths)
+        logits = used.models[0].head(torch.cat([features.float(), rubbish], 1), lengths)
     assert np.abs(logits.softmax(-1).numpy() - expected).max() <= TOLERANCE
 
 

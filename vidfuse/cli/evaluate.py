@@ -16,6 +16,7 @@ from vidfuse.cli.options import (
     ModelOption,
     TimeLimitOption,
     WorkersOption,
+    chosen_models,
 )
 from vidfuse.cli.output import FormatOption, print_json, table
 
@@ -58,7 +59,7 @@ def evaluate(
 
     metrics = api.evaluate(
         dataset,
-        model=model,
+        model=chosen_models(model),
         subset=subset,
         split=split,
         layout=layout,

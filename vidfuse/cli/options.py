@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +18,11 @@ from vidfuse.settings import Settings, read_toml, typed_fields
 PAIRS = {"head_options": "--head-option"}
 
 ModelOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--model",
         metavar="FILE",
-        help="Model file or run folder.",
-        envvar="VIDFUSE_MODEL",
+        help="Model file or run folder; several are averaged. VIDFUSE_MODEL names one, too.",
         show_default="the run that runs/latest names",
     ),
 ]
@@ -95,6 +95,13 @@ WIDEST_METAVAR = 24  # longer lists of choices are spelt out in the help
 MACHINE = ("decoder", "workers", "time_limit", "device", "cache", "max_failed")
 
 
+def chosen_models(named: list[str] | None) -> list[str] | None:
+    """The models of ``--model``, else the one that ``VIDFUSE_MODEL`` names."""
+    # Typer would split the variable at spaces, which paths may have.
+    variable = os.environ.get("VIDFUSE_MODEL")
+    return named or ([variable] if variable else None)
+
+
 def with_settings(
     cls: type[Settings], panels: dict[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -144,6 +151,17 @@ def _parameters(cls: type[Settings], panels: dict[str, str]) -> Iterator[inspect
                 PAIRS[each.name], help=rules["help"], metavar="NAME=VALUE", **extra
             )
             yield _parameter(each.name, Annotated[list[str], option], [])
+            continue
+        if kind is bool:
+            switch = f"--{each.name.replace('_', '-')}"
+            option = typer.Option(
+                f"{switch}/--no-{switch[2:]}",
+                help=rules["help"],
+                envvar=_variable(each.name),
+                show_envvar=False,
+                **extra,
+            )
+            yield _parameter(each.name, Annotated[bool, option], getattr(defaults, each.name))
             continue
         choices = "|".join(rules.get("choices", ()))
         wide = len(choices) > WIDEST_METAVAR

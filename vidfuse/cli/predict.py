@@ -15,6 +15,7 @@ from vidfuse.cli.options import (
     ModelOption,
     TimeLimitOption,
     WorkersOption,
+    chosen_models,
 )
 from vidfuse.cli.output import RecordFormatOption, print_json, write_records
 
@@ -56,7 +57,7 @@ def predict(
     sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     records = api.predict(
         expand_inputs(inputs, sys.stdin),
-        model=model,
+        model=chosen_models(model),
         top=top,
         progress=progress,
         timings=timings,

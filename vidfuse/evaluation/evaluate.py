@@ -19,6 +19,9 @@ from vidfuse.progress import Progress
 SUBSETS = ("auto", "all", "train", "val", "test")
 
 
+OWN_SPLITS = ("group", "random", "folds")  # that may have put test clips into training
+
+
 def evaluate_dataset(
     inference: Inference,
     dataset: Path | str,
@@ -46,16 +49,17 @@ def evaluate_dataset(
         UserError: There is nothing to measure on.
     """
     progress = progress or Progress()
-    model = inference.model
+    classes = inference.classes
+    facts = inference.models[0].facts
     with inference.timings.measure("scan"):
         data = read_dataset(Path(dataset), layout=layout, split=split)
-        trained_on = str(model.facts.get("split"))
+        trained_on = str(facts.get("split"))
         if split is None and data.split_number is not None and trained_on.isdecimal():
             data = read_dataset(Path(dataset), layout=layout, split=trained_on)
     clips, name, warnings = _choose(data, subset, inference)
     for line in warnings:
         progress.warn(line)
-    unknown = sorted({str(c.label) for c in clips} - set(model.classes))
+    unknown = sorted({str(c.label) for c in clips} - set(classes))
     if unknown:
         left_out = sum(clip.label in unknown for clip in clips)
         warnings.append(
@@ -63,7 +67,7 @@ def evaluate_dataset(
             + ", ".join(unknown[:10])
         )
         progress.warn(warnings[-1])
-        clips = [clip for clip in clips if clip.label in model.classes]
+        clips = [clip for clip in clips if clip.label in classes]
     progress.info(f"{len(clips)} clips: {name}")
     results = dict(inference.run(clips)) if clips else {}
     for result in results.values():
@@ -76,24 +80,24 @@ def evaluate_dataset(
             "Choose others with --subset, or look at the data with: vidfuse inspect "
             + str(data.root),
         )
-    labels = np.array([model.classes.index(str(clip.label)) for clip, _ in scored])
+    labels = np.array([classes.index(str(clip.label)) for clip, _ in scored])
     scores = np.stack([row for _, row in scored])
-    seen = sum(model.saw(inference.extractor.tally.hashes[clip]) for clip, _ in scored)
+    seen = sum(inference.saw(inference.hashes[clip]) for clip, _ in scored)
     if seen and subset in ("auto", "test"):
         warnings.append(f"{seen} of these clips were used in training or validation")
         progress.warn(warnings[-1])
-    failures = inference.extractor.tally.failures
+    failures = [(c, r) for c, r in results.items() if isinstance(r, InputError)]
     return {
-        **summary(labels, scores, model.classes, [clip.group for clip, _ in scored]),
-        "classes": model.classes,
+        **summary(labels, scores, classes, [clip.group for clip, _ in scored]),
+        "classes": classes,
         "split": name,
-        "protocol": model.facts.get("protocol"),
+        "protocol": facts.get("protocol"),
         "clips": len(scored),
         "seen": seen,
         "failed": len(failures),
         "failures": failure_records(failures),
         "warnings": warnings,
-        "model": str(model.path),
+        "model": ", ".join(str(model.path) for model in inference.models),
         "dataset": data.name,
         "timings": inference.timings.to_dict(),
     }
@@ -107,7 +111,7 @@ def _choose(data: Dataset, subset: str, inference: Inference) -> tuple[list[Clip
     declared = {clip.split for clip in labelled} - {None}
     # A model trained on a split of its own may have seen clips of the dataset's test part; and
     # where a dataset declares one part only, so does training with `--split auto`.
-    own = inference.model.facts.get("split") in ("group", "random")
+    own = any(model.facts.get("split") in OWN_SPLITS for model in inference.models)
     if own or (subset == "auto" and len(declared) < 2):
         declared = set()
     part = "test" if subset == "auto" else subset
@@ -116,7 +120,10 @@ def _choose(data: Dataset, subset: str, inference: Inference) -> tuple[list[Clip
         return clips, f"{part} ({data.split_source})", []
     # Without a declared split, content tells what the model was trained and chosen on.
     hashes = dict(inference.index.hashes(dict.fromkeys(clip.path for clip in labelled)))
-    known = {name: set(hashes_) for name, hashes_ in inference.model.seen.items()}
+    known = {
+        name: {digest for model in inference.models for digest in model.seen.get(name, ())}
+        for name in ("train", "val")
+    }
 
     def part_of(clip: Clip) -> str:
         digest = hashes[clip.path]

@@ -1,49 +1,22 @@
-"""From clips to class probabilities with a trained model, the same way everywhere."""
+"""From clips to class probabilities with one trained model or several, the same way everywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.config import cache_folder
-from vidfuse.features.extract import Extractor
+from vidfuse.evaluation.member import Answer, InferenceConfig, Member
 from vidfuse.features.identity import ContentIndex
-from vidfuse.features.setup import resolve_device, weights_digest
-from vidfuse.features.store import Entry, Store
-from vidfuse.model import BATCH, Model, load_model
+from vidfuse.model import Model, load_model
 from vidfuse.progress import Progress
-from vidfuse.settings import Settings, option
 from vidfuse.timing import Timings
 from vidfuse.training.runs import latest_run
-from vidfuse.video.decoder import POLICIES
 
-if TYPE_CHECKING:
-    from vidfuse.backbones.load import Backbone
-
-Answer = tuple[NDArray[np.float64], list[str]]
-
-
-@dataclass
-class InferenceConfig(Settings):
-    """How a model is used."""
-
-    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
-    cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
-    use_cache: bool = option(True, "Look features up, and keep them.")
-    workers: int | None = option(None, "Clips decoded at once.", unset="one per core", min=1)
-    time_limit: float | None = option(
-        None,
-        "Seconds that decoding a clip may take.",
-        unset="120 and more for big files",
-        above=0,
-    )
+__all__ = ["Inference", "InferenceConfig", "find_model"]
 
 
 def find_model(named: str | Path | None, progress: Progress) -> Model:
@@ -67,89 +40,68 @@ def find_model(named: str | Path | None, progress: Progress) -> Model:
 
 
 class Inference:
-    """A model ready to be used on clips.
+    """One model, or an ensemble whose probabilities are averaged (late fusion).
+
+    Each member extracts the features that it was trained on; classes are matched by name.
 
     Args:
-        model: The model.
-        config: How it is used.
+        models: At least one.
+        config: How they are used.
         progress: Hears of progress.
         timings: The command's clock.
 
     Raises:
-        UserError: The device, the backbone's weights or the way of decoding that the model needs
-            are not here.
+        UserError: The models know different classes, or one of them cannot be used here.
     """
 
     def __init__(
-        self, model: Model, config: InferenceConfig, progress: Progress, timings: Timings
+        self,
+        models: Sequence[Model],
+        config: InferenceConfig,
+        progress: Progress,
+        timings: Timings,
     ) -> None:
-        self.model = model
-        self.device = resolve_device(config.device)
+        self.models = models
+        self.classes = models[0].classes
+        for model in models[1:]:
+            if set(model.classes) != set(self.classes):
+                odd = ", ".join(sorted(set(model.classes) ^ set(self.classes))[:10])
+                raise UserError(
+                    f"{model.path} and {models[0].path} know different classes: {odd}",
+                    "Probabilities can only be averaged over the same classes.",
+                )
         self.timings = timings
-        folder = cache_folder(config.cache)
-        self.index = ContentIndex(folder if config.use_cache else None)
-        if model.choice.published:
-            self._check_weights(progress)
-        self.extractor = Extractor(
-            spec=model.spec,
-            backbone=self._build,
-            decoder=_decoder(model),
-            store=Store(folder) if config.use_cache else None,
-            index=self.index,
-            workers=config.workers,
-            time_limit=config.time_limit,
-            progress=progress,
-            timings=timings,
-        )
+        self.members = [Member(model, config, progress, timings) for model in models]
 
-    def _build(self) -> Backbone:
-        with self.timings.measure("imports"):
-            import torchvision  # noqa: F401
-        return self.model.build_backbone(self.device)
+    @property
+    def index(self) -> ContentIndex:
+        """Remembers content hashes."""
+        return self.members[0].index
 
-    def _check_weights(self, progress: Progress) -> None:
-        """The features only mean what they meant in training with the same weights."""
-        digest = weights_digest(self.model.choice, self.index, progress)
-        if digest != self.model.spec.weights:
-            raise UserError(
-                f"{self.model.choice.weights} are not the weights that "
-                f"{self.model.path or 'the model'} was trained with",
-                "Remove that file, so that the published weights are fetched again.",
-            )
+    @property
+    def hashes(self) -> dict[Clip, str]:
+        """Content hash of each clip so far that could be read."""
+        return self.members[0].extractor.tally.hashes
+
+    def saw(self, content: str) -> bool:
+        """Whether a clip of this content was used in training or validation of any model."""
+        return any(model.saw(content) for model in self.models)
 
     def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
         """Class probabilities ``[C]`` and warnings for each clip, in the order given.
 
-        Features are held for a few clips at a time, so that a dataset may be of any size.
+        A clip that one member cannot use is an error.
         """
-        answers: dict[Clip, Answer | InputError] = {}
-        waiting: dict[Clip, Entry] = {}
-        for clip, result in self.extractor.run(list(dict.fromkeys(clips))):
-            if isinstance(result, InputError):
-                answers[clip] = result
+        for answers in zip(*(member.run(clips) for member in self.members), strict=True):
+            clip = answers[0][0]
+            failed = next((a for _, a in answers if isinstance(a, InputError)), None)
+            if failed is not None:
+                yield clip, failed
                 continue
-            waiting[clip] = result
-            if len(waiting) == BATCH:
-                answers |= self._answers(waiting)
-                waiting.clear()
-        answers |= self._answers(waiting)
-        yield from ((clip, answers[clip]) for clip in clips)
-
-    def _answers(self, entries: dict[Clip, Entry]) -> dict[Clip, Answer]:
-        rows = self.model.probabilities(list(entries.values()), self.device)
-        return {
-            clip: (row, entry.info.warnings)
-            for (clip, entry), row in zip(entries.items(), rows, strict=True)
-        }
-
-
-def _decoder(model: Model) -> str:
-    """Name of the decode policy that a model's features were made with."""
-    for name, (decode, _) in POLICIES.items():
-        if decode == model.spec.decode:
-            return name
-    raise UserError(
-        f"{model.path}: needs the decode policy '{model.spec.decode}', which this version of "
-        "vidfuse does not have",
-        "Use the version that the model was trained with, or train it again.",
-    )
+            rows = []
+            warnings: dict[str, None] = {}
+            for (_, answer), model in zip(answers, self.models, strict=True):
+                assert not isinstance(answer, InputError)
+                rows.append(answer[0][[model.classes.index(name) for name in self.classes]])
+                warnings |= dict.fromkeys(answer[1])
+            yield clip, (np.mean(rows, axis=0), list(warnings))

@@ -44,7 +44,7 @@ def predict_records(
             if isinstance(answer, InputError):
                 yield failed(str(clip.path), answer)
             else:
-                yield _record(clip, answer[0], answer[1], inference.model.classes, top)
+                yield _record(clip, answer[0], answer[1], inference.classes, top)
 
 
 def failed(path: str, error: InputError) -> Record:

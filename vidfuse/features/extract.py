@@ -63,6 +63,7 @@ class Extractor:
         progress: Hears of progress.
         timings: The command's clock. ``cache`` is the time for content hashes and the cache,
             ``decode`` the time this process waits for pictures, ``forward`` that in the backbone.
+        mirrored: Whether pictures are mirrored left to right, a view with entries of its own.
         tally: What was done so far.
     """
 
@@ -75,6 +76,7 @@ class Extractor:
     time_limit: float | None = None
     progress: Progress = field(default_factory=Progress)
     timings: Timings = field(default_factory=Timings)
+    mirrored: bool = False
     tally: Tally = field(default_factory=Tally)
     _encoder: Encoder | None = None
 
@@ -104,7 +106,7 @@ class Extractor:
                 yield clip, content
                 continue
             self.tally.hashes[clip] = content
-            key = entry_key(content, clip)
+            key = entry_key(content, clip, self.mirrored)
             with self.timings.measure("cache"):
                 there, entry = self._look_up(key, read)
             if not there:
@@ -166,6 +168,7 @@ class Extractor:
             size=self.spec.size,
             crop=crop,
             fps=self.spec.fps,
+            mirrored=self.mirrored,
         )
 
     def _timed(

@@ -146,9 +146,11 @@ class ContentIndex:
         return None
 
 
-def entry_key(content: str, clip: Clip) -> str:
-    """Name of a clip's entry in the cache: its content and segment, not its path."""
+def entry_key(content: str, clip: Clip, mirrored: bool = False) -> str:
+    """Name of a clip's entry in the cache: its content, segment and view, not its path."""
     text = f"{content} {clip.start or 0:.6f} {'end' if clip.end is None else f'{clip.end:.6f}'}"
+    if mirrored:
+        text += " mirrored"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

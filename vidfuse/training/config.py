@@ -37,6 +37,13 @@ class TrainConfig(FeatureConfig):
     lr: float = option(1e-3, "Highest learning rate of AdamW.", above=0.0)
     weight_decay: float = option(1e-2, "Weight decay of AdamW; spares biases and norms.", min=0.0)
     dropout: float = option(0.5, "Dropout of the head, where it has one.", min=0.0, below=1.0)
+    frame_dropout: float = option(
+        0.0, "Share of a clip's frames left out at random in training.", min=0.0, below=1.0
+    )
+    mirror: bool = option(
+        False,
+        "Train on a mirrored view of every clip too. Not where classes tell left from right.",
+    )
     class_weights: str = option(
         "none",
         "Against unequal classes: 'balanced' weighs each clip by the inverse of its class's "

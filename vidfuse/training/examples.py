@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vidfuse.fusion.base import Head
+from vidfuse.fusion.base import Head, mask
 
 GPU_SHARE = 0.25
 """Features move to the GPU as a whole where they take no more than this share of what is free."""
@@ -25,12 +25,14 @@ class Examples:
         pick: Chooses frames: (indices [B], generator) → (features [B, T, D, g, g], lengths [B]).
             The generator is None outside training, and then the choice must be a fixed one.
             Without `pick`, a clip is all of its K frames.
+        frame_dropout: Share of frames left out at random in training; see `drop_frames`.
     """
 
     features: Tensor
     lengths: Tensor
     labels: Tensor
     pick: Callable[[Tensor, torch.Generator | None], tuple[Tensor, Tensor]] | None = None
+    frame_dropout: float = 0.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,6 +45,8 @@ class Examples:
             features, lengths = self.pick(indices, generator)
         else:
             features, lengths = self.features[indices], self.lengths[indices]
+        if self.frame_dropout and generator is not None:
+            features, lengths = drop_frames(features, lengths, self.frame_dropout, generator)
         # Half as many bytes travel when the conversion comes last.
         return features.to(device).float(), lengths.to(device)
 
@@ -54,6 +58,27 @@ class Examples:
         if self.features.nbytes > GPU_SHARE * free:
             return self
         return replace(self, features=self.features.to(device))
+
+
+def drop_frames(
+    features: Tensor, lengths: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Leave frames out at random; those that stay keep their order, and one always stays.
+
+    Args:
+        features: Features [B, T, D, g, g].
+        lengths: How many frames of each clip are real [B].
+        share: Probability that a frame is left out.
+        generator: Where chance comes from, on the CPU.
+    """
+    frames = features.shape[1]
+    chance = torch.rand(len(lengths), frames, generator=generator)
+    chance[~mask(lengths, frames)] = -1.0  # padding never stays
+    stays = chance >= min(share, 1.0)
+    stays |= chance == chance.max(1, keepdim=True).values
+    order = (~stays).to(torch.int8).sort(dim=1, stable=True).indices
+    rows = torch.arange(len(lengths))[:, None]
+    return features[rows, order], stays.sum(1)
 
 
 @torch.inference_mode()

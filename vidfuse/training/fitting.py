@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.data.clip import Clip, Dataset
@@ -28,12 +29,17 @@ SECONDS_BETWEEN_STATES = 1.0
 
 
 def new_fit(
-    config: TrainConfig, entries: Mapping[Clip, Entry], parts: Parts, classes: list[str]
+    config: TrainConfig,
+    entries: Mapping[Clip, Entry],
+    parts: Parts,
+    classes: list[str],
+    mirrored: Mapping[Clip, Entry] | None = None,
 ) -> Fit:
-    """A new head, and the examples it learns from."""
+    """A new head, and the examples it learns from: with their mirrored views, if given."""
     from vidfuse.training.fit import Fit, new_head
 
-    train = examples_of(config, entries, parts["train"], classes)
+    train = examples_of(config, entries, parts["train"], classes, mirrored or {})
+    train.frame_dropout = config.frame_dropout
     if parts["val"]:
         val = examples_of(config, entries, parts["val"], classes)
     else:
@@ -55,16 +61,18 @@ def examples_of(
     entries: Mapping[Clip, Entry],
     clips: Sequence[Clip],
     classes: list[str],
+    mirrored: Mapping[Clip, Entry] = MappingProxyType({}),
 ) -> Examples:
-    """Features and labels of clips, side by side."""
+    """Features and labels of clips, and of their mirrored views, side by side."""
     from vidfuse.features.table import FeatureTable
     from vidfuse.training.fit import Examples
 
-    table = FeatureTable.stack([entries[clip] for clip in clips], config.rule, config.frames)
+    twice = [clip for clip in clips if clip in mirrored]
+    views = [*(entries[clip] for clip in clips), *(mirrored[clip] for clip in twice)]
+    table = FeatureTable.stack(views, config.rule, config.frames)
+    labels = labels_of([*clips, *twice], classes)
     more = config.cached_frames > config.frames
-    return Examples(
-        table.features, table.lengths, labels_of(clips, classes), table.pick if more else None
-    )
+    return Examples(table.features, table.lengths, labels, table.pick if more else None)
 
 
 def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
@@ -133,7 +141,7 @@ def save_model(
 
     take_best(fit)
     extractor, choice = material.extractor, material.setup.choice
-    hashes = extractor.tally.hashes
+    hashes = material.hashes
     model = Model(
         head=fit.head.cpu(),
         classes=classes,

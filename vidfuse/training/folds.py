@@ -13,7 +13,6 @@ import numpy as np
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import make_folds
 from vidfuse.data.splits import Split
-from vidfuse.features.setup import failure_records
 from vidfuse.features.store import Entry, EntryInfo
 from vidfuse.metrics import summary
 from vidfuse.progress import Progress
@@ -75,18 +74,19 @@ def train_folds(
     material.announce(outer.protocol, outer.warnings)
     wanted = outer.clips
     entries = material.extract(wanted)
+    mirrored = material.extract(wanted, mirrored=True) if config.mirror else {}
     clips = [clip for clip in wanted if clip in entries]
     classes = material.classes_of(clips)
     run = new_run(material.data.name, config.head, config.out)
     run.describe(dataset, config.to_dict())
-    run.write_failures(failure_records(material.extractor.tally.failures))
+    run.write_failures(material.failures)
 
     scores = np.zeros((len(clips), len(classes)))
     rows = []
     for number, split in enumerate(outer.splits, start=1):
         held = _held(clips, split)
         tested = [clip for clip, out in zip(clips, held, strict=True) if out]
-        fit = _fit_fold(config, entries, split, classes, run, number, progress, timings)
+        fit = _fit_fold(config, entries, mirrored, split, classes, run, number, progress, timings)
         scores[held] = _probabilities(fit, config, entries, tested, classes)
         rows.append(_fold_row(number, fit, split, tested, scores[held], classes))
     labels = labels_of(clips, classes).numpy()
@@ -97,10 +97,11 @@ def train_folds(
 
     epochs = max(1, round(median(row["best_epoch"] for row in rows)))
     parts: dict[str, Sequence[Clip]] = {"train": clips, "val": []}
-    final = new_fit(replace(config, epochs=epochs, patience=0), entries, parts, classes)
+    final = new_fit(replace(config, epochs=epochs, patience=0), entries, parts, classes, mirrored)
     run_epochs(final, run, progress, timings, fold=0)
     facts = facts_of(material.data, f"{outer.protocol}; fitted on all clips", config)
     measured = {name: metrics[name] for name in (*REPORTED, "interval_method")}
+    facts["split"] = "folds"  # whatever the dataset declares, nothing is left unseen
     facts["cross_validation"] = {"folds": folds, **measured, "baselines": baselines}
     save_model(final, run, material, parts, classes, facts)
     return {
@@ -130,6 +131,7 @@ def _held(clips: Sequence[Clip], split: Split) -> np.ndarray[Any, np.dtype[np.bo
 def _fit_fold(
     config: TrainConfig,
     entries: Mapping[Clip, Entry],
+    mirrored: Mapping[Clip, Entry],
     split: Split,
     classes: list[str],
     run: Run,
@@ -141,7 +143,7 @@ def _fit_fold(
         "train": [clip for clip in split.train if clip in entries],
         "val": [clip for clip in split.val if clip in entries],
     }
-    fit = new_fit(config, entries, parts, classes)
+    fit = new_fit(config, entries, parts, classes, mirrored)
     run_epochs(fit, run, progress, timings, fold=number)
     take_best(fit)
     return fit

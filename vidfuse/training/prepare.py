@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import Split, duplicates_across
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.setup import Setup, check_failures, one_line, summary
+from vidfuse.features.extract import Extractor, Tally
+from vidfuse.features.setup import Setup, check_failures, failure_records, one_line, summary
 from vidfuse.features.store import Entry
 from vidfuse.fusion import head_class
 from vidfuse.progress import Progress
@@ -37,29 +40,48 @@ class Material:
         self.config = config
         self.progress = progress
         self.timings = timings
+        self.tallies: list[Tally] = []
+        self.hashes: dict[Clip, str] = {}
         with timings.measure("scan"):
-            self.data = read_dataset(Path(dataset), layout=config.layout, split=config.split)
+            number = config.split if config.split.isdecimal() else None
+            self.data = read_dataset(Path(dataset), layout=config.layout, split=number)
 
-    def extract(self, clips: Sequence[Clip]) -> dict[Clip, Entry]:
+    @cached_property
+    def extractor(self) -> Extractor:
+        """Makes the features that the settings mean."""
+        with self.timings.measure("imports"):
+            import torch  # noqa: F401  # by far the longest import
+        self.setup = Setup(self.config, self.timings, self.progress)
+        grid = self.config.chosen_grid or head_class(self.config.head).grid
+        return self.setup.extractor(self.setup.spec(grid))
+
+    def extract(self, clips: Sequence[Clip], *, mirrored: bool = False) -> dict[Clip, Entry]:
         """Features of the clips that can be read; of the others, a warning.
+
+        Args:
+            clips: What to extract.
+            mirrored: Whether the pictures are mirrored left to right.
 
         Raises:
             InputError: More clips failed than ``--max-failed`` allows.
         """
-        with self.timings.measure("imports"):
-            import torch  # noqa: F401  # by far the longest import
-        config = self.config
-        self.setup = Setup(config, self.timings, self.progress)
-        grid = config.chosen_grid or head_class(config.head).grid
-        self.extractor = self.setup.extractor(self.setup.spec(grid))
+        tally = Tally()
+        extractor = replace(self.extractor, mirrored=mirrored, tally=tally)
+        self.tallies.append(tally)
         entries = {}
-        for clip, result in self.extractor.run(clips):
+        for clip, result in extractor.run(clips):
             if isinstance(result, InputError):
                 self.progress.warn(one_line(result))
             else:
                 entries[clip] = result
-        check_failures(self.extractor.tally.failures, len(clips), config.max_failed)
+        self.hashes |= tally.hashes
+        check_failures(tally.failures, len(clips), self.config.max_failed)
         return entries
+
+    @property
+    def failures(self) -> list[dict[str, str]]:
+        """The clips that could not be read, as records."""
+        return failure_records(failure for tally in self.tallies for failure in tally.failures)
 
     def announce(self, protocol: str, warnings: Sequence[str]) -> None:
         """Say what was found and how it is divided."""
@@ -75,7 +97,7 @@ class Material:
         """The same content on two sides of the split, one line each, also on the screen."""
         test = dict(self.setup.index.hashes(clip.path for clip in split.test))
         known = {
-            **self.extractor.tally.hashes,
+            **self.hashes,
             **{c: digest for c in split.test if isinstance(digest := test[c.path], str)},
         }
         found = duplicates_across(
@@ -105,4 +127,4 @@ class Material:
 
     def summary(self) -> Mapping[str, Any]:
         """What the extraction did, ready for JSON."""
-        return summary(self.extractor.spec, self.setup.store, [self.extractor.tally])
+        return summary(self.extractor.spec, self.setup.store, self.tallies)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 DECISIVE = (
     *("head", "head_options", "epochs", "batch_size", "lr", "weight_decay", "dropout"),
+    *("frame_dropout", "mirror"),
     *("class_weights", "label_smoothing", "patience", "warmup_epochs", "clip_norm", "seed"),
 )
 """The settings that decide which weights come out of a run on given features."""

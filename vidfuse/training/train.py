@@ -9,7 +9,6 @@ from typing import Any
 from vidfuse.data.clip import Clip
 from vidfuse.data.splits import make_split
 from vidfuse.errors import UserError
-from vidfuse.features.setup import failure_records
 from vidfuse.progress import Progress
 from vidfuse.settings import read_toml
 from vidfuse.timing import Timings
@@ -56,6 +55,7 @@ def train(
     material.announce(split.protocol, split.warnings)
     wanted = [*split.train, *split.val]
     entries = material.extract(wanted)
+    mirrored = material.extract(split.train, mirrored=True) if config.mirror else {}
     leaks = material.leaks(split)
     parts: dict[str, Sequence[Clip]] = {"train": [clip for clip in split.train if clip in entries]}
     classes = material.classes_of(parts["train"])
@@ -63,9 +63,10 @@ def train(
 
     run = resumed or new_run(material.data.name, config.head, config.out)
     run.describe(dataset, config.to_dict())
-    run.write_failures(failure_records(material.extractor.tally.failures))
-    fit = new_fit(config, entries, parts, classes)
-    entries.clear()  # the fit has them side by side, and twice may be too much for the memory
+    run.write_failures(material.failures)
+    fit = new_fit(config, entries, parts, classes, mirrored)
+    for each in (entries, mirrored):
+        each.clear()  # the fit has them side by side, and twice may be too much for the memory
     if resumed is not None and (state := run.load_state()) is not None:
         fit.load_state_dict(state)
         run.keep_epochs(fit.epoch)

@@ -185,8 +185,9 @@ def read_frames(request: FrameRequest, backend: str, timeline: Timeline | None =
         wanted = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
         pictures, times = reader.read(wanted)
         height, width = pictures[0].shape[:2]
+        stacked = stack(pictures, request.size, request.crop)
         return Frames(
-            pictures=stack(pictures, request.size, request.crop),
+            pictures=stacked[:, :, ::-1] if request.mirrored else stacked,
             times=times,
             start=float(clip.times[0]),
             end=float(clip.end),

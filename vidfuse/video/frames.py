@@ -30,6 +30,7 @@ class FrameRequest:
         size: Side of the square pictures to return, in pixels; None keeps them as they are.
         crop: How a picture becomes a square; see ``square``.
         fps: Pictures per second of a clip that does not say, such as a frame folder.
+        mirrored: Whether the pictures are mirrored left to right.
     """
 
     path: str
@@ -40,6 +41,7 @@ class FrameRequest:
     size: int | None = None
     crop: Crop = "center"
     fps: float = DEFAULT_FPS
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

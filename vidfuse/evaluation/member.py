@@ -1,0 +1,133 @@
+"""One trained model at work: clips → features → class probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.config import cache_folder
+from vidfuse.features.extract import Extractor
+from vidfuse.features.identity import ContentIndex
+from vidfuse.features.setup import resolve_device, weights_digest
+from vidfuse.features.store import Entry, Store
+from vidfuse.model import BATCH, Model
+from vidfuse.progress import Progress
+from vidfuse.settings import Settings, option
+from vidfuse.timing import Timings
+from vidfuse.video.decoder import POLICIES
+
+if TYPE_CHECKING:
+    from vidfuse.backbones.load import Backbone
+
+Answer = tuple[NDArray[np.float64], list[str]]
+
+
+@dataclass
+class InferenceConfig(Settings):
+    """How a model is used."""
+
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
+    cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
+    use_cache: bool = option(True, "Look features up, and keep them.")
+    workers: int | None = option(None, "Clips decoded at once.", unset="one per core", min=1)
+    time_limit: float | None = option(
+        None,
+        "Seconds that decoding a clip may take.",
+        unset="120 and more for big files",
+        above=0,
+    )
+
+
+class Member:
+    """One model ready to be used on clips.
+
+    Args:
+        model: The model.
+        config: How it is used.
+        progress: Hears of progress.
+        timings: The command's clock.
+
+    Raises:
+        UserError: The device, the backbone's weights or the way of decoding that the model needs
+            are not here.
+    """
+
+    def __init__(
+        self, model: Model, config: InferenceConfig, progress: Progress, timings: Timings
+    ) -> None:
+        self.model = model
+        self.device = resolve_device(config.device)
+        self.timings = timings
+        folder = cache_folder(config.cache)
+        self.index = ContentIndex(folder if config.use_cache else None)
+        if model.choice.published:
+            self._check_weights(progress)
+        self.extractor = Extractor(
+            spec=model.spec,
+            backbone=self._build,
+            decoder=_decoder(model),
+            store=Store(folder) if config.use_cache else None,
+            index=self.index,
+            workers=config.workers,
+            time_limit=config.time_limit,
+            progress=progress,
+            timings=timings,
+        )
+
+    def _build(self) -> Backbone:
+        with self.timings.measure("imports"):
+            import torchvision  # noqa: F401
+        return self.model.build_backbone(self.device)
+
+    def _check_weights(self, progress: Progress) -> None:
+        """The features only mean what they meant in training with the same weights."""
+        digest = weights_digest(self.model.choice, self.index, progress)
+        if digest != self.model.spec.weights:
+            raise UserError(
+                f"{self.model.choice.weights} are not the weights that "
+                f"{self.model.path or 'the model'} was trained with",
+                "Remove that file, so that the published weights are fetched again.",
+            )
+
+    def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
+        """Class probabilities ``[C]`` and warnings for each clip, in the order given.
+
+        Features are held for a few clips at a time, so that a dataset may be of any size.
+        """
+        answers: dict[Clip, Answer | InputError] = {}
+        waiting: dict[Clip, Entry] = {}
+        for clip, result in self.extractor.run(list(dict.fromkeys(clips))):
+            if isinstance(result, InputError):
+                answers[clip] = result
+                continue
+            waiting[clip] = result
+            if len(waiting) == BATCH:
+                answers |= self._answers(waiting)
+                waiting.clear()
+        answers |= self._answers(waiting)
+        yield from ((clip, answers[clip]) for clip in clips)
+
+    def _answers(self, entries: dict[Clip, Entry]) -> dict[Clip, Answer]:
+        rows = self.model.probabilities(list(entries.values()), self.device)
+        return {
+            clip: (row, entry.info.warnings)
+            for (clip, entry), row in zip(entries.items(), rows, strict=True)
+        }
+
+
+def _decoder(model: Model) -> str:
+    """Name of the decode policy that a model's features were made with."""
+    for name, (decode, _) in POLICIES.items():
+        if decode == model.spec.decode:
+            return name
+    raise UserError(
+        f"{model.path}: needs the decode policy '{model.spec.decode}', which this version of "
+        "vidfuse does not have",
+        "Use the version that the model was trained with, or train it again.",
+    )
