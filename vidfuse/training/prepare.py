@@ -40,6 +40,8 @@ class Material:
         self.config = config
         self.progress = progress
         self.timings = timings
+        # Before anything slow: a backbone that is not there should be known at once.
+        self.setup = Setup(config, timings, progress)
         self.tallies: list[Tally] = []
         self.hashes: dict[Clip, str] = {}
         with timings.measure("scan"):
@@ -51,7 +53,6 @@ class Material:
         """Makes the features that the settings mean."""
         with self.timings.measure("imports"):
             import torch  # noqa: F401  # by far the longest import
-        self.setup = Setup(self.config, self.timings, self.progress)
         grid = self.config.chosen_grid or head_class(self.config.head).grid
         return self.setup.extractor(self.setup.spec(grid))
 
