@@ -14,7 +14,7 @@ def test_defaults_are_valid_and_explained():
     config.validate()
     for each, kind, _ in typed_fields(TrainConfig):
         assert each.metadata["help"]
-        assert kind in (str, int, float) or each.name == "head_options"
+        assert kind in (str, int, float, bool) or each.name == "head_options"
 
 
 def test_importing_it_needs_no_torch():

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.splits import VAL_FRACTION, Split
-from vidfuse.data.units import clip_key, divide, make_units
-from vidfuse.errors import UserError
+from vidfuse.data.units import clip_key, divide, listing, make_units
+from vidfuse.errors import UnknownNameError, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,27 @@ def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int =
     Args:
         dataset: The clips.
         folds: K, at least 2.
-        split: ``random`` ignores groups too; everything else goes by group where groups are known.
+        split: ``auto`` (by group where groups are known), ``group`` or ``random``.
         seed: Decides which of equally good groups go where.
 
     Raises:
         UserError: There are fewer groups than folds, or too few for an inner validation part.
     """
+    if split.isdecimal():
+        raise UserError(
+            f"--split {split} and --folds exclude each other: folds divide all clips anew",
+            "Leave one of them out.",
+        )
+    if split not in ("auto", "group", "random"):
+        raise UnknownNameError("split", split, ("auto", "group", "random"))
     clips = sorted((clip for clip in dataset.clips if clip.label is not None), key=clip_key)
-    by_group = split != "random" and any(clip.group for clip in clips)
+    grouped = sum(clip.group is not None for clip in clips)
+    if split == "group" and not grouped:
+        raise UserError(
+            f"{dataset.root}: no groups are known, so there is nothing to divide by",
+            "Name them in a manifest's column 'group', or use --split random.",
+        )
+    by_group = bool(grouped) and split != "random"
     units = make_units(clips, by_group=by_group) if clips else []
     count, what = len(set(units)), "groups" if by_group else "video files"
     if not 2 <= folds <= count or count < 3:
@@ -56,7 +69,12 @@ def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int =
         warnings.append(f"{unlabelled} clips without a label were left out")
     if not by_group:
         warnings.append("random folds: near-duplicates may straddle them and the score may flatter")
+    elif grouped < len(clips):
+        warnings.append(f"{len(clips) - grouped} clips have no group: each file counts as its own")
     tests = divide(clips, units, [1 / folds] * folds, seed)
+    if not all(tests):
+        tests = _deal(clips, units, folds)
+    warnings += _unlearnable(tests)
     splits = []
     how = f"{folds} folds {'by group' if by_group else 'at random'}, seed {seed}"
     for number, test in enumerate(tests, start=1):
@@ -66,8 +84,31 @@ def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int =
         train, val = divide(rest, inner, (1 - VAL_FRACTION, VAL_FRACTION), seed)
         if not (train and val and test):
             raise UserError(
-                f"{dataset.root}: fold {number} of {folds} has no clips to test or to validate on",
-                "Choose fewer --folds, or --split random.",
+                f"{dataset.root}: {count} {what} are too few for {folds} folds: without fold "
+                f"{number} there is no class that both training and validation can have",
+                "Choose another number of --folds, or add clips or groups.",
             )
         splits.append(Split(train, val, test, f"fold {number} of {how}", []))
     return Folds(splits, f"{how} ({count} {what}); validation: 15 % of the rest", warnings)
+
+
+def _deal(clips: list[Clip], units: list[int], folds: int) -> list[list[Clip]]:
+    """Deal units out in turn, those of the same classes one after another: no fold is empty."""
+    labels: dict[int, list[str]] = {}
+    for clip, unit in zip(clips, units, strict=True):
+        labels.setdefault(unit, []).append(str(clip.label))
+    order = sorted(labels, key=lambda unit: (sorted(labels[unit]), unit))
+    fold_of = {unit: place % folds for place, unit in enumerate(order)}
+    parts: list[list[Clip]] = [[] for _ in range(folds)]
+    for clip, unit in zip(clips, units, strict=True):
+        parts[fold_of[unit]].append(clip)
+    return parts
+
+
+def _unlearnable(tests: list[list[Clip]]) -> list[str]:
+    """Classes that only one fold has, so that nobody can learn them for its test."""
+    labels = [{str(clip.label) for clip in test} for test in tests]
+    alone = {name for each in labels for name in each if sum(name in other for other in labels) < 2}
+    if not alone:
+        return []
+    return [f"classes in one fold only, so its model cannot know them: {listing(alone)}"]

@@ -31,7 +31,8 @@ def geometry(
     shapes = np.array([(info.width, info.height, info.count) for info in infos], float)
     spread = shapes[known].std(0)
     shapes /= np.where(spread > 0, spread, 1)
-    distances = np.linalg.norm(shapes[~known][:, None] - shapes[known][None], axis=-1)
     scores = np.zeros(((~known).sum(), classes))
-    scores[np.arange(len(scores)), labels[known][distances.argmin(1)]] = 1
+    for row, shape in enumerate(shapes[~known]):  # all distances at once may need gigabytes
+        nearest = np.linalg.norm(shapes[known] - shape, axis=1).argmin()
+        scores[row, labels[known][nearest]] = 1
     return scores

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.data.clip import Clip, Dataset
+from vidfuse.errors import UserError
 from vidfuse.features.setup import resolve_device
 from vidfuse.features.store import Entry
 from vidfuse.progress import Progress
@@ -83,29 +84,69 @@ def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
 
 
 def run_epochs(
-    fit: Fit, run: Run, progress: Progress, timings: Timings, fold: int | None = None
+    fit: Fit,
+    run: Run,
+    progress: Progress,
+    timings: Timings,
+    *,
+    fold: int | None = None,
+    data: str = "",
 ) -> None:
-    """Train, log every epoch, and keep the state that a resumed run needs (not within folds)."""
+    """Train, log every epoch, and keep the state that a resumed run needs (not within folds).
+
+    Args:
+        fit: What to train.
+        run: Where epochs are logged and the state is kept.
+        progress: Hears of progress.
+        timings: The command's clock.
+        fold: Number of the fold, where there are folds.
+        data: Digest of what the head learns from, which a resumed run must find again.
+    """
     task = "Training" if fold is None else f"Fold {fold}"
     progress.start(task, fit.config.epochs)
     progress.advance(fit.epoch)
     kept = time.monotonic()
+    state = None
     try:
         with timings.measure("training"):
             for epoch in fit:
                 run.log(asdict(epoch) | ({} if fold is None else {"fold": fold}))
                 progress.advance(note=_note(asdict(epoch)))
-                if fold is None and time.monotonic() - kept > SECONDS_BETWEEN_STATES:
-                    run.save_state(fit.state_dict())
+                if fold is not None:
+                    continue
+                # Ctrl-C comes in the middle of an epoch, whose weights are of no use.
+                state = {"data": data, "fit": fit.state_dict()}
+                if time.monotonic() - kept > SECONDS_BETWEEN_STATES:
+                    run.save_state(state)
                     kept = time.monotonic()
     except KeyboardInterrupt:
-        if fold is None:
-            run.save_state(fit.state_dict())
+        if state is not None:
+            run.save_state(state)
         raise
     finally:
         progress.finish()
     if fit.first_step_seconds is not None and "first_step" not in timings.seconds:
         timings.since_start("first_step", fit.first_step_seconds)
+
+
+def restore(fit: Fit, run: Run, data: str) -> None:
+    """Bring a fit where the run's state was kept; without a state, to the beginning.
+
+    Raises:
+        UserError: The state is damaged, or belongs to other data or settings.
+    """
+    state = run.load_state()
+    if state is not None:
+        try:
+            if state["data"] != data:
+                raise UserError(
+                    f"{run.folder}: the dataset or its features are not what this run began with",
+                    "Bring back the clips, labels and weights as they were, or start a new run.",
+                )
+            fit.load_state_dict(state["fit"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise run.damaged(error) from error
+    run.keep_epochs(fit.epoch)
 
 
 def take_best(fit: Fit) -> None:

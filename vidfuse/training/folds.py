@@ -12,7 +12,7 @@ import numpy as np
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import make_folds
-from vidfuse.data.splits import Split
+from vidfuse.data.splits import Split, duplicates_across
 from vidfuse.features.store import Entry, EntryInfo
 from vidfuse.metrics import summary
 from vidfuse.progress import Progress
@@ -74,21 +74,26 @@ def train_folds(
     material.announce(outer.protocol, outer.warnings)
     wanted = outer.clips
     entries = material.extract(wanted)
-    mirrored = material.extract(wanted, mirrored=True) if config.mirror else {}
+    mirrored = material.extract_mirrored(wanted, entries)
     clips = [clip for clip in wanted if clip in entries]
     classes = material.classes_of(clips)
     run = new_run(material.data.name, config.head, config.out)
-    run.describe(dataset, config.to_dict())
+    run.describe(dataset, config.to_dict(), folds)
     run.write_failures(material.failures)
 
     scores = np.zeros((len(clips), len(classes)))
     rows = []
+    warnings = [*outer.warnings, *_repeated(outer.splits, material, progress)]
     for number, split in enumerate(outer.splits, start=1):
         held = _held(clips, split)
         tested = [clip for clip, out in zip(clips, held, strict=True) if out]
+        if not tested:
+            warnings.append(f"fold {number} has no clip that can be read: left out")
+            progress.warn(warnings[-1])
+            continue
         fit = _fit_fold(config, entries, mirrored, split, classes, run, number, progress, timings)
         scores[held] = _probabilities(fit, config, entries, tested, classes)
-        rows.append(_fold_row(number, fit, split, tested, scores[held], classes))
+        rows.append(_fold_row(number, fit, len(clips), tested, scores[held], classes))
     labels = labels_of(clips, classes).numpy()
     groups = [clip.group for clip in clips]
     metrics = summary(labels, scores, classes, groups)
@@ -109,7 +114,7 @@ def train_folds(
         "run": str(run.folder),
         "head": config.head,
         "classes": classes,
-        "clips": len(wanted),
+        "clips": len(clips),
         **material.summary(),
         **metrics,
         "folds": rows,
@@ -117,7 +122,7 @@ def train_folds(
         "protocol": outer.protocol,
         "epochs": epochs,
         "parameters": sum(p.numel() for p in final.head.parameters()),
-        "warnings": outer.warnings,
+        "warnings": warnings,
         "timings": timings.to_dict(),
     }
 
@@ -126,6 +131,20 @@ def _held(clips: Sequence[Clip], split: Split) -> np.ndarray[Any, np.dtype[np.bo
     """Which clips are in the fold."""
     test = set(split.test)
     return np.array([clip in test for clip in clips])
+
+
+def _repeated(splits: Sequence[Split], material: Material, progress: Progress) -> list[str]:
+    """The same content in two folds, one line each, also on the screen."""
+    hashes = material.hashes
+    lines = duplicates_across(
+        {
+            f"fold {number}": [(clip, hashes[clip]) for clip in split.test if clip in hashes]
+            for number, split in enumerate(splits, start=1)
+        }
+    )
+    for line in lines:
+        progress.warn(line)
+    return lines
 
 
 def _fit_fold(
@@ -168,7 +187,7 @@ def _probabilities(
 def _fold_row(
     number: int,
     fit: Fit,
-    split: Split,
+    known: int,
     tested: Sequence[Clip],
     scores: Scores,
     classes: list[str],
@@ -177,8 +196,8 @@ def _fold_row(
     metrics = summary(labels, scores, classes, [clip.group for clip in tested])
     return {
         "fold": number,
-        "train": len(split.train),
-        "val": len(split.val),
+        "train": known - len(tested) - len(fit.val),
+        "val": len(fit.val),
         "clips": len(tested),
         "groups": sorted({clip.group for clip in tested if clip.group is not None}),
         "accuracy": metrics["accuracy"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -78,6 +80,23 @@ class Material:
         self.hashes |= tally.hashes
         check_failures(tally.failures, len(clips), self.config.max_failed)
         return entries
+
+    def extract_mirrored(
+        self, clips: Sequence[Clip], entries: Mapping[Clip, Entry]
+    ) -> dict[Clip, Entry]:
+        """Features of the mirrored pictures, with ``--mirror``, of clips that can be read."""
+        if not self.config.mirror:
+            return {}
+        return self.extract([clip for clip in clips if clip in entries], mirrored=True)
+
+    def fingerprint(self, parts: Mapping[str, Sequence[Clip]]) -> str:
+        """Digest of what a head learns from: features, contents and labels, in their order."""
+        rows = {
+            part: [(self.hashes[clip], clip.start, clip.end, clip.label) for clip in clips]
+            for part, clips in parts.items()
+        }
+        features = (self.extractor.spec.digest, self.config.frames, str(self.config.rule))
+        return hashlib.sha256(json.dumps([features, rows]).encode()).hexdigest()
 
     @property
     def failures(self) -> list[dict[str, str]]:

@@ -61,6 +61,10 @@ class Run:
         return self.folder / "state.pt"
 
     @property
+    def _partial_state(self) -> Path:
+        return self.state.with_suffix(".partial")
+
+    @property
     def failures(self) -> Path:
         """One JSON line per clip that could not be read."""
         return self.folder / "failures.jsonl"
@@ -72,27 +76,30 @@ class Run:
 
     def keep_epochs(self, count: int) -> None:
         """Drop the lines of ``metrics.jsonl`` behind the first ``count``."""
+        if not self.metrics.exists():
+            return
         with _writing(self.folder):
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             self.metrics.write_text("".join(lines[:count]), encoding="utf-8")
 
-    def describe(self, dataset: Path | str, settings: dict[str, Any]) -> None:
+    def describe(
+        self, dataset: Path | str, settings: dict[str, Any], folds: int | None = None
+    ) -> None:
         """Write the resolved settings as ``config.toml``, and the dataset's place beside them."""
         import tomli_w
 
         with _writing(self.folder):
             self.config.write_text(tomli_w.dumps(settings), encoding="utf-8")
-            place = os.path.abspath(dataset)
-            (self.folder / "run.json").write_text(json.dumps({"dataset": place}), encoding="utf-8")
+            rest = {"dataset": os.path.abspath(dataset), "folds": folds}
+            (self.folder / "run.json").write_text(json.dumps(rest), encoding="utf-8")
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what a resumed run needs, whole or not at all."""
         import torch
 
-        partial = self.state.with_suffix(".partial")
         with _writing(self.folder):
-            torch.save(state, partial)
-            partial.replace(self.state)
+            torch.save(state, self._partial_state)
+            self._partial_state.replace(self.state)
 
     def load_state(self) -> dict[str, Any] | None:
         """What ``save_state`` kept; None when there is nothing.
@@ -107,15 +114,21 @@ class Run:
         try:
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception as error:  # torch, pickle and zip each have their own
-            raise UserError(
-                f"{self.state}: damaged ({type(error).__name__})",
-                "Remove it: the run then starts again from the beginning.",
-            ) from error
+            raise self.damaged(error) from error
         return state
+
+    def damaged(self, error: Exception) -> UserError:
+        """What to say of a state that cannot be used."""
+        files = f"it and {MODEL}" if self.model.exists() else "it"
+        return UserError(
+            f"{self.state}: damaged ({type(error).__name__})",
+            f"Remove {files}: the run then starts again from the beginning.",
+        )
 
     def drop_state(self) -> None:
         """Forget the state of a run that has ended."""
-        self.state.unlink(missing_ok=True)
+        for file in (self.state, self._partial_state):
+            file.unlink(missing_ok=True)
 
     def write_failures(self, failures: list[dict[str, str]]) -> None:
         """Write the clips that could not be read as ``failures.jsonl``, if there are any."""
@@ -186,7 +199,8 @@ def reopen_run(folder: Path) -> tuple[Run, str]:
     """
     run = Run(folder)
     try:
-        dataset = json.loads((folder / "run.json").read_text(encoding="utf-8"))["dataset"]
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        dataset, folds = str(facts["dataset"]), facts["folds"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder}: not a run folder that can be resumed",
@@ -194,7 +208,13 @@ def reopen_run(folder: Path) -> tuple[Run, str]:
         ) from error
     if run.model.exists() and not run.state.exists():
         raise UserError(f"{folder}: this run has ended", f"Use its model: --model {folder}")
-    return run, str(dataset)
+    if folds is not None:
+        raise UserError(
+            f"{folder}: a cross-validation cannot be resumed",
+            f"Start it again; its features are kept: vidfuse train {dataset} --folds {folds} "
+            f"--config {run.config}",
+        )
+    return run, dataset
 
 
 def latest_run() -> Path | None:

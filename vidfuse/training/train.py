@@ -13,7 +13,14 @@ from vidfuse.progress import Progress
 from vidfuse.settings import read_toml
 from vidfuse.timing import Timings
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.fitting import facts_of, new_fit, run_epochs, save_model, validation
+from vidfuse.training.fitting import (
+    facts_of,
+    new_fit,
+    restore,
+    run_epochs,
+    save_model,
+    validation,
+)
 from vidfuse.training.prepare import Material
 from vidfuse.training.runs import Run, new_run, refuse_model_in, reopen_run
 
@@ -55,25 +62,25 @@ def train(
     material.announce(split.protocol, split.warnings)
     wanted = [*split.train, *split.val]
     entries = material.extract(wanted)
-    mirrored = material.extract(split.train, mirrored=True) if config.mirror else {}
+    mirrored = material.extract_mirrored(split.train, entries)
     leaks = material.leaks(split)
     parts: dict[str, Sequence[Clip]] = {"train": [clip for clip in split.train if clip in entries]}
     classes = material.classes_of(parts["train"])
     parts["val"] = [clip for clip in split.val if clip in entries and clip.label in classes]
 
     run = resumed or new_run(material.data.name, config.head, config.out)
-    run.describe(dataset, config.to_dict())
-    run.write_failures(material.failures)
     fit = new_fit(config, entries, parts, classes, mirrored)
     for each in (entries, mirrored):
         each.clear()  # the fit has them side by side, and twice may be too much for the memory
-    if resumed is not None and (state := run.load_state()) is not None:
-        fit.load_state_dict(state)
-        run.keep_epochs(fit.epoch)
-        progress.info(f"Resuming after epoch {fit.epoch}")
+    data = material.fingerprint(parts)
+    if resumed is not None:
+        restore(fit, run, data)
+        progress.info(f"Resuming after epoch {fit.epoch}" if fit.epoch else "Starting again")
+    run.describe(dataset, config.to_dict())
+    run.write_failures(material.failures)
     facts = facts_of(material.data, split.protocol, config)
     try:
-        run_epochs(fit, run, progress, timings)
+        run_epochs(fit, run, progress, timings, data=data)
     except KeyboardInterrupt:
         if fit.best_state is not None:
             facts["interrupted"] = True
