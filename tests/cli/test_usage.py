@@ -75,7 +75,7 @@ MISTAKES = {
     "trian": "Did you mean 'train'?",
     "cache inf": "Did you mean 'info'?",
     "--versoin": "Did you mean --version?",
-    "train": "vidfuse train ucf101/",
+    "train": "missing argument 'DATASET'",
     "predict": "missing argument 'CLIPS'",
     "train d --epoch 3": "has no option --epoch. Did you mean --epochs",
     "train d --epochs": "'--epochs' requires an argument",

@@ -42,13 +42,13 @@ class Material:
         self.config = config
         self.progress = progress
         self.timings = timings
-        # Before anything slow: a backbone that is not there should be known at once.
-        self.setup = Setup(config, timings, progress)
         self.tallies: list[Tally] = []
         self.hashes: dict[Clip, str] = {}
         with timings.measure("scan"):
             number = config.split if config.split.isdecimal() else None
             self.data = read_dataset(Path(dataset), layout=config.layout, split=number)
+        # Before anything slow: a backbone that is not there should be known at once.
+        self.setup = Setup(config, timings, progress)
 
     @cached_property
     def extractor(self) -> Extractor:
