@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from vidfuse.errors import UserError
 
@@ -112,6 +113,9 @@ class Run:
         if not self.state.exists():
             return None
         try:
+            with ZipFile(self.state) as file:  # torch itself does not look at the checksums
+                if part := file.testzip():
+                    raise ValueError(f"the checksum of {part} does not fit")
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception as error:  # torch, pickle and zip each have their own
             raise self.damaged(error) from error
