@@ -342,6 +342,7 @@ main()
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_process_that_was_killed(dataset: Path, shared_cache: str, tmp_path: Path) -> None:
     settings = {**QUICK, **RANDOM, "epochs": 100}
+    train(dataset, shared_cache, **{**settings, "out": "straight"})
     options = [
         *("--backbone", "resnet18", "--weights", "random", "--layer", "layer1", "--size", "32"),
         *("--frames", "4", "--workers", "1", "--epochs", "100", "--patience", "0"),
@@ -385,5 +386,4 @@ def test_a_process_that_was_killed(dataset: Path, shared_cache: str, tmp_path: P
     assert resumed.returncode == 0, resumed.stderr
     assert f"Resuming after epoch {done}" in resumed.stderr
     assert resumed.stdout == f"{run / 'model.safetensors'}\n"
-    train(dataset, shared_cache, **{**settings, "out": "straight"})
     same(run, Path("straight"))
