@@ -145,6 +145,14 @@ class TestTrain:
             report = train(dataset, cache, head=head, grid=grid)
             assert report["reused"] == report["clips"] == 21
 
+    @pytest.mark.parametrize("option", [{"hiden": 8}, {"hidden": "many"}, {"hidden": 0}])
+    def test_settings_that_the_head_refuses_are_known_before_anything_is_decoded(
+        self, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: Any
+    ) -> None:
+        no_decoding(monkeypatch)
+        with pytest.raises(UserError, match="head 'lstm'"):
+            train(dataset, str(tmp_path / "cache"), head_options=option)
+
     def test_another_seed_gives_another_model(self, dataset: Path, shared_cache: str) -> None:
         one = load_file(train(dataset, shared_cache, split="random", seed=0)["model"])
         other = load_file(train(dataset, shared_cache, split="random", seed=1)["model"])
@@ -224,8 +232,9 @@ class TestTrain:
         assert report["best_epoch"] == report["epochs"] == 2
 
     def test_one_class_is_not_enough(
-        self, dataset: Path, tmp_path: Path, shared_cache: str
+        self, dataset: Path, tmp_path: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        no_decoding(monkeypatch)
         manifest = tmp_path / "manifest.csv"
         paths = sorted((dataset / "class0").iterdir())
         manifest.write_text("path,label\n" + "".join(f"{path},one\n" for path in paths))

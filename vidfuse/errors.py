@@ -45,3 +45,9 @@ class UnknownNameError(UserError):
         close = get_close_matches(name, names, n=1)
         guess = f" Did you mean '{close[0]}'?" if close else ""
         super().__init__(f"unknown {kind} '{name}'.{guess}", f"Known: {', '.join(names)}")
+
+
+def first_sentence(error: Exception) -> str:
+    """What an error of another library says, without its advice to programmers."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].split(". ")[0][:150]

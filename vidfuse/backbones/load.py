@@ -151,9 +151,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own kinds of errors
-        reason = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
         raise UserError(
-            f"{path}: not a file of weights ({reason})",
+            f"{path}: not a file of weights ({first_sentence(error)})",
             "Give a .safetensors file or a state dict saved with torch.save.",
         ) from error
     for wrapper in ("state_dict", "model"):

@@ -143,8 +143,7 @@ def main() -> NoReturn:
         status = app(prog_name="vidfuse", standalone_mode=False)
         sys.stdout.flush()
     except (_ClosedPipeError, BrokenPipeError):
-        # Python must not try to flush the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(0)
     except (_InterruptedError, KeyboardInterrupt, typer.Abort):
         _trace()
@@ -157,6 +156,14 @@ def main() -> NoReturn:
     except UsageError as error:
         _complain(describe_usage_error(error))
         sys.exit(2)
+    except OSError as error:  # a full disk, a cache that is not ours to change
+        _trace()
+        _complain(
+            f"Error: {error.filename or 'the output'}: {error.strerror or error}\n"
+            "Check that the disk has room and that the file may be read and written."
+        )
+        _forget_output()
+        sys.exit(UserError.exit_code)
     except Exception as error:
         _trace()
         _complain(
@@ -165,6 +172,11 @@ def main() -> NoReturn:
         )
         sys.exit(EXIT_BUG)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _forget_output() -> None:
+    """Python must not try to write at exit what could not be written before."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _trace() -> None:

@@ -22,6 +22,7 @@ from vidfuse.cli.output import FormatOption, print_json, table
 
 app = new_app()
 LARGEST_MATRIX = 12  # classes whose confusion matrix still fits a terminal
+WIDEST_COLUMN = 10  # of the matrix
 
 
 @app.command(cls=Command)
@@ -106,7 +107,7 @@ def _text(metrics: dict[str, Any]) -> str:
     lines += ["", table(("class", "precision", "recall", "F1", "clips"), rows)]
     classes = metrics["classes"]
     if len(classes) <= LARGEST_MATRIX:
-        header = ("true \\ predicted", *(label[:10] for label in classes))
+        header = ("true \\ predicted", *_shortened(classes))
         counts = metrics["confusion_matrix"]
         body = [
             (label, *(str(count) for count in row))
@@ -114,3 +115,10 @@ def _text(metrics: dict[str, Any]) -> str:
         ]
         lines += ["", table(header, body)]
     return "\n".join(lines)
+
+
+def _shortened(classes: list[str]) -> list[str]:
+    """Class names that fit above a column, if they still differ then."""
+    wide = WIDEST_COLUMN
+    short = [name if len(name) <= wide else name[: wide - 1] + "…" for name in classes]
+    return short if len(set(short)) == len(set(classes)) else classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
@@ -33,7 +34,8 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
         if form == "jsonl":
             print(json.dumps(record), flush=True)
         elif form == "text" and record["ok"]:
-            print(f"{record['path']}\t{record['label']}\t{record['score']:.4f}", flush=True)
+            cells = (printable(record["path"]), printable(record["label"]), f"{record['score']:.4f}")
+            print("\t".join(cells), flush=True)
         elif form == "csv":
             if writer is None:
                 writer = csv.DictWriter(sys.stdout, RECORD_COLUMNS, lineterminator="\n")
@@ -48,9 +50,14 @@ def _flat(record: Record) -> Record:
     return record | {"top": top, "warnings": "; ".join(record["warnings"])}
 
 
+def printable(text: str) -> str:
+    r"""Names as one cell of text: what would end a line or a column becomes ``\n``, ``\t``, …"""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], text)
+
+
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """Columns of text, the first to the left and the others to the right."""
-    lines = [header, *rows]
+    lines = [tuple(map(printable, line)) for line in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(

@@ -13,6 +13,7 @@ from vidfuse.cli.options import with_settings
 from vidfuse.cli.output import FormatOption, print_json, table
 from vidfuse.progress import Progress
 from vidfuse.training.config import TrainConfig
+from vidfuse.training.runs import latest_run
 
 app = new_app()
 # Field of the settings → the group in `--help` that begins with it.
@@ -87,7 +88,7 @@ def train(
     elif folds is not None:
         _tell_folds(summary, progress)
     else:
-        _tell(summary, dataset, "out" in settings, progress)
+        _tell(summary, progress)
 
 
 def _tell_folds(summary: dict[str, Any], progress: Progress) -> None:
@@ -103,12 +104,12 @@ def _tell_folds(summary: dict[str, Any], progress: Progress) -> None:
     print(summary["model"])
 
 
-def _tell(
-    summary: dict[str, Any], dataset: str | None, elsewhere: bool, progress: Progress
-) -> None:
+def _tell(summary: dict[str, Any], progress: Progress) -> None:
     """The result of one run."""
+    views = summary["computed"] + summary["reused"] + summary["failed"]
+    what = "clips" if views == summary["clips"] else f"clips in {views} views"
     progress.info(
-        f"{summary['clips']} clips ({summary['reused']} from the cache, {summary['failed']} "
+        f"{summary['clips']} {what} ({summary['reused']} from the cache, {summary['failed']} "
         f"failed); best epoch {summary['best_epoch']} of {summary['epochs']}"
     )
     validation = summary["validation"]
@@ -117,8 +118,8 @@ def _tell(
             f"Validation, which chose the epoch: accuracy {validation['accuracy']:.3f}, "
             f"macro F1 {validation['macro_f1']:.3f} ({validation['clips']} clips)"
         )
-    measure = ["vidfuse", "evaluate", dataset or "DATASET"]
-    if elsewhere:  # than in runs/, where the latest is found by itself
+    measure = ["vidfuse", "evaluate", summary["dataset"]]
+    if summary["run"] != str(latest_run()):  # which is found by itself
         measure += ["--model", summary["run"]]
     if summary["split"]["test"]:
         progress.info(f"Measure it on clips it has not seen: {shlex.join(measure)}")

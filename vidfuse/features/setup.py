@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidfuse.backbones import BackboneChoice, choose
 from vidfuse.data.clip import Clip
-from vidfuse.errors import InputError, UserError
+from vidfuse.errors import InputError, UserError, first_sentence
 from vidfuse.features.config import FeatureConfig
 from vidfuse.features.extract import Extractor, Tally
 from vidfuse.features.identity import ContentIndex
@@ -36,9 +36,8 @@ def resolve_device(name: str) -> str:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:120]
-        hint = "Use --device auto or --device cpu."
-        raise UserError(f"device '{name}' cannot be used here ({reason})", hint) from error
+        message = f"device '{name}' cannot be used here ({first_sentence(error)})"
+        raise UserError(message, "Use --device auto or --device cpu.") from error
     return name
 
 
@@ -137,7 +136,7 @@ def failure_records(failures: Iterable[tuple[Clip, InputError]]) -> list[dict[st
 
 def one_line(error: InputError) -> str:
     """An error as a warning among others."""
-    return str(error).replace("\n", " ")
+    return ". ".join(filter(None, (error.message, error.hint))).replace("\n", " ")
 
 
 def check_failures(failures: list[tuple[Clip, InputError]], clips: int, allowed: float) -> None:

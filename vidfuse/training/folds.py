@@ -112,6 +112,7 @@ def train_folds(
     return {
         "model": str(run.model),
         "run": str(run.folder),
+        "dataset": str(dataset),
         "head": config.head,
         "classes": classes,
         "clips": len(clips),

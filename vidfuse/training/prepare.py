@@ -55,7 +55,11 @@ class Material:
         """Makes the features that the settings mean."""
         with self.timings.measure("imports"):
             import torch  # noqa: F401  # by far the longest import
+        from vidfuse.training.fit import new_head
+
         grid = self.config.chosen_grid or head_class(self.config.head).grid
+        # Before anything slow, too: settings that the head does not take. The sizes do not matter.
+        new_head(self.config, channels=512, grid=grid if isinstance(grid, int) else 1, classes=2)
         return self.setup.extractor(self.setup.spec(grid))
 
     def extract(self, clips: Sequence[Clip], *, mirrored: bool = False) -> dict[Clip, Entry]:
@@ -67,7 +71,9 @@ class Material:
 
         Raises:
             InputError: More clips failed than ``--max-failed`` allows.
+            UserError: They have fewer than two classes, or the settings cannot be used.
         """
+        self.classes_of(clips)
         tally = Tally()
         extractor = replace(self.extractor, mirrored=mirrored, tally=tally)
         self.tallies.append(tally)

@@ -96,6 +96,7 @@ def train(
     return {
         "model": str(run.model),
         "run": str(run.folder),
+        "dataset": str(dataset),
         "head": config.head,
         "classes": classes,
         "clips": len(wanted),
