@@ -92,6 +92,15 @@ def test_predict_text_has_a_line_for_each_clip_in_order(vidfuse, trained, clips)
     assert all(label in CLASSES and 0 <= float(score) <= 1 for _, label, score in rows)
 
 
+def test_predict_text_keeps_odd_names_on_one_line(vidfuse, trained, clips, tmp_path):
+    (odd := tmp_path / "two\nlines\tand a \x1b.mp4").write_bytes(clips[0].read_bytes())
+    (line,) = vidfuse("predict", odd, "--model", trained.run).out.splitlines()
+    path, label, score = line.split("\t")
+    assert path == str(tmp_path / r"two\nlines\tand a \x1b.mp4")
+    assert label in CLASSES
+    assert 0 < float(score) <= 1
+
+
 def test_predict_jsonl_names_what_failed_and_delivers_the_rest(vidfuse, trained, clips, broken):
     inputs = ("missing.mp4", clips[0], broken)
     answer = vidfuse("predict", *inputs, "--format", "jsonl", "--model", trained.run)
@@ -189,6 +198,23 @@ def test_a_closed_pipe_ends_quietly(feature_cache, trained, clips):
     assert "Error" not in err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("command", ["--help", "predict", "inspect"])
+def test_a_full_disk_is_no_bug(feature_cache, trained, clips, dataset, command):
+    inputs = {"--help": (), "predict": clips, "inspect": (dataset,)}[command]
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "vidfuse", "-q", command, *map(str, inputs)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(feature_cache, {"VIDFUSE_MODEL": str(trained.run)}),
+        )
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[0] == "Error: No space left on device"
+    assert len(process.stderr.splitlines()) == 2
+
+
 def test_jsonl_streams(feature_cache, trained, clips):
     """A record comes out although the list of inputs goes on."""
     with subprocess.Popen(
@@ -224,6 +250,15 @@ def test_evaluate_as_text_and_json(vidfuse, trained, dataset):
     assert report["clips"] == report["seen"] == 4
 
 
+def test_the_matrix_tells_long_names_apart():
+    from vidfuse.cli.evaluate import _shortened
+
+    assert _shortened(["push", "applauding"]) == ["push", "applauding"]
+    assert _shortened(["push", "applauding loudly"]) == ["push", "applaudin…"]
+    alike = ["playing guitar", "playing gut strings"]
+    assert _shortened(alike) == alike
+
+
 def test_extract_writes_arrays_and_an_index(vidfuse, dataset, tmp_path):
     tiny = (*NETWORK, "--frames", "4", "--grid", "1")
     answer = vidfuse("extract", dataset, *tiny, "--out", "out", "--format", "json")
@@ -248,6 +283,7 @@ def test_extract_takes_clips_and_counts_failures(vidfuse, clips, broken):
     assert answer.code == 1  # one of eight is more than 5 %
     assert (report["clips"], report["failed"]) == (8, 1)
     assert report["failures"][0]["path"].endswith("broken.mp4")
+    assert report["timings"]["imports"] > 0.1  # torch alone takes longer
 
 
 def test_train_stops_when_too_many_clips_fail(vidfuse, clips, tmp_path):

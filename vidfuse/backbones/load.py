@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
-from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.errors import UnknownNameError, UserError, first_sentence
 from vidfuse.progress import Progress
 
 RANDOM_SEED = 0  # random weights are the same everywhere, so that their features can be cached

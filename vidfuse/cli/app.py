@@ -158,8 +158,9 @@ def main() -> NoReturn:
         sys.exit(2)
     except OSError as error:  # a full disk, a cache that is not ours to change
         _trace()
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         _complain(
-            f"Error: {error.filename or 'the output'}: {error.strerror or error}\n"
+            f"Error: {place}{error.strerror or error}\n"
             "Check that the disk has room and that the file may be read and written."
         )
         _forget_output()

@@ -34,8 +34,8 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
         if form == "jsonl":
             print(json.dumps(record), flush=True)
         elif form == "text" and record["ok"]:
-            cells = (printable(record["path"]), printable(record["label"]), f"{record['score']:.4f}")
-            print("\t".join(cells), flush=True)
+            names = f"{printable(record['path'])}\t{printable(record['label'])}"
+            print(f"{names}\t{record['score']:.4f}", flush=True)
         elif form == "csv":
             if writer is None:
                 writer = csv.DictWriter(sys.stdout, RECORD_COLUMNS, lineterminator="\n")

@@ -37,8 +37,6 @@ def extract_clips(
     good = list(dict.fromkeys(item for item in clips if isinstance(item, Clip)))
     for error in bad:
         progress.warn(one_line(error))
-    with timings.measure("imports"):
-        import torch  # noqa: F401
     setup = Setup(config, timings, progress)
     specs = [setup.spec(grid) for grid in grids]
     extractors = [setup.extractor(spec) for spec in specs]
