@@ -316,7 +316,9 @@ class TestTrain:
         torch.manual_seed(3)
         weights = tmp_path / "own.pth"
         torch.save(resnet18(weights=None).state_dict(), weights)
-        report = train(dataset, shared_cache, weights=str(weights))
+        report = train(dataset, shared_cache, weights=os.path.relpath(weights))
+        settings = tomllib.loads((Path(report["run"]) / "config.toml").read_text(encoding="utf-8"))
+        assert settings["weights"] == str(weights)  # read again in another folder, too
         clip = next(dataset.rglob("*.mkv"))
         options = {"model": report["model"], "use_cache": False}
         (before,) = vidfuse.predict([clip], **options)

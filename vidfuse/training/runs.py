@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+from vidfuse.backbones import RANDOM_WEIGHTS
 from vidfuse.errors import UserError
 
 RUNS = Path("runs")
@@ -89,6 +90,11 @@ class Run:
         """Write the resolved settings as ``config.toml``, and the dataset's place beside them."""
         import tomli_w
 
+        if settings.get("weights") not in (None, RANDOM_WEIGHTS):
+            # The run may be resumed, or its settings used again, in another folder.
+            settings = settings | {
+                "weights": os.path.abspath(Path(settings["weights"]).expanduser())
+            }
         with _writing(self.folder):
             self.config.write_text(tomli_w.dumps(settings), encoding="utf-8")
             rest = {"dataset": os.path.abspath(dataset), "folds": folds}
