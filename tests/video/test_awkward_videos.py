@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from agreement import DecordProcess, disagreements, pool_disagreements, wrong_timeline
@@ -154,3 +155,25 @@ def test_a_header_that_states_a_huge_picture(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["open_groups.mkv", "b_frames.avi", "turned_90.mp4"])
 def test_in_decode_processes(name: str, folder: Path, pool: DecodePool) -> None:
     assert not pool_disagreements(pool, make_or_skip(name, folder))
+
+
+def test_a_file_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.avi"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 48
+        stream.pix_fmt = "yuv420p"
+        noise = np.random.default_rng(0)
+        for _ in range(60):
+            picture = noise.integers(0, 255, (48, 48, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    torn = tmp_path / "torn.avi"
+    torn.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    with closing(PyAVReader(str(torn))) as reader:
+        found = len(reader.timeline.times)
+        assert 0 < found < 40
+        assert f"{found} of the 60 pictures" in " ".join(reader.warnings)
+    with closing(PyAVReader(str(whole))) as reader:
+        assert len(reader.timeline.times) == 60
+        assert reader.warnings == []

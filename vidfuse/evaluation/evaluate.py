@@ -16,9 +16,7 @@ from vidfuse.metrics import summary
 from vidfuse.model import SEEN_DIGITS
 from vidfuse.progress import Progress
 
-SUBSETS = ("auto", "all", "train", "val", "test")
-
-
+UNSEEN = "clips that the model has not seen"
 OWN_SPLITS = ("group", "random", "folds")  # that may have put test clips into training
 
 
@@ -57,6 +55,7 @@ def evaluate_dataset(
         if split is None and data.split_number is not None and trained_on.isdecimal():
             data = read_dataset(Path(dataset), layout=layout, split=trained_on)
     clips, name, warnings = _choose(data, subset, inference)
+    all_seen = name == UNSEEN and not clips
     for line in warnings:
         progress.warn(line)
     unknown = sorted({str(c.label) for c in clips} - set(classes))
@@ -75,8 +74,9 @@ def evaluate_dataset(
             progress.warn(one_line(result))
     scored = [(c, r[0]) for c, r in results.items() if not isinstance(r, InputError)]
     if not scored:
+        seen_all = "; all were used in training or validation" if all_seen else ""
         raise UserError(
-            f"{data.root}: no clip to measure on ({name})",
+            f"{data.root}: no clip to measure on ({name}){seen_all}",
             "Choose others with --subset, or look at the data with: vidfuse inspect "
             + str(data.root),
         )
@@ -132,5 +132,5 @@ def _choose(data: Dataset, subset: str, inference: Inference) -> tuple[list[Clip
 
     clips = [clip for clip in labelled if part_of(clip) == part]
     if part == "test":
-        return clips, "clips that the model has not seen", []
+        return clips, UNSEEN, []
     return clips, f"{part} clips of the model", []

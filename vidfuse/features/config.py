@@ -74,9 +74,9 @@ class FeatureConfig(Settings):
     def problems(self) -> list[str]:
         """What is wrong with these settings, one line each."""
         found = super().problems()
-        if found:
-            return found
         for name, property_ in (("grid", "chosen_grid"), ("sampling", "rule")):
+            if any(problem.startswith(f"{name}:") for problem in found):
+                continue
             try:
                 getattr(self, property_)
             except UserError as error:

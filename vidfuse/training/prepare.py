@@ -47,6 +47,12 @@ class Material:
         with timings.measure("scan"):
             number = config.split if config.split.isdecimal() else None
             self.data = read_dataset(Path(dataset), layout=config.layout, split=number)
+        data = self.data
+        progress.info(
+            f"{data.name}: {len(data.clips)} clips, {len(data.classes)} classes ({data.layout})"
+        )
+        for line in data.problems:
+            progress.warn(line)
         # Before anything slow: a backbone that is not there should be known at once.
         self.setup = Setup(config, timings, progress)
 
@@ -110,13 +116,9 @@ class Material:
         return failure_records(failure for tally in self.tallies for failure in tally.failures)
 
     def announce(self, protocol: str, warnings: Sequence[str]) -> None:
-        """Say what was found and how it is divided."""
-        data = self.data
-        self.progress.info(
-            f"{data.name}: {len(data.clips)} clips, {len(data.classes)} classes ({data.layout})"
-        )
+        """Say how the dataset is divided."""
         self.progress.info(f"Split: {protocol}")
-        for line in [*data.problems, *warnings]:
+        for line in warnings:
             self.progress.warn(line)
 
     def leaks(self, split: Split) -> list[str]:

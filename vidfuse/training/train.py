@@ -25,7 +25,7 @@ from vidfuse.training.prepare import Material
 from vidfuse.training.runs import Run, new_run, refuse_model_in, reopen_run
 
 # What may differ when a run is resumed: where it runs, not what comes out.
-MACHINE = ("device", "cache", "workers", "time_limit", "max_failed")
+MAY_DIFFER = ("device", "cache", "workers", "time_limit", "max_failed")
 
 
 def train(
@@ -136,13 +136,13 @@ def resume(
     run, dataset = reopen_run(Path(folder))
     before = read_toml(run.config)
     changed = [
-        name for name in settings if name not in MACHINE and settings[name] != before.get(name)
+        name for name in settings if name not in MAY_DIFFER and settings[name] != before.get(name)
     ]
     if changed:
         raise UserError(
             f"{folder}: a run is resumed with its own settings, not with others for "
             f"{', '.join(changed)}",
-            f"Leave them out (only {', '.join(MACHINE)} may differ), or start a new run.",
+            f"Leave them out (only {', '.join(MAY_DIFFER)} may differ), or start a new run.",
         )
     config = TrainConfig.from_mapping({**before, **settings})
     return train(dataset, config, progress=progress, timings=timings, resumed=run)

@@ -53,7 +53,11 @@ class PyAVReader:
     @cached_property
     def timeline(self) -> Timeline:
         """Presentation times of all pictures, from the decoder where the clip is short."""
-        return self.index() if self._file.expected_bytes > self.keep_bytes else self._decode_all()
+        long = self._file.expected_bytes > self.keep_bytes
+        found = self.index() if long else self._decode_all()
+        missing = self._file.cut_off(len(found.times), found.end)
+        self._file.notes += [missing] if missing else []
+        return found
 
     def _decode_all(self) -> Timeline:
         """Decode from the beginning; keep the pictures unless they outgrow the memory for them."""

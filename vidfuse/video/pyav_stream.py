@@ -18,6 +18,9 @@ from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size
 from vidfuse.video.frames import Pictures
 
+# Share of the declared pictures below which a file counts as cut off: edit lists and packed
+# pictures leave some out.
+MOST = 0.75
 MAX_DAMAGED = 1000  # packets that do not decode, after which decoding stops
 # Decode times only grow within a recording. A step back by more than this (seconds, as the ffmpeg
 # program has it) starts another recording in the same file.
@@ -92,6 +95,22 @@ class VideoFile:
         seconds = (self.container.duration or 0) / av.time_base
         count = max(self.stream.frames, seconds / self.frame_time)
         return count * context.width * context.height * 1.5
+
+    def cut_off(self, count: int, end: float) -> str | None:
+        """What is missing of the file, if it is far shorter than it says of itself.
+
+        Args:
+            count: How many pictures were found.
+            end: When the last of them leaves the screen, in seconds.
+        """
+        declared = self.stream.frames
+        if count < MOST * declared:
+            return f"{count} of the {declared} pictures that it declares: it looks cut off"
+        # Of several streams, another may be the longest.
+        seconds = (self.container.duration or 0) / av.time_base
+        if len(self.container.streams) == 1 and end < MOST * seconds:
+            return f"{end:.1f} of the {seconds:.1f} s that it declares: it looks cut off"
+        return None
 
     def seek(self, key: KeyFrame) -> None:
         """Go to a key frame, or to an earlier one.
