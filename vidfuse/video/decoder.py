@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Protocol, cast
 
@@ -131,14 +130,6 @@ def _has_dicom_mark(path: str) -> bool:
 def installed(backend: str) -> bool:
     """Whether a backend's package can be found, without importing it."""
     return find_spec((BACKENDS | PICTURE_BACKENDS)[backend][0]) is not None
-
-
-def backend_version(backend: str) -> str | None:
-    """Version of a backend's package, None when it is not installed."""
-    try:
-        return version(BACKENDS[backend][0])
-    except PackageNotFoundError:
-        return None
 
 
 def policy(decoder: str) -> tuple[str, tuple[str, ...]]:
