@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http.client import HTTPException
-from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
+from vidfuse.backbones.imports import find_factory
 from vidfuse.errors import UnknownNameError, UserError, first_sentence
 from vidfuse.progress import Progress
 
@@ -60,10 +60,10 @@ def load_backbone(
     Raises:
         UserError: The layer does not exist, or the weights cannot be read or do not fit.
     """
-    module, _, name = choice.info.factory.partition(":")
+    factory = find_factory(choice.info.factory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        network: nn.Module = getattr(import_module(module), name)(weights=None).eval()
+        network: nn.Module = factory(weights=None).eval()
     known = set(network.state_dict())
     body = _cut(network, choice.layer)
     if state is None and choice.weights is not None:

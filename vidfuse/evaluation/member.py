@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.backbones.imports import find_factory
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import cache_folder
@@ -82,7 +83,7 @@ class Member:
 
     def _build(self) -> Backbone:
         with self.timings.measure("imports"):
-            import torchvision  # noqa: F401
+            find_factory(self.model.choice.info.factory)
         return self.model.build_backbone(self.device)
 
     def _check_weights(self, progress: Progress) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.backbones import BackboneChoice, choose
+from vidfuse.backbones.imports import find_factory
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError, first_sentence
 from vidfuse.features.config import FeatureConfig
@@ -104,7 +105,7 @@ class Setup:
 
     def _build(self) -> Backbone:
         with self.timings.measure("imports"):
-            import torchvision  # noqa: F401  # half of the time that a first run waits
+            find_factory(self.choice.info.factory)  # half of the time that a first run waits
 
         from vidfuse.backbones.load import load_backbone
 
@@ -120,6 +121,7 @@ def weights_digest(choice: BackboneChoice, index: ContentIndex, progress: Progre
     if choice.weights is None:
         return "random"
     if choice.published and not choice.weights.exists():
+        find_factory(choice.info.factory)  # a network that cannot be built needs no weights
         from vidfuse.backbones.load import fetch
 
         fetch(choice, progress)

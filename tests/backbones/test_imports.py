@@ -1,0 +1,105 @@
+"""torch and torchvision that do not fit each other are told apart, with the way to repair it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vidfuse.backbones import imports
+from vidfuse.backbones.imports import find_factory, import_torchvision, repair
+from vidfuse.errors import UserError
+
+NMS = "RuntimeError('operator torchvision::nms does not exist')"
+# what a broken package raises while it is imported → what is said of it
+BROKEN = {
+    NMS: "do not fit each other (operator torchvision::nms does not exist)",
+    "AttributeError('partially initialized module')": "do not fit each other (partially",
+    "ImportError('undefined symbol: _ZN3c10')": "do not fit each other (undefined symbol: _ZN3c10)",
+    "OSError('libcudart.so.12: cannot open')": "do not fit each other (libcudart.so.12: cannot op",
+    "ModuleNotFoundError(\"No module named 'PIL'\", name='PIL')": "cannot be imported (No module",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Puts a package that fails to be imported, ``package("torchvision", error)``, first."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name: str, error: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise {error}\n")
+        for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+
+    return write
+
+
+@pytest.fixture
+def versions(monkeypatch: pytest.MonkeyPatch):
+    """Makes it look as if other versions were installed."""
+    return lambda **found: monkeypatch.setattr(imports, "installed_version", found.get)
+
+
+@pytest.mark.parametrize("error", BROKEN)
+def test_a_broken_torchvision_is_told_in_words(package, versions, error):
+    package("torchvision", error)
+    versions(torch="2.15.0", torchvision="0.20.1")
+    with pytest.raises(UserError) as caught:
+        import_torchvision()
+    assert BROKEN[error] in caught.value.message
+    assert "torchvision 0.20.1" in caught.value.message
+    assert caught.value.hint == (
+        "Run: pip uninstall -y torchvision\n     pip install torch==2.15.0 torchvision"
+    )
+
+
+def test_a_missing_torchvision_is_told(package, versions):
+    package("torchvision", "ModuleNotFoundError('No module', name='torchvision')")
+    versions(torch="2.15.0")
+    with pytest.raises(UserError) as caught:
+        find_factory("torchvision.models:resnet18")
+    assert caught.value.message == "torchvision is not installed"
+    assert caught.value.hint == "Run: pip install torch==2.15.0 torchvision"
+
+
+def test_a_network_of_ours_needs_no_torchvision(package):
+    package("torchvision", NMS)
+    assert find_factory("vidfuse.backbones.load:load_backbone").__name__ == "load_backbone"
+
+
+# version of torch → how the last line ends
+REPAIRS = {
+    "2.13.0": "pip install torch==2.13.0 torchvision",
+    "2.13.0+cpu": "torch==2.13.0 torchvision --index-url https://download.pytorch.org/whl/cpu",
+    "2.9.1+cu126": "torch==2.9.1 torchvision --index-url https://download.pytorch.org/whl/cu126",
+    "2.9.1+rocm6.4": "torch==2.9.1 torchvision --index-url https://download.pytorch.org/whl/rocm6.4",
+    "2.16.0a0+gitab12": "Run: pip install --force-reinstall torch torchvision",
+    "2.16.0+mine": "Run: pip install --force-reinstall torch torchvision",
+}
+
+
+@pytest.mark.parametrize("version", REPAIRS)
+def test_torch_is_kept_and_its_own_index_is_asked(versions, version):
+    versions(torch=version, torchvision="0.20.1")
+    assert repair().endswith(REPAIRS[version])
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_torch_that_is_broken_or_missing_is_told(tmp_path, missing):
+    error = "ModuleNotFoundError('No module', name='torch')" if missing else "OSError('libc10.so')"
+    (tmp_path / "torch.py").write_text(f"raise {error}\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from vidfuse.backbones.imports import import_torchvision\n"
+        "from vidfuse.errors import UserError\n"
+        "try: import_torchvision()\n"
+        "except UserError as error: print(error)"
+    )
+    words = [sys.executable, "-c", code]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0].startswith("torch ")
+    assert ("is not installed" if missing else "cannot be imported (libc10.so)") in said[0]
+    assert said[1] == "Run: pip install --force-reinstall torch torchvision"

@@ -1,0 +1,91 @@
+"""Importing what builds a network.
+
+torchvision works only beside the build of torch that it was made for. A CPU-only torch beside the
+torchvision of the package index, or a torchvision of another release, fails while it is imported,
+with an error about an operator. Whatever needs torchvision gets it here, so that what is said
+instead is how to put it right.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any
+
+from vidfuse.errors import UserError, first_sentence
+
+WHEELS = "https://download.pytorch.org/whl/"
+# Ends of torch's version that name one of its own indices, as in 2.13.0+cpu.
+BUILD = re.compile(r"cpu|cu\d+|rocm[\d.]+|xpu")
+
+
+def find_factory(factory: str) -> Any:
+    """The function that builds a network; what it needs is imported.
+
+    Args:
+        factory: ``module:function``, as in the table of backbones.
+
+    Raises:
+        UserError: torch, or torchvision where it is needed, cannot be imported.
+    """
+    _import("torch")
+    module, _, name = factory.partition(":")
+    if module.partition(".")[0] == "torchvision":
+        import_torchvision()
+    return getattr(import_module(module), name)
+
+
+def import_torchvision() -> ModuleType:
+    """The module ``torchvision``, imported.
+
+    Raises:
+        UserError: It or torch is missing or broken, or the two do not fit; says how to repair it.
+    """
+    _import("torch")
+    return _import("torchvision")
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        raise UserError(_problem(name, error), repair(name)) from error
+
+
+def _problem(name: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == name:
+        return f"{name} is not installed"
+    reason = first_sentence(error)
+    if name == "torch" or isinstance(error, ModuleNotFoundError):
+        return f"{name} {installed_version(name) or ''} cannot be imported ({reason})"
+    versions = [f"{each} {installed_version(each) or ''}".strip() for each in ("torch", name)]
+    return f"{' and '.join(versions)} do not fit each other ({reason})"
+
+
+def repair(name: str = "torchvision") -> str:
+    """The commands that put torch or torchvision right.
+
+    torch is kept where torchvision is at fault, since it is the larger one by far.
+
+    Args:
+        name: The package at fault.
+    """
+    if name == "torch":
+        return "Run: pip install --force-reinstall torch torchvision"
+    public, _, build = (installed_version("torch") or "").partition("+")
+    if not re.fullmatch(r"[\d.]+", public) or (build and not BUILD.fullmatch(build)):
+        # Built from source, or a preview: no index has a torchvision for it.
+        return "Run: pip install --force-reinstall torch torchvision"
+    index = f" --index-url {WHEELS}{build}" if build else ""
+    remove = "pip uninstall -y torchvision\n     " if installed_version(name) else ""
+    return f"Run: {remove}pip install torch=={public} torchvision{index}"
+
+
+def installed_version(name: str) -> str | None:
+    """The version of an installed package, without importing it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
