@@ -3,7 +3,7 @@ import torch
 
 from vidfuse.errors import UserError
 from vidfuse.fusion import build_head
-from vidfuse.fusion.convolutional import ConvLSTMLayer, kernel_sizes
+from vidfuse.fusion.convolutional import ConvGRULayer, ConvLSTMLayer, kernel_sizes
 
 
 def convolve(maps, weight):
@@ -21,7 +21,7 @@ def convolve(maps, weight):
     return torch.stack(rows, dim=1).unflatten(1, (side, side))
 
 
-def layer_by_hand(layer, sequence):
+def convlstm_by_hand(layer, sequence):
     """Hidden states [T, hidden, g, g] of one sequence [T, in, g, g]: Shi et al., equation 3."""
     w_xi, w_xf, w_xc, w_xo = layer.from_input.weight.chunk(4)
     w_hi, w_hf, w_hc, w_ho = layer.from_state.weight.chunk(4)
@@ -38,6 +38,25 @@ def layer_by_hand(layer, sequence):
     return torch.stack(states)
 
 
+def convgru_by_hand(layer, sequence):
+    """States [T, hidden, g, g] of one sequence [T, in, g, g]: Ballas et al., equations 7 to 10."""
+    w_z, w_r, w_n = layer.from_input.weight.chunk(3)
+    b_z, b_r, b_n = layer.from_input.bias[:, None, None].chunk(3)
+    u_z, u_r = layer.gates.weight.chunk(2)
+    u_n = layer.candidate.weight
+    h, states = torch.zeros(len(u_n), *sequence.shape[2:], dtype=sequence.dtype), []
+    for x in sequence:
+        z = torch.sigmoid(convolve(x, w_z) + convolve(h, u_z) + b_z)
+        r = torch.sigmoid(convolve(x, w_r) + convolve(h, u_r) + b_r)
+        n = torch.tanh(convolve(x, w_n) + convolve(r * h, u_n) + b_n)
+        h = (1 - z) * h + z * n
+        states.append(h)
+    return torch.stack(states)
+
+
+BY_HAND = {"convlstm": convlstm_by_hand, "convgru": convgru_by_hand}
+
+
 def logits_by_hand(head, clip):
     """Logits of one clip [T, D, g, g]."""
     functional = torch.nn.functional
@@ -46,7 +65,7 @@ def logits_by_hand(head, clip):
     reduce = head.reduce.weight[:, :, 0, 0]
     sequence = torch.einsum("wd,tdyx->twyx", reduce, normed) + head.reduce.bias[:, None, None]
     for layer in head.recurrence:
-        sequence = layer_by_hand(layer, sequence)
+        sequence = BY_HAND[head.name](layer, sequence)
     read = {"mean": sequence.mean(0), "max": sequence.max(0).values, "last": sequence[-1]}
     mean = clip.mean((0, 2, 3))
     mean = functional.layer_norm(mean, mean.shape, head.mean_norm.weight, head.mean_norm.bias)
@@ -54,11 +73,11 @@ def logits_by_hand(head, clip):
     return head.classifier.weight @ both + head.classifier.bias
 
 
-def convlstm(dtype=torch.float64, grid=3, **settings):
+def make(name, dtype=torch.float64, grid=3, **settings):
     """A small head whose every parameter is random: peepholes start at 0, where they hide."""
     torch.manual_seed(0)
     settings = {"width": 3, "hidden": 2, **settings}
-    head = build_head("convlstm", channels=4, grid=grid, classes=3, settings=settings)
+    head = build_head(name, channels=4, grid=grid, classes=3, settings=settings)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.normal_(std=0.7)
@@ -76,8 +95,9 @@ def convlstm(dtype=torch.float64, grid=3, **settings):
     ],
 )
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_convlstm_follows_its_equations_and_so_do_its_gradients(settings, grid, dtype, close):
-    head = convlstm(dtype, grid, **settings)
+@pytest.mark.parametrize("name", sorted(BY_HAND))
+def test_heads_follow_their_equations_and_so_do_their_gradients(name, settings, grid, dtype, close):
+    head = make(name, dtype, grid, **settings)
     features = torch.randn(2, 4, 4, grid, grid, dtype=dtype, requires_grad=True)
     lengths = torch.tensor([4, 2])
     target = torch.randn(2, 3, dtype=dtype)
@@ -144,10 +164,13 @@ def test_a_new_layer_remembers():
     i, f, candidate, o = layer.from_input.bias.chunk(4)
     assert f.tolist() == [1.0] * 3
     assert torch.cat([i, candidate, o]).abs().max() < 1.0
+    z, r, n = ConvGRULayer(inputs=2, hidden=3, kernel=3).from_input.bias.chunk(3)
+    assert z.tolist() == [-1.0] * 3
+    assert torch.cat([r, n]).abs().max() < 1.0
 
 
 def test_without_its_states_convlstm_is_the_mean_head():
-    head = convlstm(grid=4)
+    head = make("convlstm", grid=4)
     mean = build_head("mean", channels=4, grid=1, classes=3).double().eval()
     with torch.no_grad():
         head.classifier.weight[:, : head.hidden] = 0.0
@@ -160,15 +183,15 @@ def test_without_its_states_convlstm_is_the_mean_head():
 
 
 def test_dropout_acts_between_layers():
-    head = convlstm(layers=2).train()
+    head = make("convlstm", layers=2).train()
     frames = torch.randn(1, 4, 4, 3, 3, dtype=torch.float64)
     assert not torch.equal(head.states(frames), head.states(frames))
-    head = convlstm(layers=1).train()
+    head = make("convlstm", layers=1).train()
     assert torch.equal(head.states(frames), head.states(frames))
 
 
 def test_cells_stay_precise_where_convolutions_are_not():
-    head = convlstm(torch.float32, grid=4)
+    head = make("convlstm", torch.float32, grid=4)
     features, lengths = torch.randn(2, 5, 4, 4, 4), torch.tensor([5, 3])
     exact = head(features, lengths)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -66,7 +66,7 @@ def test_the_registry_needs_no_torch():
 def test_unknown_head_lists_the_known_and_the_closest():
     with pytest.raises(UnknownNameError, match=r"unknown head 'lsmt'.*'lstm'") as caught:
         head_class("lsmt")
-    assert "gru, lstm, mean, middle, rnn" in caught.value.hint
+    assert caught.value.hint == f"Known: {', '.join(sorted(HEADS))}"
 
 
 def test_text_from_a_command_line_is_converted():
@@ -135,6 +135,14 @@ def test_unknown_setting_lists_the_known_and_the_closest():
 def test_values_out_of_range_are_refused(given):
     with pytest.raises(UserError, match="head 'lstm' cannot be built"):
         build_head("lstm", channels=2, grid=1, classes=2, settings=given)
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch):
+    monkeypatch.setattr(Mean, "requires", ("no_such_module",))
+    monkeypatch.setattr(Mean, "extra", "graph")
+    with pytest.raises(UserError, match="head 'mean' needs the package no_such_module") as caught:
+        build_head("mean", channels=2, grid=1, classes=2)
+    assert caught.value.hint == 'Install it: pip install "vidfuse[graph]"'
 
 
 def test_an_installed_head_is_found(announced):

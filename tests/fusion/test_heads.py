@@ -18,6 +18,7 @@ VARIANTS = [(name, {}) for name in sorted(HEADS)] + [
     ("gru", {"readout": "last"}),
     ("gru", {"readout": "last", "layers": 2, "bidirectional": True}),
     ("gru", {"readout": "max", "bidirectional": True}),
+    ("convgru", {"readout": "max", "layers": 2, "kernel": "3,5"}),
     ("convlstm", {"readout": "last"}),
     ("convlstm", {"readout": "max", "layers": 2, "kernel": "3,5"}),
 ]
@@ -163,6 +164,14 @@ def test_mean_is_the_classifier_of_the_average_frame():
     head = make(("mean", {}))
     (clip,) = clips(5)
     expected = head.classifier(clip.flatten(1).mean(0))
+    torch.testing.assert_close(alone(head, clip), expected, **SAME)
+
+
+def test_mean_std_is_the_classifier_of_average_and_spread():
+    head = make(("mean-std", {}))
+    (clip,) = clips(5)
+    spread = (clip.var(0, correction=0) + 1e-5).sqrt()
+    expected = head.classifier(torch.cat([clip.mean(0), spread]).flatten())
     torch.testing.assert_close(alone(head, clip), expected, **SAME)
 
 

@@ -42,6 +42,7 @@ def accuracy_after_training(name, settings, steps):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
+        ("convgru", {"width": 8, "hidden": 8}),
         ("convlstm", {"width": 8, "hidden": 8}),
         ("convlstm", {"width": 8, "hidden": 8, "readout": "last"}),
         ("convlstm", {"width": 8, "hidden": 8, "readout": "max"}),
@@ -57,6 +58,6 @@ def test_recurrent_heads_learn_which_way_a_cell_moves(name, settings):
     assert accuracy_after_training(name, settings, steps=80) > 0.95
 
 
-@pytest.mark.parametrize("name", ["mean", "middle"])
+@pytest.mark.parametrize("name", ["max", "mean", "mean-std", "middle"])
 def test_heads_without_time_cannot(name):
     assert 0.4 < accuracy_after_training(name, {}, steps=80) < 0.6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -31,23 +32,31 @@ class Head(nn.Module):
     grid: int | Literal["native"]
     """On the class, the grid this head reads unless told otherwise ("native": the backbone's own
     map, not pooled); on an instance, the side g it was built for."""
-    order_aware: ClassVar[bool]
-    """Whether another order of the same frames can change the logits."""
-    reversal_aware: ClassVar[bool]
-    """Whether playing the clip backwards can change the logits."""
+    order_aware: bool
+    """Whether another order of the same frames can change the logits. On the class as the head is
+    unless told otherwise, on an instance as its settings have it."""
+    reversal_aware: bool
+    """Whether playing the clip backwards can change the logits; likewise."""
     paper: ClassVar[str]
     """Where the head is published, or "" for a plain baseline."""
+    extra: ClassVar[str | None] = None
+    """The extra that it needs, as in `pip install "vidfuse[graph]"`, or None."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """The modules in that extra, which only an instance may import."""
 
     def __init__(self, channels: int, grid: int, classes: int) -> None:
         super().__init__()
-        for what, size in (("channels", channels), ("grid", grid), ("classes", classes)):
-            if size < 1:
-                raise ValueError(f"{what} must be at least 1, not {size}")
+        check_sizes(channels=channels, grid=grid, classes=classes)
         self.channels = channels
         self.grid = grid
         self.classes = classes
         self.frame_size = channels * grid * grid
         """Length P = D·g·g of the vector that describes one frame."""
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """The modules it requires that are not installed."""
+        return [name for name in cls.requires if find_spec(name) is None]
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g], where lengths [B] (int64, 1..T) count the
@@ -71,6 +80,17 @@ class Head(nn.Module):
         if missing:
             raise TypeError(f"{type(self).__name__} does not keep its settings {missing}")
         return {name: values[name] for name in self.known_settings()}
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes below 1.
+
+    Raises:
+        ValueError: Names the first of them.
+    """
+    for what, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{what} must be at least 1, not {size}")
 
 
 def mask(lengths: Tensor, frames: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import Head, frame_vectors, masked_mean
+from vidfuse.fusion.base import Head, check_sizes, frame_vectors, masked_mean
 from vidfuse.fusion.readout import Readout, read_out
 
 
@@ -66,12 +66,61 @@ class ConvLSTMLayer(nn.Module):
         return torch.stack(states, dim=1)
 
 
-class ConvLSTM(Head):
-    """Convolutional LSTM: an LSTM at every position of the map that sees its neighbours.
+class ConvGRULayer(nn.Module):
+    """One layer of convolutional gated recurrent units, equations 7 to 10 of Ballas et al. (2016).
 
-    Maps → normalisation of each frame → 1×1 convolution → layers (`ConvLSTMLayer`) → read-out over
-    time → mean over positions, and beside it, straight to the classifier, the mean of all frames
-    and positions. A cell that lights up next to where one was lit before is motion, and the same
+    With input X_t [in, g, g], state H_t [hidden, g, g], ``*`` a convolution that keeps the map's
+    size (zeros beyond its edge) and ∘ the elementwise product::
+
+        Z_t = σ(W_z * X_t + U_z * H_{t-1} + b_z)
+        R_t = σ(W_r * X_t + U_r * H_{t-1} + b_r)
+        N_t = tanh(W_n * X_t + U_n * (R_t ∘ H_{t-1}) + b_n)
+        H_t = (1 - Z_t) ∘ H_{t-1} + Z_t ∘ N_t,  H_0 = 0
+
+    The bias of the update gate Z starts at -1, so that a new layer remembers, as that of the
+    forget gates of `ConvLSTMLayer` at 1.
+
+    Cost: 3·k²·g²·(in + hidden)·hidden products a frame, three quarters of the LSTM's.
+
+    Args:
+        inputs: Channels of the input.
+        hidden: Channels of the states.
+        kernel: Side k of all convolutions, odd.
+    """
+
+    def __init__(self, inputs: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        # Output channels: the gates z, r, and the candidate n, `hidden` of each.
+        self.from_input = nn.Conv2d(inputs, 3 * hidden, kernel, padding=kernel // 2)
+        self.gates = nn.Conv2d(hidden, 2 * hidden, kernel, padding=kernel // 2, bias=False)
+        self.candidate = nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2, bias=False)
+        assert self.from_input.bias is not None
+        with torch.no_grad():
+            self.from_input.bias[:hidden] = -1.0
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """States [B, T, hidden, g, g] of a sequence [B, T, in, g, g]."""
+        batch, frames, _, *map_size = sequence.shape
+        driven = self.from_input(sequence.flatten(0, 1)).unflatten(0, (batch, frames))
+        # In the parameters' type, as in ConvLSTMLayer.
+        state = self.candidate.weight.new_zeros(batch, self.hidden, *map_size)
+        states = []
+        for at_frame in driven.unbind(1):
+            gates, candidate = at_frame.split([2 * self.hidden, self.hidden], dim=1)
+            z, r = torch.sigmoid(gates + self.gates(state)).chunk(2, dim=1)
+            n = torch.tanh(candidate + self.candidate(r * state))
+            state = (1 - z) * state + z * n
+            states.append(state)
+        return torch.stack(states, dim=1)
+
+
+class _ConvRecurrent(Head):
+    """Recurrent cells at every position of the map that see their neighbours.
+
+    Maps → normalisation of each frame → 1×1 convolution → recurrent layers → read-out over time →
+    mean over positions, and beside it, straight to the classifier, the mean of all frames and
+    positions. A cell that lights up next to where one was lit before is motion, and the same
     motion wherever it happens; averages and global vectors have lost it.
 
     With zero weights for the states the classifier is that of the `mean` head on grid 1, so the
@@ -80,8 +129,7 @@ class ConvLSTM(Head):
     Shapes: features [B, T, D, g, g] → [B, T, width, g, g] → states [B, T, hidden, g, g] → read-out
     [B, hidden, g, g] → [B, hidden], beside the mean [B, D] → logits [B, C].
 
-    Cost: D·width·g² products a frame for the 1×1 convolution and 4·k²·g²·(in + hidden)·hidden for
-    each layer: by default, with D = 512, 5 million in all.
+    Cost: D·width·g² products a frame for the 1×1 convolution, and those of the layers.
 
     Args:
         channels: Channels D of the features.
@@ -97,14 +145,9 @@ class ConvLSTM(Head):
         dropout: Share dropped in training before the classifier and between layers, 0..1.
     """
 
-    name = "convlstm"
     grid = 4
     order_aware = True
     reversal_aware = True
-    paper = (
-        "Shi et al., Convolutional LSTM Network: A Machine Learning Approach for Precipitation "
-        "Nowcasting, NeurIPS 2015"
-    )
 
     def __init__(
         self,
@@ -120,9 +163,7 @@ class ConvLSTM(Head):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(channels, grid, classes)
-        for what, size in (("width", width), ("hidden", hidden), ("layers", layers)):
-            if size < 1:
-                raise ValueError(f"{what} must be at least 1, not {size}")
+        check_sizes(width=width, hidden=hidden, layers=layers)
         self.width = width
         self.hidden = hidden
         self.layers = layers
@@ -135,12 +176,16 @@ class ConvLSTM(Head):
         self.reduce = nn.Conv2d(channels, width, 1)
         inputs = [width] + [hidden] * (layers - 1)
         self.recurrence = nn.ModuleList(
-            ConvLSTMLayer(size, hidden, side, grid)
+            self.new_layer(size, side, grid)
             for size, side in zip(inputs, kernel_sizes(kernel, layers), strict=True)
         )
         self.drop = nn.Dropout(dropout)
         self.mean_norm = nn.LayerNorm(channels)
         self.classifier = nn.Linear(hidden + channels, classes)
+
+    def new_layer(self, inputs: int, kernel: int, grid: int) -> nn.Module:
+        """A layer: sequences [B, T, inputs, g, g] → states [B, T, hidden, g, g]."""
+        raise NotImplementedError
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
@@ -161,6 +206,41 @@ class ConvLSTM(Head):
         for number, layer in enumerate(self.recurrence):
             sequence = layer(self.drop(sequence) if number else sequence)
         return sequence
+
+
+class ConvLSTM(_ConvRecurrent):
+    """Convolutional LSTM: `ConvLSTMLayer` at every position of the map.
+
+    By default, with D = 512, 5 million products a frame.
+    """
+
+    name = "convlstm"
+    paper = (
+        "Shi et al., Convolutional LSTM Network: A Machine Learning Approach for Precipitation "
+        "Nowcasting, NeurIPS 2015"
+    )
+
+    def new_layer(self, inputs: int, kernel: int, grid: int) -> nn.Module:
+        """A `ConvLSTMLayer`."""
+        return ConvLSTMLayer(inputs, self.hidden, kernel, grid)
+
+
+class ConvGRU(_ConvRecurrent):
+    """Convolutional gated recurrent units: `ConvGRULayer` at every position of the map.
+
+    No peepholes, so nothing but the edge of the map tells one position from another, and a layer
+    can be used on any grid. By default, with D = 512, 4 million products a frame.
+    """
+
+    name = "convgru"
+    paper = (
+        "Ballas et al., Delving Deeper into Convolutional Networks for Learning Video "
+        "Representations, ICLR 2016"
+    )
+
+    def new_layer(self, inputs: int, kernel: int, grid: int) -> nn.Module:
+        """A `ConvGRULayer`."""
+        return ConvGRULayer(inputs, self.hidden, kernel)
 
 
 def kernel_sizes(kernel: int | str, layers: int) -> list[int]:

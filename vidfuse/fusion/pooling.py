@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from vidfuse.fusion.base import Head, frame_vectors, masked_mean
+from vidfuse.fusion.readout import read_out
 
 
 class _Pooled(Head):
@@ -20,16 +23,19 @@ class _Pooled(Head):
 
     grid = 1
     paper = ""
+    parts: ClassVar[int] = 1
+    """How many vectors of a frame's length P the pooled vector is made of."""
 
     def __init__(self, channels: int, grid: int, classes: int, *, dropout: float = 0.5) -> None:
         super().__init__(channels, grid, classes)
         self.dropout = dropout
+        size = self.parts * self.frame_size
         self.classifier = nn.Sequential(
-            nn.LayerNorm(self.frame_size), nn.Dropout(dropout), nn.Linear(self.frame_size, classes)
+            nn.LayerNorm(size), nn.Dropout(dropout), nn.Linear(size, classes)
         )
 
     def pool(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """One vector [B, P] from the frames [B, T, P] of each clip."""
+        """One vector [B, parts·P] from the frames [B, T, P] of each clip."""
         raise NotImplementedError
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
@@ -49,6 +55,40 @@ class Mean(_Pooled):
     def pool(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """The mean [B, P] of the frames [B, T, P]."""
         return masked_mean(frames, lengths)
+
+
+class Max(_Pooled):
+    """The largest value of each feature over all frames: what was there at least once."""
+
+    name = "max"
+    order_aware = False
+    reversal_aware = False
+
+    def pool(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """The maximum [B, P] of the frames [B, T, P]."""
+        return read_out(frames, lengths, "max")
+
+
+class MeanStd(_Pooled):
+    """The average of all frames and their spread around it: how much changes, but not how.
+
+    With the frames x_t [P] of a clip of L frames::
+
+        m = Σ_t x_t / L,  s = √(Σ_t (x_t - m)² / L + ε),  pooled = [m, s]
+
+    The small ε keeps the root's slope finite where nothing changes, as in a clip of one frame.
+    """
+
+    name = "mean-std"
+    order_aware = False
+    reversal_aware = False
+    parts = 2
+
+    def pool(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Mean and standard deviation [B, 2·P] of the frames [B, T, P]."""
+        mean = masked_mean(frames, lengths)
+        variance = masked_mean((frames - mean[:, None]).square(), lengths)
+        return torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)
 
 
 class Middle(_Pooled):

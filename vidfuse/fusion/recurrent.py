@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch import Tensor
 
-from vidfuse.fusion.base import Head, frame_vectors, masked_mean
+from vidfuse.fusion.base import check_sizes
+from vidfuse.fusion.cells import Cell, new_recurrence, run
 from vidfuse.fusion.readout import Readout, read_out
+from vidfuse.fusion.sequence import SequenceHead
 
 
-class Recurrent(Head):
+class Recurrent(SequenceHead):
     """LayerNorm → Linear → recurrent cells → mean over states, beside a mean of the frames.
 
-    The classifier sees the states' read-out and, past the recurrence, the mean of the normalised
-    frames. A linear layer on both, concatenated, is the sum of a classifier of each; with zero
-    weights for the states it is the classifier of the `mean` head. So the recurrence only has to
-    learn what averaging misses, where a bare last state has to learn the averaging too and, on
-    frozen features, is known to lose to it.
+    A bare last state has to learn the averaging too and, on frozen features, is known to lose to
+    the `mean` head; see `SequenceHead`.
 
     Shapes: frames [B, T, P] with P = D·g·g → projected [B, T, hidden] → states
     [B, T, hidden·directions] → read-out [B, hidden·directions], beside the mean frame [B, P].
@@ -36,10 +33,7 @@ class Recurrent(Head):
         dropout: Share dropped in training before the classifier and between layers, 0..1.
     """
 
-    grid = 2
-    order_aware = True
-    reversal_aware = True
-    cell: ClassVar[type[nn.LSTM | nn.GRU | nn.RNN]]
+    cell: ClassVar[Cell]
 
     def __init__(
         self,
@@ -53,57 +47,29 @@ class Recurrent(Head):
         readout: Readout = "mean",
         dropout: float = 0.5,
     ) -> None:
-        super().__init__(channels, grid, classes)
-        for what, size in (("hidden", hidden), ("layers", layers)):
-            if size < 1:
-                raise ValueError(f"{what} must be at least 1, not {size}")
-        self.hidden = hidden
+        super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
+        check_sizes(layers=layers)
         self.layers = layers
         self.bidirectional = bidirectional
         self.readout = readout
-        self.dropout = dropout
-        self.norm = nn.LayerNorm(self.frame_size)
-        self.project = nn.Linear(self.frame_size, hidden)
-        self.drop = nn.Dropout(dropout)
-        self.recurrence = self.cell(
+        self.recurrence = new_recurrence(
+            self.cell,
             hidden,
             hidden,
-            num_layers=layers,
+            layers=layers,
             bidirectional=bidirectional,
-            # With one layer there is nothing in between, and torch would warn.
-            dropout=dropout if layers > 1 else 0.0,
-            batch_first=True,
+            dropout=dropout,
         )
-        states = hidden * (2 if bidirectional else 1)
-        self.classifier = nn.Linear(states + self.frame_size, classes)
-        self.initialise()
+        self.add_classifier(hidden * (2 if bidirectional else 1))
 
-    def initialise(self) -> None:
-        """Change torch's initial weights where a kind of cell is known to start better."""
-
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
-        frames = self.norm(frame_vectors(features, lengths))
-        states = self.states(self.project(frames), lengths)
-        read = read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
-        both = torch.cat([read, masked_mean(frames, lengths)], dim=1)
-        logits: Tensor = self.classifier(self.drop(both))
-        return logits
+    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The read-out of the states."""
+        states = self.states(sequence, lengths)
+        return read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
 
     def states(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """States of the last layer [B, T, hidden·directions]; those of padding mean nothing."""
-        # Reading forwards, padding comes after every state that counts. Reading backwards it
-        # comes before, and must be packed away.
-        if not self.bidirectional or bool((lengths == sequence.shape[1]).all()):
-            states: Tensor = self.recurrence(sequence)[0]
-            return states
-        packed = pack_padded_sequence(
-            sequence, lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        states, _ = pad_packed_sequence(
-            self.recurrence(packed)[0], batch_first=True, total_length=sequence.shape[1]
-        )
-        return states
+        return run(self.recurrence, sequence, lengths)
 
 
 class RNN(Recurrent):
@@ -120,7 +86,7 @@ class RNN(Recurrent):
 
     name = "rnn"
     paper = "Elman, Finding Structure in Time, Cognitive Science 14(2):179-211, 1990"
-    cell = nn.RNN
+    cell = "rnn"
 
 
 class GRU(Recurrent):
@@ -143,7 +109,7 @@ class GRU(Recurrent):
         "Cho et al., Learning Phrase Representations using RNN Encoder-Decoder for Statistical "
         "Machine Translation, EMNLP 2014"
     )
-    cell = nn.GRU
+    cell = "gru"
 
 
 class LSTM(Recurrent):
@@ -155,20 +121,10 @@ class LSTM(Recurrent):
         c_t = f_t ∘ c_{t-1} + i_t ∘ tanh(W_c x_t + U_c h_{t-1} + b_c),  c_0 = 0
         h_t = o_t ∘ tanh(c_t),  h_0 = 0
 
-    Forget gates start half open by default, which halves what a state remembers at each frame.
-    Their bias starts at 1 instead (Gers et al., 2000; Jozefowicz et al., 2015, section 2.2).
+    The forget gates start open (`open_forget_gates`). A step costs 8·hidden² products for a frame,
+    layer and direction.
     """
 
     name = "lstm"
     paper = "Donahue et al., Long-term Recurrent Convolutional Networks, CVPR 2015"
-    cell = nn.LSTM
-
-    def initialise(self) -> None:
-        """Open the forget gates."""
-        with torch.no_grad():
-            for name, parameter in self.recurrence.named_parameters():
-                # torch stacks the gates as input, forget, cell, output, and adds two biases.
-                if name.startswith("bias_ih"):
-                    parameter[self.hidden : 2 * self.hidden] = 1.0
-                elif name.startswith("bias_hh"):
-                    parameter[self.hidden : 2 * self.hidden] = 0.0
+    cell = "lstm"

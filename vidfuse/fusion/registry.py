@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from vidfuse.fusion.base import Head
 
 HEADS: dict[str, str] = {
+    "convgru": "vidfuse.fusion.convolutional:ConvGRU",
     "convlstm": "vidfuse.fusion.convolutional:ConvLSTM",
     "gru": "vidfuse.fusion.recurrent:GRU",
     "lstm": "vidfuse.fusion.recurrent:LSTM",
+    "max": "vidfuse.fusion.pooling:Max",
     "mean": "vidfuse.fusion.pooling:Mean",
+    "mean-std": "vidfuse.fusion.pooling:MeanStd",
     "middle": "vidfuse.fusion.pooling:Middle",
     "rnn": "vidfuse.fusion.recurrent:RNN",
 }
@@ -74,10 +77,15 @@ def build_head(
 
     Raises:
         UnknownNameError: No head has this name.
-        UserError: A setting is unknown, or its value cannot be used.
+        UserError: A setting is unknown, its value cannot be used, or a package is missing.
     """
     cls = head_class(name)
     known = cls.known_settings()
+    if missing := cls.missing():
+        raise UserError(
+            f"head '{name}' needs the package {' and '.join(missing)}",
+            f'Install it: pip install "vidfuse[{cls.extra}]"',
+        )
     values = {}
     for key, value in (settings or {}).items():
         if key not in known:
