@@ -30,11 +30,20 @@ def find_factory(factory: str) -> Any:
     Raises:
         UserError: torch, or torchvision where it is needed, cannot be imported.
     """
-    _import("torch")
+    import_torch()
     module, _, name = factory.partition(":")
     if module.partition(".")[0] == "torchvision":
         import_torchvision()
     return getattr(import_module(module), name)
+
+
+def import_torch() -> ModuleType:
+    """The module ``torch``, imported.
+
+    Raises:
+        UserError: It is missing or broken; says how to repair it.
+    """
+    return _import("torch")
 
 
 def import_torchvision() -> ModuleType:
@@ -43,7 +52,7 @@ def import_torchvision() -> ModuleType:
     Raises:
         UserError: It or torch is missing or broken, or the two do not fit; says how to repair it.
     """
-    _import("torch")
+    import_torch()
     return _import("torchvision")
 
 

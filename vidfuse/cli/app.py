@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": ("vidfuse.cli.evaluate", "Measure a trained model on a dataset."),
     "extract": ("vidfuse.cli.extract", "Extract features of clips into the cache."),
     "inspect": ("vidfuse.cli.inspect", "Look at a dataset: layout, classes, splits, problems."),
+    "doctor": ("vidfuse.cli.doctor", "Check this installation, and say how to repair it."),
     "cache": ("vidfuse.cli.cache", "Look after the feature cache: info, verify, prune."),
 }
 EXIT_BUG = 70

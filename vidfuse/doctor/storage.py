@@ -1,0 +1,73 @@
+"""Checks of the feature cache and its disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from vidfuse.doctor.check import Check, Status
+from vidfuse.errors import first_sentence
+
+ELSEWHERE = "Name another place with --cache or VIDFUSE_CACHE."
+TOO_LITTLE = 100e6  # bytes; features of a few clips fill this
+LITTLE = 2e9  # UCF101 with the default settings takes half of it
+
+
+def cache(named: str | None = None) -> Check:
+    """Where features are kept, how many there are, and whether more can be written."""
+    values: dict[str, object] = {"path": named}
+    try:
+        from vidfuse.features.config import cache_folder
+        from vidfuse.features.maintenance import cache_info
+        from vidfuse.features.store import Store
+
+        folder = cache_folder(named)
+        values["path"] = str(folder)
+        info = cache_info(Store(folder))
+        values |= {"entries": info["entries"], "bytes": info["bytes"]}
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            pass
+    except ImportError as error:
+        summary = f"cannot be looked at ({first_sentence(error)})"
+        return Check("cache", "broken", summary, values, "Repair the packages first.")
+    except OSError as error:
+        summary = f"{values['path']} cannot be written ({error.strerror or error})"
+        return Check("cache", "broken", summary, values | {"writable": False}, ELSEWHERE)
+    summary = f"{folder}: {info['entries']} entries, {info['bytes'] / 1e6:.1f} MB"
+    return Check("cache", "ok", summary, values | {"writable": True})
+
+
+def disk(named: str | None = None) -> Check:
+    """Room on the disk of the cache."""
+    try:
+        from vidfuse.features.config import cache_folder
+
+        usage = shutil.disk_usage(_existing(cache_folder(named)))
+    except ImportError as error:
+        summary = f"cannot be looked at ({first_sentence(error)})"
+        return Check("disk", "broken", summary, fix="Repair the packages first.")
+    except OSError as error:
+        return Check("disk", "broken", f"no disk ({error.strerror or error})", fix=ELSEWHERE)
+    values = {"free_bytes": usage.free, "total_bytes": usage.total}
+    summary = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB where the cache is"
+    status: Status = "ok"
+    if usage.free < LITTLE:
+        status = "broken" if usage.free < TOO_LITTLE else "warning"
+    fix = f"Make room (vidfuse cache prune --help).\n{ELSEWHERE}" if status != "ok" else None
+    return Check("disk", status, summary, values, fix)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists.
+
+    Raises:
+        FileNotFoundError: There is not even a disk.
+    """
+    folder = folder.absolute()
+    for place in (folder, *folder.parents):
+        if place.exists():
+            return place
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))

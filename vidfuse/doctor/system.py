@@ -1,0 +1,165 @@
+"""What the operating system says of processor and memory, on each platform."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ARM = ("arm64", "aarch64")
+X86 = ("x86_64", "amd64")
+# Instruction set → the flags that the system or torch may know it by; all of a tuple are needed.
+X86_SETS = {
+    "AVX2": (("avx2",),),
+    "AVX-512": (("avx512f",), ("avx512_f",)),
+    "AVX512-BF16": (("avx512_bf16",),),
+    "AMX": (("amx_tile", "amx_bf16"),),
+}
+ARM_SETS = {
+    "NEON": (("asimd",), ("neon",)),
+    "SVE": (("sve",),),
+    "BF16": (("bf16",),),
+}
+UNLIMITED = 2**60  # bytes; version 1 of control groups writes such a number for "no limit"
+
+
+def instruction_sets(
+    machine: str, flags: frozenset[str], known: Mapping[str, bool]
+) -> dict[str, bool | None]:
+    """Which instruction sets there are; None is not known.
+
+    Args:
+        machine: The processor's architecture.
+        flags: What the operating system lists; empty where it lists nothing.
+        known: What torch says, by name.
+    """
+    machine = machine.lower()
+    sets = X86_SETS if machine in X86 else ARM_SETS if machine in ARM else {}
+    answers: dict[str, bool | None] = {}
+    for name, spellings in sets.items():
+        told = [all(known[flag] for flag in s) for s in spellings if all(f in known for f in s)]
+        if flags:
+            answers[name] = any(set(spelling) <= flags for spelling in spellings)
+        else:
+            answers[name] = any(told) if told else None
+    if "NEON" in answers:
+        answers["NEON"] = True  # part of the architecture
+    return answers
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's features as the operating system lists them, in lower case."""
+    try:
+        if sys.platform == "darwin":
+            words = ["sysctl", "hw.optional"]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+            return mac_flags(done.stdout)
+        text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return frozenset()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].lower().split()) if found else frozenset()
+
+
+def mac_flags(text: str) -> frozenset[str]:
+    """Features in what ``sysctl hw.optional`` prints: ``hw.optional.arm.FEAT_BF16: 1``."""
+    return frozenset(name.lower() for name in re.findall(r"FEAT_(\w+): 1$", text, re.MULTILINE))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """How many cores' time the control group gives this process; None is no limit.
+
+    Args:
+        root: Where ``sys`` and ``proc`` are.
+    """
+    quotas = []
+    for folder in _groups(root, "cpu"):
+        text = _read(folder / "cpu.max")  # version 2: "200000 100000", or "max 100000"
+        if not text:
+            text = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+        words = text.split()
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that the control group gives this process; None is no limit.
+
+    Args:
+        root: Where ``sys`` and ``proc`` are.
+    """
+    limits = []
+    for folder in _groups(root, "memory"):
+        text = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
+        if text.isdigit() and int(text) < UNLIMITED:
+            limits.append(int(text))
+    return min(limits, default=None)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of the control groups that this process is in, up to the topmost."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, names, group = [*line.split(":", 2), "", ""][:3]
+        if names and controller not in names.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / (controller if names else "")
+        folder = top / group.strip("/")
+        while True:
+            yield folder
+            if folder == top:
+                break
+            folder = folder.parent
+
+
+def memory() -> tuple[int | None, int | None]:
+    """Bytes of memory in all, and bytes available; None is not known."""
+    if sys.platform == "win32":
+        return _windows_memory()
+    found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE))
+    if "MemTotal" in found:
+        available = found.get("MemAvailable")
+        return int(found["MemTotal"]) * 1024, None if available is None else int(available) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None
+    except (OSError, ValueError):
+        return None, None
+
+
+class _MemoryStatus(ctypes.Structure):
+    """``MEMORYSTATUSEX`` of Windows."""
+
+    _fields_ = (
+        ("length", ctypes.c_ulong),
+        ("load", ctypes.c_ulong),
+        *((name, ctypes.c_ulonglong) for name in ("total", "available")),
+        *((f"other{number}", ctypes.c_ulonglong) for number in range(5)),
+    )
+
+
+def _windows_memory() -> tuple[int | None, int | None]:
+    status = _MemoryStatus()
+    status.length = ctypes.sizeof(status)
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
+    if not kernel.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None, None
+    return int(status.total), int(status.available)
+
+
+def _read(path: Path) -> str:
+    """A small file of the system, empty where there is none."""
+    try:
+        return path.read_text("utf-8", errors="replace").strip()
+    except OSError:
+        return ""
