@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from vidfuse.fusion.base import Head
 
 HEADS: dict[str, str] = {
+    "cbam": "vidfuse.fusion.recalibration:CBAM",
+    "channel-attention": "vidfuse.fusion.recalibration:ChannelAttention",
     "convgru": "vidfuse.fusion.convolutional:ConvGRU",
     "convlstm": "vidfuse.fusion.convolutional:ConvLSTM",
+    "gat": "vidfuse.fusion.graph:GAT",
+    "gcn": "vidfuse.fusion.graph:GCN",
     "gru": "vidfuse.fusion.recurrent:GRU",
     "lstm": "vidfuse.fusion.recurrent:LSTM",
     "max": "vidfuse.fusion.pooling:Max",
@@ -26,6 +30,13 @@ HEADS: dict[str, str] = {
     "mean-std": "vidfuse.fusion.pooling:MeanStd",
     "middle": "vidfuse.fusion.pooling:Middle",
     "rnn": "vidfuse.fusion.recurrent:RNN",
+    "parallel": "vidfuse.fusion.parallel:Parallel",
+    "rnn-cnn": "vidfuse.fusion.rnn_cnn:RNNCNN",
+    "self-attention": "vidfuse.fusion.attention:SelfAttention",
+    "spatial-attention": "vidfuse.fusion.spatial_attention:SpatialAttention",
+    "tcn": "vidfuse.fusion.temporal_convolution:TCN",
+    "temporal-attention": "vidfuse.fusion.temporal_attention:TemporalAttention",
+    "transformer": "vidfuse.fusion.attention:Transformer",
 }
 """The heads that come with vidfuse: name → "module:Class"."""
 

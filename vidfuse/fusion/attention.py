@@ -1,0 +1,207 @@
+"""Heads in which frames attend to frames: self-attention, and the transformer's encoder."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vidfuse.fusion.base import check_sizes, mask
+from vidfuse.fusion.positions import Positions
+from vidfuse.fusion.readout import Readout, read_out
+from vidfuse.fusion.sequence import SequenceHead
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention, section 3.2 of Vaswani et al. (2017).
+
+    For a sequence X [T, hidden] and each of h heads, with d = hidden/h and products
+    Q, K, V [T, d] of X with matrices of its own::
+
+        A = softmax(Q Kᵀ / √d),  Y = A V
+
+    and the output is [Y_1, …, Y_h] W + b. Rows of A sum to 1 over the real steps; what is behind
+    the end of a clip gets no weight. Keys have no bias, which would cancel in the softmax.
+
+    Cost: 4·hidden² products a step for the matrices, and 2·T·hidden for Q Kᵀ and A V.
+
+    Args:
+        hidden: Length of each step's vector.
+        heads: Number of heads; divides `hidden`.
+
+    Raises:
+        ValueError: `hidden` is no multiple of `heads`.
+    """
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        check_sizes(heads=heads)
+        if hidden % heads:
+            raise ValueError(f"hidden={hidden} is no multiple of heads={heads}")
+        self.heads = heads
+        self.queries_keys_values = nn.Linear(hidden, 3 * hidden, bias=False)
+        self.out = nn.Linear(hidden, hidden)
+
+    def forward(self, sequence: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Output [B, T, hidden] and weights A [B, h, T, T] of a sequence [B, T, hidden].
+
+        `real` [B, T] is true where a step is not padding.
+        """
+        split = self.queries_keys_values(sequence).unflatten(2, (3, self.heads, -1))
+        queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each [B, h, T, d]
+        scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[3])
+        weights = scores.masked_fill(~real[:, None, None], -torch.inf).softmax(3)
+        return self.out((weights @ values).transpose(1, 2).flatten(2)), weights
+
+
+class SelfAttention(SequenceHead):
+    """One layer of self-attention over the frames, which positions tell apart.
+
+    With the projected frames x_t [hidden] and learned positions p_t (`Positions`)::
+
+        u_t = LayerNorm(x_t + p_t),  y_t = u_t + Attention(u)_t,  s_t = GELU(W y_t + b)
+
+    and the largest value of each unit of s_t is read, beside the mean frame. Without positions the
+    frames would be a set; with them each can look for what was before it and after it, however far
+    away.
+
+    Cost: 5·hidden² + 2·T·hidden products a frame behind the projection. Where a recurrence takes T
+    steps one after the other, all of it is done at once.
+
+    Args:
+        channels: Channels D of the features.
+        grid: Side g of the features' grid.
+        classes: Number of classes C.
+        hidden: Length of each frame's vector.
+        heads: Attention heads; divides `hidden`.
+        readout: What is read from the s_t: their `mean`, the `last` one, or the `max` of each unit.
+            By attention a single frame can tell what happened, and a maximum finds it.
+        dropout: Share dropped in training before the classifier, 0..1.
+    """
+
+    name = "self-attention"
+    paper = "Vaswani et al., Attention Is All You Need, NeurIPS 2017"
+
+    def __init__(
+        self,
+        channels: int,
+        grid: int,
+        classes: int,
+        *,
+        hidden: int = 128,
+        heads: int = 4,
+        readout: Readout = "max",
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
+        self.heads = heads
+        self.readout = readout
+        self.positions = Positions(hidden)
+        self.attention_norm = nn.LayerNorm(hidden)
+        self.attend = Attention(hidden, heads)
+        self.transform = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU())
+        self.add_classifier(hidden)
+
+    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The read-out of the transformed frames [B, hidden]."""
+        steps = sequence.shape[1]
+        sequence = self.attention_norm(sequence + self.positions(lengths, steps))
+        attended, _ = self.attend(sequence, mask(lengths, steps))
+        return read_out(self.transform(sequence + attended), lengths, self.readout)
+
+
+class Block(nn.Module):
+    """A block of the transformer's encoder: attention, then two layers for each step alone.
+
+    With the normalisation in front of each part, where it trains without a warm-up of its own
+    (Xiong et al., 2020)::
+
+        x ← x + Attention(LayerNorm(x)),  x ← x + W_2 GELU(W_1 LayerNorm(x) + b_1) + b_2
+
+    Cost: 8·hidden² + 2·T·hidden products a step.
+
+    Args:
+        hidden: Length of each step's vector; W_1 doubles it.
+        heads: Attention heads.
+        dropout: Share of each part's output that is dropped in training.
+    """
+
+    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(hidden)
+        self.attend = Attention(hidden, heads)
+        self.transform = nn.Sequential(
+            nn.LayerNorm(hidden),
+            nn.Linear(hidden, 2 * hidden),
+            nn.GELU(),
+            nn.Linear(2 * hidden, hidden),
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, sequence: Tensor, real: Tensor) -> Tensor:
+        """A sequence [B, T, hidden] from another; `real` [B, T] is false for padding."""
+        attended, _ = self.attend(self.attention_norm(sequence), real)
+        sequence = sequence + self.drop(attended)
+        return sequence + self.drop(self.transform(sequence))
+
+
+class Transformer(SequenceHead):
+    """A small transformer encoder with a class token.
+
+    A learned vector, the class token, stands before the projected frames, to which learned
+    positions are added (`Positions`). After the blocks (`Block`) the token has collected from the
+    frames what the classifier reads, beside the mean frame.
+
+    Cost: layers·(8·hidden² + 2·T·hidden) products a frame behind the projection.
+
+    Args:
+        channels: Channels D of the features.
+        grid: Side g of the features' grid.
+        classes: Number of classes C.
+        hidden: Length of each frame's vector.
+        layers: Blocks, one upon the other.
+        heads: Attention heads in each; divides `hidden`.
+        block_dropout: Share of each block's outputs that is dropped in training, 0..1.
+        dropout: Share dropped in training before the classifier, 0..1.
+    """
+
+    name = "transformer"
+    paper = (
+        "Dosovitskiy et al., An Image Is Worth 16x16 Words: Transformers for Image Recognition at "
+        "Scale, ICLR 2021; Vaswani et al., Attention Is All You Need, NeurIPS 2017"
+    )
+
+    def __init__(
+        self,
+        channels: int,
+        grid: int,
+        classes: int,
+        *,
+        hidden: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        block_dropout: float = 0.1,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
+        check_sizes(layers=layers)
+        self.layers = layers
+        self.heads = heads
+        self.block_dropout = block_dropout
+        self.token = nn.Parameter(torch.randn(hidden) * 0.02)
+        self.positions = Positions(hidden)
+        self.blocks = nn.ModuleList(Block(hidden, heads, block_dropout) for _ in range(layers))
+        self.last_norm = nn.LayerNorm(hidden)
+        self.add_classifier(hidden)
+
+    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The class token [B, hidden] behind the last block."""
+        sequence = sequence + self.positions(lengths, sequence.shape[1])
+        token = self.token.expand(len(sequence), 1, -1)
+        sequence = torch.cat([token, sequence], dim=1)
+        real = mask(lengths + 1, sequence.shape[1])
+        for block in self.blocks:
+            sequence = block(sequence, real)
+        read: Tensor = self.last_norm(sequence[:, 0])
+        return read

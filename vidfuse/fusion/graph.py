@@ -1,0 +1,259 @@
+"""Heads that pass messages along a graph of frames or of regions; they need torch_geometric."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidfuse.fusion import frame_graph
+from vidfuse.fusion.base import Head, check_sizes, frame_vectors, masked_mean
+from vidfuse.fusion.positions import Positions
+from vidfuse.fusion.readout import Readout, read_out
+
+Graph = Literal["chain", "neighbours", "regions"]
+Direction = Literal["forward", "both"]
+
+
+class _GraphHead(Head):
+    """Nodes → LayerNorm → Linear (+ positions) → graph layers → read-out, beside a mean of frames.
+
+    ==========  =============================  =================================================
+    graph       nodes x_i                      edges (`frame_graph`)
+    ==========  =============================  =================================================
+    chain       frames [D·g·g]                 from each frame to the next
+    neighbours  frames [D·g·g]                 those, and from the frames most like each
+    regions     cells of all frames' maps [D]  from those beside each, and those around it a
+                                               frame before
+    ==========  =============================  =================================================
+
+    With direction=both, edges of time lead backwards too. Each layer is residual, so what a node
+    holds and what it hears have weights of their own::
+
+        x ← x + Dropout(ReLU(layer(LayerNorm(x), edges)))
+
+    Positions are those of `Positions`, and for regions also a learned vector for each cell. The
+    clips of a batch are one graph without edges in between.
+
+    Shapes: features [B, T, D, g, g] → nodes [B, N, hidden], N = T or T·g² → read-out [B, hidden],
+    beside the mean frame [B, D·g·g] → logits [B, C].
+
+    Args:
+        channels: Channels D of the features.
+        grid: Side g of the features' grid; 4 suits graph=regions.
+        classes: Number of classes C.
+        graph: The nodes and edges: a `chain` of frames, the chain and the nearest `neighbours` of
+            each frame, or `regions` of the frames' maps.
+        direction: Whether time's edges lead `forward` or `both` ways. With both and without
+            positions, a clip played backwards is the same.
+        neighbours: How many frames each hears that are most like it, for graph=neighbours.
+        positions: Whether nodes know where in the clip, and in the frame, they are.
+        hidden: Length of each node's vector.
+        layers: Graph layers, one upon the other; so far does a node hear.
+        readout: What is read from the nodes: their `mean`, the `last` one, or the `max` of each
+            unit.
+        block_dropout: Share of each layer's output that is dropped in training, 0..1.
+        dropout: Share dropped in training before the classifier, 0..1.
+    """
+
+    grid = 2
+    order_aware = True
+    reversal_aware = True
+    extra = "graph"
+    requires = ("torch_geometric",)
+
+    def __init__(
+        self,
+        channels: int,
+        grid: int,
+        classes: int,
+        *,
+        graph: Graph = "chain",
+        direction: Direction = "forward",
+        neighbours: int = 3,
+        positions: bool = True,
+        hidden: int = 128,
+        layers: int = 2,
+        readout: Readout = "max",
+        block_dropout: float = 0.1,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(channels, grid, classes)
+        check_sizes(neighbours=neighbours, hidden=hidden, layers=layers)
+        self.graph = graph
+        self.direction = direction
+        self.neighbours = neighbours
+        self.positions = positions
+        self.hidden = hidden
+        self.layers = layers
+        self.readout = readout
+        self.block_dropout = block_dropout
+        self.dropout = dropout
+        # A graph that is the same backwards, whose last node is not read either, has no direction.
+        self.reversal_aware = positions or direction == "forward" or readout == "last"
+        self.norm = nn.LayerNorm(self.frame_size)
+        self.project = nn.Linear(channels if graph == "regions" else self.frame_size, hidden)
+        if positions:
+            self.times = Positions(hidden)
+            if graph == "regions":
+                self.places = nn.Parameter(torch.randn(grid * grid, hidden) * 0.5)
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
+        self.convolutions = nn.ModuleList(self.new_layer() for _ in range(layers))
+        self.block_drop = nn.Dropout(block_dropout)
+        self.drop = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden + self.frame_size, classes)
+
+    def new_layer(self) -> nn.Module:
+        """A layer of torch_geometric: nodes [V, hidden] and edges [2, E] → nodes [V, hidden]."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
+        frames = self.norm(frame_vectors(features, lengths))
+        edges = frame_graph.edges(self.adjacent(frames, lengths))
+        nodes = self.nodes(frames, lengths)
+        flat = nodes.flatten(0, 1)
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            flat = flat + self.block_drop(F.relu(convolution(norm(flat), edges)))
+        nodes = flat.view_as(nodes)
+        read = read_out(nodes, lengths * (nodes.shape[1] // frames.shape[1]), self.readout)
+        both = torch.cat([read, masked_mean(frames, lengths)], dim=1)
+        logits: Tensor = self.classifier(self.drop(both))
+        return logits
+
+    def adjacent(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Which node hears which, bool [B, N, N], for the normalised frames [B, T, D·g·g]."""
+        steps, both = frames.shape[1], self.direction == "both"
+        if self.graph == "regions":
+            side = round((self.frame_size / self.channels) ** 0.5)
+            return frame_graph.regions(lengths, steps, side, both=both)
+        chain = frame_graph.chain(lengths, steps, both=both)
+        if self.graph == "chain":
+            return chain
+        return chain | frame_graph.neighbours(frames, lengths, self.neighbours)
+
+    def nodes(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """What the nodes hold before the first layer [B, N, hidden]."""
+        times = self.times(lengths, frames.shape[1]) if self.positions else None
+        if self.graph != "regions":
+            nodes = self.project(frames)
+            return nodes if times is None else nodes + times
+        cells = frames.unflatten(2, (self.channels, -1)).transpose(2, 3)  # [B, T, g², D]
+        nodes = self.project(cells)
+        if times is not None:
+            nodes = nodes + times[:, :, None] + self.places
+        return nodes.flatten(1, 2)
+
+
+class GCN(_GraphHead):
+    """Graph convolutional network over frames or regions (`_GraphHead` has nodes and edges).
+
+    With N(i) the nodes that node i hears, itself among them, and their number d_i, equation 2 of
+    Kipf and Welling (2017), for graphs with a direction by what is heard::
+
+        layer(x)_i = b + Σ_{j ∈ N(i)} W x_j / √(d_i d_j)
+
+    Cost: layers·hidden² products a node for W; the sums over E edges take layers·E·hidden
+    more, which counts of matrix products leave out.
+    """
+
+    name = "gcn"
+    paper = (
+        "Kipf and Welling, Semi-Supervised Classification with Graph Convolutional Networks, ICLR "
+        "2017; over video: Wang and Gupta, Videos as Space-Time Region Graphs, ECCV 2018"
+    )
+
+    def new_layer(self) -> nn.Module:
+        """A `GCNConv`, which adds that each node hears itself."""
+        layer: nn.Module = _layers().GCNConv(self.hidden, self.hidden)
+        return layer
+
+
+class GAT(_GraphHead):
+    """Graph attention network over frames or regions (`_GraphHead` has nodes and edges).
+
+    With N(i) the nodes that node i hears, itself among them, and for each of h heads a matrix
+    W [hidden/h, hidden] and vectors a, a' [hidden/h], equations 1 to 5 of Veličković et al.
+    (2018)::
+
+        e_ij = LeakyReLU(a'ᵀ W x_i + aᵀ W x_j),  α_ij = exp(e_ij) / Σ_{k ∈ N(i)} exp(e_ik)
+        layer(x)_i = b + [Σ_j α_ij W x_j of each head]
+
+    where `gcn` hears all neighbours alike.
+
+    Cost: layers·hidden² products a node for W; scores and sums over E edges take layers·E·hidden
+    more, which counts of matrix products leave out.
+
+    Args:
+        channels: Channels D of the features.
+        grid: Side g of the features' grid; 4 suits graph=regions.
+        classes: Number of classes C.
+        graph: The nodes and edges: a `chain` of frames, the chain and the nearest `neighbours` of
+            each frame, or `regions` of the frames' maps.
+        direction: Whether time's edges lead `forward` or `both` ways. With both and without
+            positions, a clip played backwards is the same.
+        neighbours: How many frames each hears that are most like it, for graph=neighbours.
+        positions: Whether nodes know where in the clip, and in the frame, they are.
+        hidden: Length of each node's vector.
+        heads: Attention heads; divides `hidden`.
+        layers: Graph layers, one upon the other; so far does a node hear.
+        readout: What is read from the nodes: their `mean`, the `last` one, or the `max` of each
+            unit.
+        block_dropout: Share of each layer's output that is dropped in training, 0..1.
+        dropout: Share dropped in training before the classifier, 0..1.
+    """
+
+    name = "gat"
+    paper = "Veličković et al., Graph Attention Networks, ICLR 2018"
+
+    def __init__(
+        self,
+        channels: int,
+        grid: int,
+        classes: int,
+        *,
+        graph: Graph = "chain",
+        direction: Direction = "forward",
+        neighbours: int = 3,
+        positions: bool = True,
+        hidden: int = 128,
+        heads: int = 4,
+        layers: int = 2,
+        readout: Readout = "max",
+        block_dropout: float = 0.1,
+        dropout: float = 0.5,
+    ) -> None:
+        check_sizes(heads=heads)
+        if hidden % heads:
+            raise ValueError(f"hidden={hidden} is no multiple of heads={heads}")
+        self.heads = heads  # which new_layer needs before the base class is done
+        super().__init__(
+            channels,
+            grid,
+            classes,
+            graph=graph,
+            direction=direction,
+            neighbours=neighbours,
+            positions=positions,
+            hidden=hidden,
+            layers=layers,
+            readout=readout,
+            block_dropout=block_dropout,
+            dropout=dropout,
+        )
+
+    def new_layer(self) -> nn.Module:
+        """A `GATConv`, which adds that each node hears itself."""
+        layer: nn.Module = _layers().GATConv(self.hidden, self.hidden // self.heads, self.heads)
+        return layer
+
+
+def _layers() -> Any:
+    with warnings.catch_warnings():
+        # Its import uses torch.jit, which newer versions of torch warn of.
+        warnings.simplefilter("ignore")
+        import torch_geometric.nn
+    return torch_geometric.nn

@@ -1,0 +1,80 @@
+"""A recurrence whose states are weighed by attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vidfuse.fusion.base import frame_vectors, mask
+from vidfuse.fusion.recurrent import LSTM
+
+
+class TemporalAttention(LSTM):
+    """LSTM states, averaged with weights that the states themselves ask for.
+
+    With the states h_t [S] of the last layer, equations 5 to 7 of Yang et al. (2016)::
+
+        u_t = tanh(W h_t + b),  α_t = exp(uᵀ u_t) / Σ_s exp(uᵀ u_s),  read = Σ_t α_t h_t
+
+    where the context vector u [S] is learned. The `lstm` head reads all frames alike; here a short
+    action in a long clip can get most of the weight, and `attention` shows which frames did.
+
+    Cost: that of `lstm`, and S² products a frame, S = hidden·directions.
+
+    Args:
+        channels: Channels D of the features.
+        grid: Side g of the features' grid.
+        classes: Number of classes C.
+        hidden: Units in each recurrent layer and direction.
+        layers: Recurrent layers, one upon the other.
+        bidirectional: Whether a second recurrence reads each clip from its end.
+        dropout: Share dropped in training before the classifier and between layers, 0..1.
+    """
+
+    name = "temporal-attention"
+    paper = (
+        "Yang et al., Hierarchical Attention Networks for Document Classification, NAACL 2016; "
+        "for video: Sharma et al., Action Recognition Using Visual Attention, ICLR workshop 2016"
+    )
+
+    def __init__(
+        self,
+        channels: int,
+        grid: int,
+        classes: int,
+        *,
+        hidden: int = 256,
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(
+            channels,
+            grid,
+            classes,
+            hidden=hidden,
+            layers=layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+        )
+        size = hidden * (2 if bidirectional else 1)
+        self.energy = nn.Sequential(
+            nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
+        )
+
+    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The weighted mean of the states [B, S]."""
+        states = self.states(sequence, lengths)
+        weights = self._weights(states, lengths)
+        # Padding may hold anything but numbers that are not finite, and has weight 0.
+        return (weights[:, None] @ states).squeeze(1)
+
+    def attention(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """The weight α_t of each frame [B, T], 0 for padding; they sum to 1 in each clip."""
+        sequence = self.project(self.norm(frame_vectors(features, lengths)))
+        return self._weights(self.states(sequence, lengths), lengths)
+
+    def _weights(self, states: Tensor, lengths: Tensor) -> Tensor:
+        energies: Tensor = self.energy(states).squeeze(2)
+        real = mask(lengths, states.shape[1])
+        return energies.masked_fill(~real, -torch.inf).softmax(1)
