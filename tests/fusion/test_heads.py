@@ -21,17 +21,38 @@ VARIANTS = [(name, {}) for name in sorted(HEADS)] + [
     ("convgru", {"readout": "max", "layers": 2, "kernel": "3,5"}),
     ("convlstm", {"readout": "last"}),
     ("convlstm", {"readout": "max", "layers": 2, "kernel": "3,5"}),
+    ("rnn-cnn", {"bidirectional": True, "cell": "lstm", "readout": "mean"}),
+    ("parallel", {"branch": "pooled", "cell": "rnn"}),
+    ("parallel", {"fusion": "sum"}),
+    ("parallel", {"fusion": "gated"}),
+    ("parallel", {"fusion": "bilinear"}),
+    ("tcn", {"causal": False, "readout": "last"}),
+    ("tcn", {"kernel": 2, "readout": "mean"}),
+    ("self-attention", {"readout": "mean"}),
+    ("temporal-attention", {"bidirectional": True, "layers": 2}),
+    ("spatial-attention", {"scores": "state", "readout": "mean"}),
+    ("channel-attention", {"squeeze": "frame", "cell": "lstm"}),
+    ("channel-attention", {"squeeze": "clip", "readout": "last"}),
+    ("cbam", {"kernel": 1, "readout": "mean"}),
+    ("gcn", {"direction": "both", "positions": False}),
+    ("gcn", {"positions": False}),
+    ("gcn", {"graph": "neighbours", "neighbours": 2}),
+    ("gcn", {"graph": "neighbours", "direction": "both", "positions": False}),
+    ("gcn", {"graph": "regions", "readout": "mean"}),
+    ("gat", {"direction": "both", "positions": False, "readout": "last"}),
+    ("gat", {"graph": "neighbours", "positions": False}),
+    ("gat", {"graph": "regions", "direction": "both"}),
 ]
 
 
-@pytest.fixture(params=VARIANTS, ids=lambda v: "-".join([v[0], *v[1]]))
+@pytest.fixture(params=VARIANTS, ids=lambda v: "-".join([v[0], *map(str, v[1].values())]))
 def variant(request):
     return request.param
 
 
 def make(variant, grid=1):
     name, settings = variant
-    small = {"hidden": 6, "width": 5}
+    small = {"hidden": 6, "width": 5, "heads": 2}
     known = head_class(name).known_settings()
     settings = {key: small[key] for key in small if key in known} | settings
     torch.manual_seed(0)
@@ -101,8 +122,8 @@ def test_declared_reversal_awareness_is_true(variant, length):
 
 
 def test_gradients_reach_every_parameter(variant):
-    head = make(variant)
-    logits = head(torch.stack(clips(4, 4, 4)), torch.tensor([4, 3, 1]))
+    head = make(variant, grid=2)  # on one position attention has no choice, and so no gradient
+    logits = head(torch.stack(clips(4, 4, 4, grid=2)), torch.tensor([4, 3, 1]))
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name

@@ -42,20 +42,37 @@ def accuracy_after_training(name, settings, steps):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
+        ("cbam", {"width": 8, "hidden": 32}),
+        ("channel-attention", {"width": 8, "hidden": 32}),
         ("convgru", {"width": 8, "hidden": 8}),
         ("convlstm", {"width": 8, "hidden": 8}),
         ("convlstm", {"width": 8, "hidden": 8, "readout": "last"}),
         ("convlstm", {"width": 8, "hidden": 8, "readout": "max"}),
+        ("gat", {"hidden": 32}),
+        ("gcn", {"hidden": 32}),
+        ("gcn", {"hidden": 32, "graph": "neighbours"}),
         ("gru", {"hidden": 32}),
         ("gru", {"hidden": 32, "readout": "max", "bidirectional": True}),
         ("lstm", {"hidden": 32}),
         ("lstm", {"hidden": 32, "readout": "last"}),
+        ("parallel", {"hidden": 32}),
+        ("parallel", {"hidden": 32, "fusion": "bilinear", "branch": "pooled"}),
         ("rnn", {"hidden": 32}),
+        ("rnn-cnn", {"hidden": 32}),
+        ("self-attention", {"hidden": 32}),
+        ("tcn", {"hidden": 32}),
+        ("temporal-attention", {"hidden": 32}),
+        ("transformer", {"hidden": 32}),
     ],
-    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
 )
-def test_recurrent_heads_learn_which_way_a_cell_moves(name, settings):
+def test_heads_learn_which_way_a_cell_moves(name, settings):
     assert accuracy_after_training(name, settings, steps=80) > 0.95
+
+
+def test_spatial_attention_learns_it_once_it_has_learned_where_to_look():
+    settings = {"width": 16, "hidden": 32}
+    assert accuracy_after_training("spatial-attention", settings, steps=160) > 0.8
 
 
 @pytest.mark.parametrize("name", ["max", "mean", "mean-std", "middle"])

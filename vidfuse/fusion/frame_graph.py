@@ -39,25 +39,23 @@ def neighbours(vectors: Tensor, lengths: Tensor, count: int) -> Tensor:
     return found & real & ~itself
 
 
-def regions(lengths: Tensor, frames: int, grid: int, *, both: bool) -> Tensor:
-    """The cells of all frames' maps: bool [B, N, N], where node t·g² + y·g + x is a cell.
+def regions_in_space(lengths: Tensor, frames: int, grid: int) -> Tensor:
+    """Each cell of a frame's map hears those above, below, left and right: bool [B, N, N].
 
-    A cell hears the cells above, below, left and right of it in its frame, and in the frame before
-    (with `both`, also in the one after) its own place and the up to eight around it, from where
-    something may have moved to it.
+    The cell in row y and column x of frame t is node t·g² + y·g + x.
     """
-    device = lengths.device
-    t, y, x = torch.meshgrid(
-        torch.arange(frames, device=device),
-        torch.arange(grid, device=device),
-        torch.arange(grid, device=device),
-        indexing="ij",
-    )
-    behind, down, right = (axis.flatten()[:, None] - axis.flatten() for axis in (t, y, x))
-    near = (down.abs() <= 1) & (right.abs() <= 1)
-    beside = down.abs() + right.abs() == 1
-    in_time = behind.abs() == 1 if both else behind == 1
-    pattern = ((behind == 0) & beside) | (in_time & near)
+    behind, down, right = _distances(frames, grid, lengths.device)
+    pattern = (behind == 0) & (down.abs() + right.abs() == 1)
+    return pattern & _real_pairs(mask(lengths, frames).repeat_interleave(grid * grid, dim=1))
+
+
+def regions_in_time(lengths: Tensor, frames: int, grid: int, *, both: bool) -> Tensor:
+    """Each cell hears, one frame before, its own place and the up to eight around it, from where
+    something may have moved; with `both` one frame after, too. bool [B, N, N], nodes as above.
+    """
+    behind, down, right = _distances(frames, grid, lengths.device)
+    step = behind.abs() == 1 if both else behind == 1
+    pattern = step & (down.abs() <= 1) & (right.abs() <= 1)
     return pattern & _real_pairs(mask(lengths, frames).repeat_interleave(grid * grid, dim=1))
 
 
@@ -70,3 +68,11 @@ def edges(adjacent: Tensor) -> Tensor:
 
 def _real_pairs(real: Tensor) -> Tensor:
     return real[:, :, None] & real[:, None, :]
+
+
+def _distances(frames: int, grid: int, device: torch.device) -> list[Tensor]:
+    """How far node i is from node j in time, rows and columns: three of [N, N]."""
+    axes = torch.meshgrid(
+        *(torch.arange(size, device=device) for size in (frames, grid, grid)), indexing="ij"
+    )
+    return [axis.flatten()[:, None] - axis.flatten() for axis in axes]

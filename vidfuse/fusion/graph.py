@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Literal
 
@@ -25,15 +26,13 @@ class _GraphHead(Head):
     graph       nodes x_i                      edges (`frame_graph`)
     ==========  =============================  =================================================
     chain       frames [D·g·g]                 from each frame to the next
-    neighbours  frames [D·g·g]                 those, and from the frames most like each
-    regions     cells of all frames' maps [D]  from those beside each, and those around it a
-                                               frame before
+    neighbours  frames [D·g·g]                 those; and from the frames most like each
+    regions     cells of all frames' maps [D]  from the cells around it a frame before; and from
+                                               those beside it
     ==========  =============================  =================================================
 
-    With direction=both, edges of time lead backwards too. Each layer is residual, so what a node
-    holds and what it hears have weights of their own::
-
-        x ← x + Dropout(ReLU(layer(LayerNorm(x), edges)))
+    With direction=both, edges of time lead backwards too, with the same weights. `_Block` has what
+    happens in a layer.
 
     Positions are those of `Positions`, and for regions also a learned vector for each cell. The
     clips of a batch are one graph without edges in between.
@@ -100,9 +99,11 @@ class _GraphHead(Head):
             self.times = Positions(hidden)
             if graph == "regions":
                 self.places = nn.Parameter(torch.randn(grid * grid, hidden) * 0.5)
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
-        self.convolutions = nn.ModuleList(self.new_layer() for _ in range(layers))
-        self.block_drop = nn.Dropout(block_dropout)
+        kinds = 1 if graph == "chain" else 2
+        self.blocks = nn.ModuleList(
+            _Block(hidden, [self.new_layer() for _ in range(kinds)], block_dropout)
+            for _ in range(layers)
+        )
         self.drop = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
@@ -113,27 +114,28 @@ class _GraphHead(Head):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
         frames = self.norm(frame_vectors(features, lengths))
-        edges = frame_graph.edges(self.adjacent(frames, lengths))
+        edges = [frame_graph.edges(kind) for kind in self.adjacent(frames, lengths)]
         nodes = self.nodes(frames, lengths)
         flat = nodes.flatten(0, 1)
-        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
-            flat = flat + self.block_drop(F.relu(convolution(norm(flat), edges)))
+        for block in self.blocks:
+            flat = block(flat, edges)
         nodes = flat.view_as(nodes)
         read = read_out(nodes, lengths * (nodes.shape[1] // frames.shape[1]), self.readout)
         both = torch.cat([read, masked_mean(frames, lengths)], dim=1)
         logits: Tensor = self.classifier(self.drop(both))
         return logits
 
-    def adjacent(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Which node hears which, bool [B, N, N], for the normalised frames [B, T, D·g·g]."""
+    def adjacent(self, frames: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Which node hears which, bool [B, N, N], by each kind of edge."""
         steps, both = frames.shape[1], self.direction == "both"
         if self.graph == "regions":
-            side = round((self.frame_size / self.channels) ** 0.5)
-            return frame_graph.regions(lengths, steps, side, both=both)
+            side = math.isqrt(self.frame_size // self.channels)
+            in_time = frame_graph.regions_in_time(lengths, steps, side, both=both)
+            return [in_time, frame_graph.regions_in_space(lengths, steps, side)]
         chain = frame_graph.chain(lengths, steps, both=both)
         if self.graph == "chain":
-            return chain
-        return chain | frame_graph.neighbours(frames, lengths, self.neighbours)
+            return [chain]
+        return [chain, frame_graph.neighbours(frames, lengths, self.neighbours)]
 
     def nodes(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """What the nodes hold before the first layer [B, N, hidden]."""
@@ -148,6 +150,27 @@ class _GraphHead(Head):
         return nodes.flatten(1, 2)
 
 
+class _Block(nn.Module):
+    """A residual layer: what a node holds has weights of its own, and so has each kind of edge::
+
+        x ← x + Dropout(ReLU(Σ_kind layer_kind(LayerNorm(x), edges_kind)))
+
+    The sum over kinds is equation 4 of Wang and Gupta (2018).
+    """
+
+    def __init__(self, hidden: int, kinds: list[nn.Module], dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.kinds = nn.ModuleList(kinds)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, nodes: Tensor, edges: list[Tensor]) -> Tensor:
+        """Nodes [V, hidden] from others, and the edges [2, E] of each kind."""
+        normed = self.norm(nodes)
+        heard = [layer(normed, along) for layer, along in zip(self.kinds, edges, strict=True)]
+        return nodes + self.drop(F.relu(torch.stack(heard).sum(0)))
+
+
 class GCN(_GraphHead):
     """Graph convolutional network over frames or regions (`_GraphHead` has nodes and edges).
 
@@ -156,8 +179,8 @@ class GCN(_GraphHead):
 
         layer(x)_i = b + Σ_{j ∈ N(i)} W x_j / √(d_i d_j)
 
-    Cost: layers·hidden² products a node for W; the sums over E edges take layers·E·hidden
-    more, which counts of matrix products leave out.
+    Cost: layers·hidden² products a node and kind of edge for W; the sums over E edges take
+    layers·E·hidden more, which counts of matrix products leave out.
     """
 
     name = "gcn"
@@ -184,8 +207,8 @@ class GAT(_GraphHead):
 
     where `gcn` hears all neighbours alike.
 
-    Cost: layers·hidden² products a node for W; scores and sums over E edges take layers·E·hidden
-    more, which counts of matrix products leave out.
+    Cost: layers·hidden² products a node and kind of edge for W; scores and sums over E edges take
+    layers·2·E·hidden more, which counts of matrix products leave out.
 
     Args:
         channels: Channels D of the features.

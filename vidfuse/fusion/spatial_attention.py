@@ -21,7 +21,7 @@ class SpatialAttention(Head):
     positions x_{t,i} [width] of frame t, equations 4 to 6 of Sharma et al. (2015)::
 
         e_{t,i} = w_iᵀ h_{t-1}                       scores=state: the place alone
-        e_{t,i} = w_iᵀ h_{t-1} + x_{t,i}ᵀ V h_{t-1} / √width     scores=content: what is there, too
+        e_{t,i} = w_iᵀ h_{t-1} + x_{t,i}ᵀ (V h_{t-1} + v) / √width    scores=content: what is there
         l_{t,i} = exp(e_{t,i}) / Σ_j exp(e_{t,j}),   x_t = Σ_i l_{t,i} x_{t,i}
         h_t, c_t = LSTM(x_t, h_{t-1}, c_{t-1})
         h_0 = tanh(W_h m + b_h),  c_0 = tanh(W_c m + b_c),  m = mean of all x_{t,i}
@@ -79,7 +79,7 @@ class SpatialAttention(Head):
         self.places = nn.Parameter(torch.randn(grid * grid, width) * 0.5)
         self.score_places = nn.Linear(hidden, grid * grid, bias=False)
         if scores == "content":
-            self.score_content = nn.Linear(hidden, width, bias=False)
+            self.score_content = nn.Linear(hidden, width)
         self.first_state = nn.Linear(width, 2 * hidden)
         self.cell = nn.LSTMCell(width, hidden)
         open_forget_gates(self.cell)
