@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, top_k_accuracy_score
 
 from vidfuse import metrics
-from vidfuse.metrics import paired_sign_flip, summary
+from vidfuse.metrics import holm, mean_interval, paired_sign_flip, repeated_summary, summary
 
 
 def one_hot(predicted, classes):
@@ -264,3 +264,48 @@ def test_sign_flip_refuses_what_is_not_paired(a, b):
 def test_importing_metrics_is_light():
     code = "import sys, vidfuse.metrics; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_one_run_repeated_is_the_run():
+    labels, scores = random_case(60, 4)
+    groups = [f"g{i % 12}" for i in range(60)]
+    once = summary(labels, scores, list("abcd"), groups)
+    thrice = repeated_summary(labels, [scores.argmax(1)] * 3, 4, groups)
+    for name in ("accuracy", "macro_f1", "accuracy_interval", "macro_f1_interval"):
+        assert thrice[name] == pytest.approx(once[name])
+    assert thrice["interval_method"] == once["interval_method"]
+    assert thrice["accuracy_by_run"] == [once["accuracy"]] * 3
+
+
+def test_runs_are_averaged():
+    labels = np.array([0, 0, 1, 1])
+    runs = [[0, 0, 1, 1], [1, 1, 1, 1]]
+    result = repeated_summary(labels, runs, 2, list("abcd"))
+    assert result["accuracy_by_run"] == [1.0, 0.5]
+    assert result["accuracy"] == 0.75
+    assert result["macro_f1"] == pytest.approx((1 + (0 + 2 / 3) / 2) / 2)
+    with pytest.raises(ValueError, match="predictions"):
+        repeated_summary(labels, labels, 2)
+
+
+def test_the_interval_of_a_mean_draws_groups():
+    groups = [f"g{i // 10}" for i in range(200)]
+    of_group = np.repeat(np.random.default_rng(0).normal(size=20), 10)
+    low, high = mean_interval(of_group, groups)
+    wide = high - low
+    assert low < of_group.mean() < high
+    assert wide == pytest.approx(2 * 1.96 * of_group.std() / 20**0.5, rel=0.15)
+    low, high = mean_interval(of_group)  # as if clips were independent
+    assert high - low < wide / 2
+    assert mean_interval([1.0, 2.0], ["g", "g"]) is None
+    assert mean_interval([1.0, 1.0]) is None
+
+
+def test_holm_by_hand():
+    assert holm([]) == []
+    assert holm([0.03]) == [0.03]
+    # sorted: 0.01·3, then 0.02·2 = 0.04, then 0.9
+    assert holm([0.9, 0.01, 0.02]) == pytest.approx([0.9, 0.03, 0.04])
+    # never smaller than that of a smaller p-value, never above 1
+    assert holm([0.02, 0.021, 0.6]) == pytest.approx([0.06, 0.06, 0.6])
+    assert holm([0.7, 0.8]) == [1.0, 1.0]

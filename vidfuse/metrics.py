@@ -64,7 +64,7 @@ def summary(
     precision, recall, f1 = _per_class(hits, confusion.sum(axis=0), support)
     occurs = support > 0
     accuracy = float(hits.sum() / n)
-    accuracy_interval, f1_interval, method = _intervals(truth, predicted, c, groups, seed)
+    accuracy_interval, f1_interval, method = _intervals(truth, [predicted], c, groups, seed)
     return {
         "accuracy": accuracy,
         "top5_accuracy": _top_k(truth, scored, 5) if c > 5 else None,
@@ -86,6 +86,100 @@ def summary(
         ],
         "confusion_matrix": confusion.tolist(),
     }
+
+
+def repeated_summary(
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    classes: int,
+    groups: Sequence[str | None] | None = None,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Accuracy and macro F1 of several runs on the same clips, averaged over the runs.
+
+    Each resample of the intervals draws the same groups for all runs: runs repeat the training and
+    add no clips, so they must not make an interval narrower than the clips allow.
+
+    Args:
+        labels: True classes [N].
+        predictions: Predicted classes [S, N] of S runs.
+        classes: Number of classes C.
+        groups: As for `summary`.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        accuracy, macro_f1, accuracy_interval, macro_f1_interval, interval_method as of `summary`,
+        and accuracy_by_run [S].
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    import numpy as np
+
+    truth, runs = np.asarray(labels), np.asarray(predictions)
+    if runs.ndim != 2 or runs.shape[0] == 0 or truth.shape != runs.shape[1:]:
+        raise ValueError(f"labels [N] need predictions [S, N], not {truth.shape} and {runs.shape}")
+    accuracies = [float((run == truth).mean()) for run in runs]
+    f1s = []
+    for run in runs:
+        support, guesses = (np.bincount(each, minlength=classes) for each in (truth, run))
+        hits = np.bincount(truth[truth == run], minlength=classes)
+        f1s.append(float(_per_class(hits, guesses, support)[2][support > 0].mean()))
+    accuracy_interval, f1_interval, method = _intervals(truth, list(runs), classes, groups, seed)
+    return {
+        "accuracy": float(np.mean(accuracies)),
+        "macro_f1": float(np.mean(f1s)),
+        "accuracy_interval": accuracy_interval,
+        "macro_f1_interval": f1_interval,
+        "interval_method": method,
+        "accuracy_by_run": accuracies,
+    }
+
+
+def mean_interval(
+    values: ArrayLike, groups: Sequence[str | None] | None = None, *, seed: int = 0
+) -> list[float] | None:
+    """95 % bootstrap interval [low, high] of a mean over clips, which draws whole groups.
+
+    Args:
+        values: One number for each clip [N], such as the difference between two models.
+        groups: As for `summary`.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        None with a single group, or where all groups have the same mean.
+    """
+    import numpy as np
+
+    each = np.asarray(values, dtype=float)
+    units, count = _units(groups, len(each))
+    if count == 1:
+        return None
+    sums = np.bincount(units, weights=each, minlength=count)
+    sizes = np.bincount(units, minlength=count)
+    generator = np.random.default_rng(seed)
+    means = []
+    for rows in _chunks(RESAMPLES, count):
+        drawn = generator.integers(0, count, size=(rows, count))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return [float(low), float(high)] if high - low > 1e-12 else None
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, corrected for their number (Holm, 1979).
+
+    With all tests whose corrected value is below α called significant, the chance that any of them
+    is so by accident is at most α, however the tests depend on each other.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
 
 
 def paired_sign_flip(
@@ -192,12 +286,12 @@ def _units(groups: Sequence[str | None] | None, n: int) -> tuple[NDArray[np.int6
 
 def _intervals(
     truth: NDArray[np.int64],
-    predicted: NDArray[np.int64],
+    runs: Sequence[NDArray[np.int64]],
     classes: int,
     groups: Sequence[str | None] | None,
     seed: int,
 ) -> tuple[list[float] | None, list[float] | None, str]:
-    """95 % intervals of accuracy and macro F1, and how they were made."""
+    """95 % intervals of accuracy and macro F1, averaged over runs, and how they were made."""
     import numpy as np
 
     n = len(truth)
@@ -205,7 +299,9 @@ def _intervals(
     kind = "clip" if count == n else "group"
     if count == 1:
         return None, None, f"none: a single {kind} says nothing about other {kind}s"
-    accuracies, f1s = _bootstrap(truth, predicted, classes, units, count, seed)
+    # The same seed draws the same groups for each run.
+    drawn = [_bootstrap(truth, run, classes, units, count, seed) for run in runs]
+    accuracies, f1s = (np.mean([each[i] for each in drawn], axis=0) for i in range(2))
     method = f"{kind} bootstrap, {RESAMPLES} resamples, {count} {kind}s"
     if count < FEW_UNITS:
         method += f" (too narrow with fewer than {FEW_UNITS})"
@@ -217,7 +313,7 @@ def _intervals(
     if intervals[0] is None:
         # Every group is equally good, as when all clips are right. Resampling cannot see what
         # other groups might bring, so the interval is that of as many single observations.
-        accuracy = float((truth == predicted).mean())
+        accuracy = float(np.mean([truth == run for run in runs]))
         intervals[0] = _wilson(accuracy, count)
         method = f"Wilson over {count} {kind}s, as all {kind}s have accuracy {accuracy:.4g}" + (
             "; none for macro F1" if intervals[1] is None else f"; macro F1: {method}"
