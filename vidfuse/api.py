@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vidfuse.evaluation.inference import Inference
     from vidfuse.model import Model
 
-__all__ = ["evaluate", "extract", "inspect", "load_model", "predict", "train"]
+__all__ = ["evaluate", "extract", "heads", "inspect", "load_model", "predict", "train"]
 
 
 def extract(
@@ -209,6 +209,35 @@ def inspect(
         index=ContentIndex(cache_folder(cache)),
         progress=progress,
     )
+
+
+def heads(
+    names: Iterable[str] | None = None,
+    *,
+    channels: int = 256,
+    frames: int = 16,
+    classes: int = 10,
+    latency: bool = False,
+) -> list[dict[str, Any]]:
+    """Describe fusion heads: what they read, know, need and cost; see ``fusion.describe``.
+
+    Args:
+        names: Heads; None or none at all is every head there is, sorted.
+        channels: Channels D of the features for which the cost is counted.
+        frames: Frames of a clip.
+        classes: Number of classes.
+        latency: Also measure milliseconds for each clip on this machine's CPU.
+    """
+    from vidfuse.fusion import head_class, head_names
+    from vidfuse.fusion.describe import describe
+
+    chosen = list(names or ())
+    for name in chosen:
+        head_class(name)  # an unknown one is told before any work
+    return [
+        describe(name, channels=channels, frames=frames, classes=classes, latency=latency)
+        for name in chosen or head_names()
+    ]
 
 
 def load_model(path: Path | str) -> Model:

@@ -29,6 +29,7 @@ COMMANDS = {
     "extract": ("vidfuse.cli.extract", "Extract features of clips into the cache."),
     "inspect": ("vidfuse.cli.inspect", "Look at a dataset: layout, classes, splits, problems."),
     "doctor": ("vidfuse.cli.doctor", "Check this installation, and say how to repair it."),
+    "heads": ("vidfuse.cli.heads", "List the fusion heads: what each reads, needs and costs."),
     "cache": ("vidfuse.cli.cache", "Look after the feature cache: info, verify, prune."),
 }
 EXIT_BUG = 70

@@ -172,10 +172,11 @@ class _Block(nn.Module):
 
 
 class GCN(_GraphHead):
-    """Graph convolutional network over frames or regions (`_GraphHead` has nodes and edges).
+    """Graph convolutional network over frames or regions.
 
-    With N(i) the nodes that node i hears, itself among them, and their number d_i, equation 2 of
-    Kipf and Welling (2017), for graphs with a direction by what is heard::
+    `_GraphHead` has the nodes and edges. With N(i) the nodes that node i hears, itself among them,
+    and their number d_i, equation 2 of Kipf and Welling (2017), for graphs with a direction by what
+    is heard::
 
         layer(x)_i = b + Σ_{j ∈ N(i)} W x_j / √(d_i d_j)
 
@@ -196,11 +197,11 @@ class GCN(_GraphHead):
 
 
 class GAT(_GraphHead):
-    """Graph attention network over frames or regions (`_GraphHead` has nodes and edges).
+    """Graph attention network over frames or regions.
 
-    With N(i) the nodes that node i hears, itself among them, and for each of h heads a matrix
-    W [hidden/h, hidden] and vectors a, a' [hidden/h], equations 1 to 5 of Veličković et al.
-    (2018)::
+    `_GraphHead` has the nodes and edges. With N(i) the nodes that node i hears, itself among them,
+    and for each of h heads a matrix W [hidden/h, hidden] and vectors a, a' [hidden/h], equations 1
+    to 5 of Veličković et al. (2018)::
 
         e_ij = LeakyReLU(a'ᵀ W x_i + aᵀ W x_j),  α_ij = exp(e_ij) / Σ_{k ∈ N(i)} exp(e_ik)
         layer(x)_i = b + [Σ_j α_ij W x_j of each head]

@@ -59,7 +59,9 @@ class Fuse(nn.Module):
 
 
 class Parallel(SequenceHead):
-    """CNN ∥ RNN: both read the same projected frames x_t, and their answers are fused (`Fuse`)::
+    """CNN ∥ RNN: convolutions over time and a recurrence side by side, and their answers fused.
+
+    Both read the projected frames x_t (`Fuse` has what happens to a and b)::
 
         a = max_t ReLU(b + Σ_j W_j x_{t+j}),  j = -(k-1)/2 .. (k-1)/2     branch=convolution
         a = ReLU(W (Σ_t x_t / L) + b)                                     branch=pooled

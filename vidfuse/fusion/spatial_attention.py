@@ -60,7 +60,7 @@ class SpatialAttention(Head):
         grid: int,
         classes: int,
         *,
-        width: int = 64,
+        width: int = 128,
         hidden: int = 128,
         scores: Literal["state", "content"] = "content",
         readout: Readout = "max",

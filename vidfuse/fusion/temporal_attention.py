@@ -32,10 +32,7 @@ class TemporalAttention(LSTM):
     """
 
     name = "temporal-attention"
-    paper = (
-        "Yang et al., Hierarchical Attention Networks for Document Classification, NAACL 2016; "
-        "for video: Sharma et al., Action Recognition Using Visual Attention, ICLR workshop 2016"
-    )
+    paper = "Yang et al., Hierarchical Attention Networks for Document Classification, NAACL 2016"
 
     def __init__(
         self,

@@ -1,0 +1,82 @@
+"""Costs are counted by torch; here they are held against what the equations say."""
+
+import pytest
+import torch
+
+from vidfuse.fusion import HEADS, build_head, head_class
+from vidfuse.fusion.cost import count, measure
+
+D, T, C = 8, 5, 3
+
+
+def build(name, grid=2, **settings):
+    missing = head_class(name).missing()
+    if missing:
+        pytest.skip(f"needs {missing}")
+    return build_head(name, channels=D, grid=grid, classes=C, settings=settings)
+
+
+P, H = D * 4, 6
+IN_AND_OUT = T * P * H + (H + P) * C  # projection of each frame, and the classifier
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("mean", {}, P * C),
+        ("mean-std", {}, 2 * P * C),
+        ("rnn", {}, IN_AND_OUT + T * 2 * H * H),
+        ("gru", {}, IN_AND_OUT + T * 6 * H * H),
+        ("lstm", {}, IN_AND_OUT + T * 8 * H * H),
+        ("lstm", {"layers": 2}, IN_AND_OUT + T * 16 * H * H),
+        ("lstm", {"bidirectional": True}, IN_AND_OUT + H * C + T * 16 * H * H),
+        ("temporal-attention", {}, IN_AND_OUT + T * (8 * H * H + H * H + H + H)),
+        ("self-attention", {"heads": 2}, IN_AND_OUT + T * (5 * H * H + 2 * T * H)),
+        ("tcn", {"layers": 1, "kernel": 3}, IN_AND_OUT + T * 2 * 3 * H * H),
+        ("rnn-cnn", {"kernel": 3}, IN_AND_OUT + T * (6 * H * H + 3 * H * H)),
+        ("parallel", {"fusion": "sum"}, IN_AND_OUT + T * (6 * H * H + 3 * H * H)),
+        ("parallel", {"fusion": "gated"}, IN_AND_OUT + T * 9 * H * H + 4 * H * H),
+        ("gcn", {"layers": 2}, IN_AND_OUT + T * 2 * H * H),
+        # One step more than frames: the class token.
+        (
+            "transformer",
+            {"layers": 1, "heads": 2},
+            IN_AND_OUT + (T + 1) * (8 * H * H + 2 * (T + 1) * H),
+        ),
+        # On 4 positions: 1×1 convolution to 3 channels, 3×3 convolutions of input and state.
+        (
+            "convlstm",
+            {"width": 3},
+            T * 4 * (D * 3 + 4 * 9 * (3 + H) * H) + (H + D) * C,
+        ),
+        ("convgru", {"width": 3}, T * 4 * (D * 3 + 3 * 9 * (3 + H) * H) + (H + D) * C),
+        (
+            "spatial-attention",
+            {"width": 3},
+            T * (4 * D * 3 + 2 * 4 * 3 + 4 * H + H * 3 + 4 * (3 + H) * H) + 3 * 2 * H + (H + D) * C,
+        ),
+    ],
+)
+def test_multiply_adds_are_those_of_the_equations(name, settings, expected):
+    if "hidden" in head_class(name).known_settings():
+        settings = {"hidden": H, **settings}
+    assert count(build(name, **settings), T).multiply_adds == expected
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_every_head_is_counted_and_timed_and_left_as_it_was(name):
+    head = build(name)
+    cost = count(head, T)
+    assert cost.parameters == sum(each.numel() for each in head.parameters())
+    assert cost.multiply_adds >= C * D
+    latency = measure(head, T, batch=4, repeats=3)
+    assert latency.batched > 0
+    assert latency.alone > 0
+    assert latency.batch == 4
+    assert {each.dtype for each in head.parameters()} == {torch.float32}
+
+
+def test_a_second_frame_costs_as_much_again():
+    head = build("lstm")
+    one, two, three = (count(head, frames).multiply_adds for frames in (1, 2, 3))
+    assert two - one == three - two > 0

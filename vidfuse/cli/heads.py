@@ -1,0 +1,103 @@
+"""``vidfuse heads``."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import Annotated, Any
+
+import typer
+
+from vidfuse.cli.command import Command, new_app
+from vidfuse.cli.output import FormatOption, print_json, table
+
+app = new_app()
+WIDTH = 100  # columns of the text form
+
+
+@app.command(cls=Command)
+def heads(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[HEAD]", help="Heads to show with their options; none lists all."),
+    ] = None,
+    channels: Annotated[
+        int, typer.Option(min=1, help="Channels of the features whose cost is counted.")
+    ] = 256,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip.")] = 16,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 10,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Also measure the time per clip on this CPU.")
+    ] = False,
+    format: FormatOption = "text",
+) -> None:
+    """List the fusion heads: what each reads, whether it knows order, what it needs and costs.
+
+    Parameters and multiply-adds are counted for the default options and one clip. For a head that
+    is named, its options are shown too; give them to train as --head-option NAME=VALUE.
+    """
+    from vidfuse import api
+
+    found = api.heads(names, channels=channels, frames=frames, classes=classes, latency=latency)
+    if format == "json":
+        print_json({"channels": channels, "frames": frames, "classes": classes, "heads": found})
+        return
+    print(_overview(found))
+    for head in found:
+        if head["problem"]:
+            print(f"\n{head['name']}: {head['problem']}")
+    if names:
+        for head in found:
+            print(f"\n{_details(head)}")
+
+
+def _overview(found: list[dict[str, Any]]) -> str:
+    timed = "latency_ms" in found[0]
+    header = ("head", "input", "order", "direction", "parameters", "multiply-adds")
+    rows = [
+        (
+            head["name"],
+            head["input"] or "",
+            _yes(head["order_aware"]),
+            _yes(head["reversal_aware"]),
+            _count(head["parameters"]),
+            _count(head["multiply_adds"]),
+            *(_times(head["latency_ms"]) if timed else ()),
+            head["extra"] or "",
+        )
+        for head in found
+    ]
+    return table((*header, *(("ms alone", "ms batched") if timed else ()), "extra"), rows)
+
+
+def _details(head: dict[str, Any]) -> str:
+    lines = [f"{head['name']}: {head['summary']}"]
+    if head["paper"]:
+        lines += wrap(head["paper"], WIDTH, initial_indent="  ", subsequent_indent="  ")
+    for option in head["options"] or ():
+        choices = f" ({', '.join(map(str, option['choices']))})" if option["choices"] else ""
+        default = option["default"]
+        default = str(default).lower() if isinstance(default, bool) else default
+        lines.append(f"  {option['name']}={default}{choices}")
+        indent = " " * 6
+        lines += wrap(option["help"], WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return "\n".join(lines)
+
+
+def _yes(known: bool | None) -> str:
+    return "" if known is None else "yes" if known else "no"
+
+
+def _count(number: int | None) -> str:
+    """A count in thousands or millions, to three digits."""
+    if number is None:
+        return ""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:#.3g}".rstrip(".") + f" {unit}"
+    return str(number)
+
+
+def _times(latency: dict[str, float] | None) -> tuple[str, str]:
+    if latency is None:
+        return "", ""
+    return f"{latency['alone']:.2f}", f"{latency['batched']:.2f}"
