@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class Progress:
     """Hears of progress and does nothing with it; the command line shows it instead."""
@@ -11,6 +13,9 @@ class Progress:
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Some steps of the task are done; ``note`` says how it goes."""
+
+    def board(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table that says how things stand while the task goes on; the next one replaces it."""
 
     def finish(self) -> None:
         """The task is over."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from vidfuse.progress import Progress
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 30.0  # how often a log file hears of a long task
+ROWS_AROUND_BOARD = 7  # header, rules, margin and bar: a taller table would scroll away
 
 
 class ConsoleProgress(Progress):
@@ -27,6 +30,7 @@ class ConsoleProgress(Progress):
         self._live = sys.stderr.isatty() and not self._quiet
         self._bar: Bar | None = None
         self._bar_task: TaskID | None = None
+        self._board: Any = None
         self._task, self._total, self._done = "", 0, 0
         self._last_line = 0.0
         self._warned: list[str] = []
@@ -47,7 +51,16 @@ class ConsoleProgress(Progress):
         )
         from rich.progress import Progress as RichProgress
 
-        self._bar = RichProgress(
+        parent = self
+
+        class BarBelowBoard(RichProgress):
+            def get_renderables(self) -> Iterator[RenderableType]:
+                if parent._board is not None:
+                    yield parent._board
+                yield self.make_tasks_table(self.tasks)
+
+        self._board = None
+        self._bar = BarBelowBoard(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -72,11 +85,25 @@ class ConsoleProgress(Progress):
             self._last_line = time.monotonic()
             self.info(f"{self._task}: {self._done} of {self._total}" + (f", {note}" * bool(note)))
 
+    def board(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Show a table above the bar; elsewhere than on a terminal it would only be repetition."""
+        if self._bar is None:
+            return
+        from rich.box import SIMPLE
+        from rich.table import Table
+
+        table = Table(box=SIMPLE)
+        for place, name in enumerate(header):
+            table.add_column(name, justify="right" if place else "left", no_wrap=True)
+        for row in rows[: self._bar.console.height - ROWS_AROUND_BOARD]:
+            table.add_row(*row)
+        self._board = table
+
     def finish(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
+            self._bar = self._board = None
 
     def info(self, text: str) -> None:
         """Print a line."""

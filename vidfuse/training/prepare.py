@@ -16,6 +16,7 @@ from vidfuse.data.splits import Split, duplicates_across
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.extract import Extractor, Tally
 from vidfuse.features.setup import Setup, check_failures, failure_records, one_line, summary
+from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry
 from vidfuse.fusion import head_class
 from vidfuse.progress import Progress
@@ -68,12 +69,15 @@ class Material:
         new_head(self.config, channels=512, grid=grid if isinstance(grid, int) else 1, classes=2)
         return self.setup.extractor(self.setup.spec(grid))
 
-    def extract(self, clips: Sequence[Clip], *, mirrored: bool = False) -> dict[Clip, Entry]:
+    def extract(
+        self, clips: Sequence[Clip], *, mirrored: bool = False, grid: Grid | None = None
+    ) -> dict[Clip, Entry]:
         """Features of the clips that can be read; of the others, a warning.
 
         Args:
             clips: What to extract.
             mirrored: Whether the pictures are mirrored left to right.
+            grid: Side of the features' grid; None is what the settings say.
 
         Raises:
             InputError: More clips failed than ``--max-failed`` allows.
@@ -82,6 +86,8 @@ class Material:
         self.classes_of(clips)
         tally = Tally()
         extractor = replace(self.extractor, mirrored=mirrored, tally=tally)
+        if grid is not None:
+            extractor.spec = self.setup.spec(grid)
         self.tallies.append(tally)
         entries = {}
         for clip, result in extractor.run(clips):

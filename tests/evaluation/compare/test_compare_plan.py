@@ -1,0 +1,119 @@
+"""Who is tested on what, and what makes one fit another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidfuse.data.clip import Clip, Dataset
+from vidfuse.data.folds import make_folds
+from vidfuse.evaluation.compare.config import CompareConfig
+from vidfuse.evaluation.compare.plan import Keys, Task, budget_key, make_plan
+from vidfuse.features.spec import FeatureSpec
+
+SPEC = FeatureSpec(
+    decode="auto/1",
+    sampling="uniform",
+    frames=4,
+    size=32,
+    crop="center",
+    backbone="resnet18",
+    layer="layer1",
+    weights="random",
+    grid=2,
+)
+CLIPS = [
+    Clip(Path(f"{label}/{group}.mp4"), label, f"g{group}") for group in range(8) for label in "ab"
+]
+TASK = Task("lstm", 0, 0)
+
+
+def planned(clips=CLIPS, seeds=2, contents=None):
+    data = Dataset("name", Path("root"), "manifest", list(CLIPS))
+    folds = [make_folds(data, 4, seed=seed) for seed in range(seeds)]
+    return make_plan(clips, contents or [str(clip.path) for clip in clips], folds, [])
+
+
+def test_every_clip_is_tested_once_by_seed_and_groups_stay_whole():
+    plan = planned()
+    for splits in plan.splits:
+        tested = sorted(place for rows in splits for place in rows["test"])
+        assert tested == list(range(len(CLIPS)))
+        for rows in splits:
+            parts = [{CLIPS[i].group for i in rows[part]} for part in ("train", "val", "test")]
+            assert all(parts)
+            assert sum(map(len, parts)) == 8
+    assert plan.splits[0] != plan.splits[1], "each seed has folds of its own"
+    held = np.stack(list(plan.held(1)))
+    assert (held.sum(0) == 1).all()
+
+
+def test_clips_that_cannot_be_read_are_in_no_part():
+    plan = planned(clips=CLIPS[2:])
+    assert max(i for splits in plan.splits for rows in splits for i in rows["train"]) == 13
+    assert plan.labels.tolist() == [0, 1] * 7
+
+
+def test_tasks_take_all_heads_through_a_fold_before_the_next():
+    tasks = list(planned().tasks(["mean", "lstm"]))
+    assert len(tasks) == 2 * 2 * 4
+    assert tasks[:3] == [Task("mean", 0, 0), Task("lstm", 0, 0), Task("mean", 0, 1)]
+
+
+def key(plan=None, config=None, epochs=5, task=TASK, spec=SPEC):
+    return Keys(plan or planned(), config or CompareConfig(), epochs).key(task, spec)
+
+
+def test_the_same_fit_has_the_same_key():
+    assert key() == key(planned())
+    # A longer or wider comparison uses what a shorter one did.
+    assert key() == key(planned(seeds=3), CompareConfig(seeds=3, heads="gru", jobs=7, out="x"))
+    # Where clips lie plays no part, what they hold does.
+    moved = [replace(clip, path=Path("elsewhere") / clip.path) for clip in CLIPS]
+    plan = planned()
+    assert key(replace(plan, clips=moved)) == key()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 6},
+        {"spec": replace(SPEC, grid=4)},
+        {"spec": replace(SPEC, weights="abc")},
+        {"task": Task("gru", 0, 0)},
+        {"task": Task("lstm", 1, 0)},
+        {"task": Task("lstm", 0, 1)},
+        {"config": CompareConfig(lrs="0.1")},
+        {"config": CompareConfig(dropouts="0.1")},
+        {"config": CompareConfig(weight_decay=0.5)},
+        {"config": CompareConfig(seed=1)},
+        {"config": CompareConfig(frames=8)},
+        {"config": CompareConfig(mirror=True)},
+        {"plan": planned(contents=[f"{clip.path} changed" for clip in CLIPS])},
+        {"plan": replace(planned(), clips=[replace(clip, label="a") for clip in CLIPS])},
+    ],
+    ids=str,
+)
+def test_whatever_decides_makes_another_key(change):
+    assert key(**change) != key()
+
+
+def test_another_default_of_a_head_makes_another_key(monkeypatch):
+    from vidfuse.fusion.recurrent import LSTM
+
+    before = key()
+    known = LSTM.known_settings()
+    known["hidden"] = known["hidden"].replace(default=128)
+    monkeypatch.setattr(LSTM, "known_settings", lambda: known)
+    assert key() != before
+
+
+def test_a_budget_belongs_to_its_settings():
+    plan, config = planned(), CompareConfig(budget="1m")
+    first = budget_key(plan, config, {"mean": 1})
+    assert first == budget_key(plan, replace(config, out="elsewhere"), {"mean": 1})
+    assert first != budget_key(plan, replace(config, budget="2m"), {"mean": 1})
+    assert first != budget_key(plan, config, {"mean": 1, "lstm": 2})

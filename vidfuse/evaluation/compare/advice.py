@@ -1,0 +1,166 @@
+"""Which head to take, in words, by a rule that is stated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.evaluation.compare.config import REFERENCE
+from vidfuse.evaluation.compare.leaderboard import Row
+from vidfuse.metrics import MAX_EXACT_GROUPS, MONTE_CARLO_FLIPS, paired_sign_flip
+
+ALPHA = 0.05
+RULE = (
+    "The rule: of the heads that are significantly better than `mean` (Holm-corrected p < 0.05) "
+    "and not distinguishable from the best one (p >= 0.05, uncorrected), the one with the fewest "
+    "multiply-adds; `mean` where no head is better than it; none where the best head is not "
+    "significantly better than the majority class and clip geometry."
+)
+Shares = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to take.
+
+    Attributes:
+        head: The head, None where none is worth taking.
+        text: Why, in sentences.
+    """
+
+    head: str | None
+    text: str
+
+
+def advise(
+    rows: Sequence[Row], heads: Shares, baselines: Shares, groups: Sequence[str | None]
+) -> Advice:
+    """Recommend a head.
+
+    Args:
+        rows: The leaderboard, best first, with costs.
+        heads: Share of the seeds in which each head was right on each clip [N].
+        baselines: The same for what needs no picture.
+        groups: Group of each clip.
+    """
+    best = rows[0]
+    name = max(baselines, key=lambda each: baselines[each].mean())
+    p_value = paired_sign_flip(heads[best["name"]], baselines[name], groups)
+    above = best["accuracy"] - baselines[name].mean()
+    if above <= 0 or p_value >= ALPHA:
+        return Advice(None, _nothing(best, name, float(baselines[name].mean()), p_value, groups))
+    better = [
+        row
+        for row in rows
+        if row["p_value"] is not None and row["p_value"] < ALPHA and row["difference"] > 0
+    ]
+    if not better:
+        return _not_separated(rows, groups)
+    as_good = [
+        row
+        for row in better
+        if row is best or paired_sign_flip(heads[best["name"]], heads[row["name"]], groups) >= ALPHA
+    ]
+    if not as_good:  # the best head itself is not among those better than mean
+        as_good = better
+    taken = min(as_good, key=_cost)
+    return Advice(taken["name"], " ".join(_taken(taken, best, as_good, rows)))
+
+
+def smallest_p_value(groups: Sequence[str | None]) -> float:
+    """The smallest p-value that a sign-flip test over these groups can have."""
+    count = len(set(groups) - {None}) + sum(group is None for group in groups)
+    if count <= MAX_EXACT_GROUPS:
+        return float(2.0 ** (1 - count))
+    return max(float(2.0 ** (1 - count)), 1 / (MONTE_CARLO_FLIPS + 1))
+
+
+def _cost(row: Row) -> tuple[Any, ...]:
+    return row["multiply_adds"], row["parameters"], row["name"]
+
+
+def _nothing(
+    best: Row, name: str, accuracy: float, p_value: float, groups: Sequence[str | None]
+) -> str:
+    what = {"majority": "always the most frequent class", "geometry": "clip geometry alone"}[name]
+    text = (
+        f"Nothing here is shown to beat {what} ({accuracy:.3f}): the best head, "
+        f"`{best['name']}`, has {best['accuracy']:.3f}"
+    )
+    if best["accuracy"] > accuracy:
+        text += f" (p = {p_value:.2g})"
+    text += (
+        ". Take none of them: another backbone or layer, more clips, or better labels come first."
+    )
+    return text + _too_few(1, groups)
+
+
+def _not_separated(rows: Sequence[Row], groups: Sequence[str | None]) -> Advice:
+    best = rows[0]
+    compared = sum(row["p_value"] is not None for row in rows)
+    text = "The data do not separate the heads: none is significantly better than `mean`."
+    if best["p_value"] is not None:
+        text += (
+            f" The highest accuracy, that of `{best['name']}`, lies "
+            f"{100 * best['difference']:.1f} points above it (Holm-corrected "
+            f"p = {best['p_value']:.2g}, uncorrected {best['p_value_uncorrected']:.2g})."
+        )
+    if not any(row["name"] == REFERENCE for row in rows):  # it failed
+        cheapest = min(rows, key=_cost)["name"]
+        return Advice(cheapest, f"`mean` failed, so nothing is tested. `{cheapest}` costs least.")
+    text += " Take `mean`, which is the simplest; more groups of clips would tell more."
+    return Advice(REFERENCE, text + _too_few(compared, groups))
+
+
+def _too_few(tests: int, groups: Sequence[str | None]) -> str:
+    """A sentence for data on which no difference could have been significant."""
+    least = smallest_p_value(groups) * max(tests, 1)
+    if least < ALPHA:
+        return ""
+    return (
+        f" With {len(set(groups) - {None})} groups and {tests} test{'s' * (tests != 1)} no result "
+        f"could be significant (the smallest corrected p is {min(least, 1.0):.2g}): add groups of "
+        "clips, or compare fewer heads."
+    )
+
+
+def _taken(taken: Row, best: Row, as_good: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    low, high = taken["accuracy_interval"] or (taken["accuracy"], taken["accuracy"])
+    said = [
+        f"Take `{taken['name']}`: accuracy {taken['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
+        f"{100 * taken['difference']:.1f} points above `mean` (Holm-corrected "
+        f"p = {taken['p_value']:.2g})."
+    ]
+    if taken is best:
+        said.append(
+            "It is the most accurate head, and none that is cheaper is both better than `mean` "
+            "and not distinguishable from it."
+        )
+    else:
+        said.append(
+            f"`{best['name']}` has {best['accuracy']:.3f}, a difference that these data do not "
+            f"bear out; of the {len(as_good)} heads not distinguishable from it, "
+            f"`{taken['name']}` has the fewest multiply-adds."
+        )
+    said.append(_on_order(taken))
+    return said
+
+
+def _on_order(row: Row) -> str:
+    """Whether order matters on these data, by this head."""
+    if not row["order_aware"]:
+        return "It does not see the order of frames, and does not need to here."
+    lost = row["accuracy"] - row["shuffled"]
+    if lost > 0 and row["shuffled_p_value"] < ALPHA:
+        return (
+            f"The order of frames matters here: trained and tested on shuffled frames it has "
+            f"{row['shuffled']:.3f}."
+        )
+    return (
+        f"That the order of frames matters is not shown: trained and tested on shuffled frames "
+        f"it has {row['shuffled']:.3f}."
+    )

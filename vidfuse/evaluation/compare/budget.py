@@ -1,0 +1,102 @@
+"""How long a comparison takes, and how many epochs fit into a given time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidfuse.errors import UserError
+from vidfuse.progress import Progress
+
+RESERVE = 1.15
+"""Time for what is not training (tests, files, the last fits' end), as a factor."""
+FEW_EPOCHS = 10
+"""With fewer than this, most heads have learned little."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the fits of a comparison take.
+
+    Attributes:
+        seconds_per_epoch: Of a fit of each head, measured with all processes at work.
+        fits: How many fits of each head are to be done.
+        jobs: How many are done at once.
+    """
+
+    seconds_per_epoch: Mapping[str, float]
+    fits: Mapping[str, int]
+    jobs: int
+
+    def seconds(self, epochs: int) -> float:
+        """Of all fits with so many epochs."""
+        once = sum(self.seconds_per_epoch[head] * count for head, count in self.fits.items())
+        return RESERVE * once * epochs / self.jobs
+
+    def epochs_within(self, seconds: float, most: int) -> int:
+        """The most epochs, the same for every head, that fit into a time.
+
+        Raises:
+            UserError: Not even one does.
+        """
+        within = min(most, int(seconds / max(self.seconds(1), 1e-9)))
+        if within < 1:
+            raise UserError(
+                f"a budget of {spoken(seconds)} is too small: one epoch of every fit takes "
+                f"about {spoken(self.seconds(1))}",
+                "Give more time with --budget, or compare fewer --heads, --seeds or --folds.",
+            )
+        return within
+
+
+class Budgets:
+    """Numbers of epochs that were chosen before, so that a comparison goes on with its own.
+
+    Args:
+        path: The file that keeps them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, key: str) -> int | None:
+        """The number chosen for these settings, None where none was."""
+        return self._read().get(key)
+
+    def keep(self, key: str, epochs: int) -> None:
+        """Remember a number."""
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self._read() | {key: epochs}), encoding="utf-8")
+        partial.replace(self.path)
+
+    def _read(self) -> dict[str, int]:
+        try:
+            numbers = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return numbers if isinstance(numbers, dict) else {}
+
+
+def announce(epochs: int, most: int, estimate: Estimate, progress: Progress) -> None:
+    """Say what is about to happen."""
+    fits = sum(estimate.fits.values())
+    progress.info(
+        f"{fits} fits of {epochs} epochs in {estimate.jobs} process"
+        f"{'es' * (estimate.jobs > 1)}: about {spoken(estimate.seconds(epochs))}"
+    )
+    if epochs < min(FEW_EPOCHS, most):
+        progress.warn(
+            f"{epochs} epochs are few: heads that learn slowly are at a disadvantage; "
+            "give more time with --budget"
+        )
+
+
+def spoken(seconds: float) -> str:
+    """A duration in the unit that fits."""
+    if seconds < 90:
+        return f"{max(seconds, 0.1):.0f} s" if seconds >= 1 else f"{max(seconds, 0.001):.2g} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

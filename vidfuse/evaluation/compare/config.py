@@ -1,0 +1,153 @@
+"""The settings of a comparison. Imports no torch, so that a command line can show them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from vidfuse.errors import UserError
+from vidfuse.features.config import FeatureConfig
+from vidfuse.fusion import head_names
+from vidfuse.settings import option
+from vidfuse.training.config import TrainConfig
+
+REFERENCE = "mean"
+"""The head that all others are measured against; it is always in a comparison."""
+ALL = "all"
+SHARED = (
+    *("batch_size", "weight_decay", "frame_dropout", "mirror", "class_weights"),
+    *("label_smoothing", "warmup_epochs", "clip_norm"),
+)
+"""Settings of a training run that are the same for all heads."""
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _of_training(name: str) -> Any:
+    """The field of ``TrainConfig`` once more."""
+    source = next(each for each in fields(TrainConfig) if each.name == name)
+    assert source.default is not MISSING
+    return field(default=source.default, metadata=source.metadata)
+
+
+@dataclass
+class CompareConfig(FeatureConfig):
+    """Which heads are compared, and how."""
+
+    heads: str = option(ALL, "Heads to compare, with commas between, or all. mean is always one.")
+    seeds: int = option(3, "Times that everything is repeated, each with folds of its own.", min=1)
+    folds: int = option(5, "Parts that the clips are divided into, by group where known.", min=2)
+    split: str = option(
+        "auto",
+        "How folds are made: auto (by group where groups are known), group or random.",
+        choices=("auto", "group", "random"),
+    )
+    layout: str | None = option(None, "How the dataset's folder is laid out.", unset="find out")
+    out: str | None = option(
+        None, "Folder of results and finished fits.", unset="runs/compare-<dataset>"
+    )
+    jobs: int | None = option(
+        None, "Fits at once, each in a process.", unset="one per core, one on a GPU", min=1
+    )
+    budget: str | None = option(
+        None,
+        "Time for all training, such as 10m or 1h30m: decides the number of epochs, at most "
+        "--epochs, which is the same for every head.",
+        unset="as long as it takes",
+    )
+    epochs: int = option(50, "Passes over the training clips, the same for every head.", min=1)
+    lrs: str = option("0.001,0.003", "Learning rates to choose from by validation.")
+    dropouts: str = option("0.2,0.5", "Dropouts to choose from by validation.")
+    batch_size: int = _of_training("batch_size")
+    weight_decay: float = _of_training("weight_decay")
+    frame_dropout: float = _of_training("frame_dropout")
+    mirror: bool = _of_training("mirror")
+    class_weights: str = _of_training("class_weights")
+    label_smoothing: float = _of_training("label_smoothing")
+    warmup_epochs: int = _of_training("warmup_epochs")
+    clip_norm: float = _of_training("clip_norm")
+    seed: int = option(
+        0, "First seed of folds, initial weights and order of clips.", min=0, max=2**31
+    )
+
+    def problems(self) -> list[str]:
+        """What is wrong with these settings, one line each."""
+        found = super().problems()
+        for name, read in (("heads", self.head_list), ("budget", self.budget_seconds)):
+            if not any(problem.startswith(f"{name}:") for problem in found):
+                found += _complaints(name, read)
+        for name in ("lrs", "dropouts"):
+            values, complaint = _numbers(getattr(self, name))
+            if complaint:
+                found.append(f"{name}: {complaint}")
+            elif name == "lrs" and min(values) <= 0:
+                found.append(f"lrs: {min(values):g} is not above 0")
+            elif name == "dropouts" and not (min(values) >= 0 and max(values) < 1):
+                found.append("dropouts: each must be at least 0 and below 1")
+        return found
+
+    def head_list(self) -> list[str]:
+        """The heads that were asked for, the reference first; of ``all``, every one there is.
+
+        Raises:
+            UserError: One of them is unknown.
+        """
+        known = head_names()
+        asked = [name.strip() for name in self.heads.split(",") if name.strip()]
+        if not asked:
+            raise UserError("names no head")
+        if asked == [ALL]:
+            asked = known
+        if unknown := [name for name in asked if name not in known]:
+            raise UserError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+        return list(dict.fromkeys((REFERENCE, *asked)))
+
+    @property
+    def every_head(self) -> bool:
+        """Whether all heads were asked for, and not some by name."""
+        return self.heads.strip() == ALL
+
+    def candidates(self) -> list[tuple[float, float]]:
+        """The learning rates and dropouts to choose from, as pairs."""
+        return [(lr, drop) for lr in _numbers(self.lrs)[0] for drop in _numbers(self.dropouts)[0]]
+
+    def budget_seconds(self) -> float | None:
+        """Seconds for all training, None for as many as it takes.
+
+        Raises:
+            UserError: The text is no duration.
+        """
+        if self.budget is None:
+            return None
+        parts = re.fullmatch(r"(?:\d+(?:\.\d+)?[smh])+", self.budget.strip().lower())
+        seconds = 0.0
+        for number, unit in re.findall(r"([\d.]+)([smh])", parts[0] if parts else ""):
+            seconds += float(number) * UNITS[unit]
+        if seconds <= 0:
+            raise UserError(f"'{self.budget}' is not a time such as 90s, 10m or 1h30m")
+        return seconds
+
+    def training(self, head: str, **changes: Any) -> TrainConfig:
+        """The settings of one fit. All passes are made: patience would make them differ."""
+        same = {name: getattr(self, name) for name in (*SHARED, "epochs", "device")}
+        features = {each.name: getattr(self, each.name) for each in fields(FeatureConfig)}
+        return TrainConfig(**{**features, **same, "head": head, "patience": 0, **changes})
+
+
+def _complaints(name: str, read: Any) -> list[str]:
+    try:
+        read()
+    except UserError as error:
+        return [f"{name}: {error.message}"]
+    return []
+
+
+def _numbers(text: Any) -> tuple[list[float], str | None]:
+    """The different numbers of a list with commas, and what is wrong with it."""
+    try:
+        values = [float(part) for part in str(text).split(",")]
+    except ValueError:
+        return [], f"'{text}' is not a list of numbers such as 0.1,0.2"
+    if not all(abs(value) < float("inf") for value in values):
+        return [], f"'{text}' has a number that is not finite"
+    return list(dict.fromkeys(values)), None

@@ -1,0 +1,86 @@
+"""Fits that are done, one file each, so that a comparison that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.evaluation.compare.plan import Task
+from vidfuse.progress import Progress
+
+ORDERED, SHUFFLED, TESTED_SHUFFLED, REVERSED = KINDS = (
+    *("ordered", "shuffled", "tested_shuffled", "reversed"),
+)
+"""How frames were ordered: as they are; shuffled in training and test; only in the test, shuffled
+or backwards."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task found.
+
+    Attributes:
+        scores: For each of ``KINDS``, class probabilities [M, C] of the fold's M test clips.
+        facts: ``lr`` and ``dropout`` that validation chose, ``best_epoch``, ``training_seconds``
+            of that fit, and ``search``: for each candidate its macro F1 on validation.
+    """
+
+    scores: dict[str, NDArray[np.float32]]
+    facts: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}-{token_hex(4)}.partial")
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, facts=np.array(json.dumps(self.facts)), **self.scores)  # type: ignore[arg-type]
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: Path) -> Outcome:
+        """Read it; whatever numpy, zip and JSON raise means that it is damaged."""
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            return cls({kind: file[kind] for kind in KINDS}, facts)
+
+
+class Kept:
+    """The folder of finished fits.
+
+    Args:
+        folder: Where it lies.
+        progress: Is warned of damaged files.
+    """
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self.folder = folder
+        self.progress = progress
+
+    def path(self, task: Task, key: str) -> Path:
+        """Where the outcome of a task lies."""
+        head = re.sub(r"[^\w-]+", "_", task.head)
+        return self.folder / f"{head}-seed{task.seed}-fold{task.fold + 1}-{key}.npz"
+
+    def find(self, task: Task, key: str) -> Outcome | None:
+        """The outcome of a task, None where it has none yet."""
+        path = self.path(task, key)
+        if not path.exists():
+            return None
+        try:
+            return Outcome.load(path)
+        except Exception as error:
+            self.progress.warn(f"{path}: damaged ({type(error).__name__}), so it is done again")
+            path.unlink(missing_ok=True)
+            return None

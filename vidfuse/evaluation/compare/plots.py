@@ -1,0 +1,109 @@
+"""Two pictures of a comparison: the leaderboard, and accuracy against cost."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidfuse.evaluation.compare.leaderboard import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LEADERBOARD = "leaderboard.png"
+PARETO = "pareto.png"
+HEAD, TAKEN, BASELINE = "#4c72b0", "#c44e52", "#8c8c8c"
+DOTS_PER_INCH = 150
+
+
+def draw(folder: Path, summary: dict[str, Any]) -> None:
+    """Write both pictures.
+
+    Args:
+        folder: Where to.
+        summary: What ``compare`` returns.
+    """
+    # Its first use on a machine would otherwise be told to whoever reads standard error.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    # The figure by itself, and not pyplot, which would look for a screen and keep figures alive.
+    from matplotlib.figure import Figure
+
+    heads, baselines = summary["heads"], summary["baselines"]
+    figure = Figure(figsize=(7, 1.6 + 0.3 * (len(heads) + len(baselines))), layout="constrained")
+    _draw_leaderboard(figure.subplots(), summary)
+    figure.savefig(folder / LEADERBOARD, dpi=DOTS_PER_INCH)
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    _draw_pareto(figure.subplots(), summary)
+    figure.savefig(folder / PARETO, dpi=DOTS_PER_INCH)
+
+
+def pareto_front(rows: list[Row]) -> list[Row]:
+    """The heads to which no other is both as cheap and more accurate, cheapest first."""
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row["multiply_adds"], -row["accuracy"])):
+        if not front or row["accuracy"] > front[-1]["accuracy"]:
+            front.append(row)
+    return front
+
+
+def _draw_leaderboard(axes: Axes, summary: dict[str, Any]) -> None:
+    rows = [(row["name"], row, HEAD) for row in summary["heads"]]
+    rows += [(name, row, BASELINE) for name, row in summary["baselines"].items()]
+    for place, (name, row, colour) in enumerate(rows):
+        shade = TAKEN if name == summary["recommended"] else colour
+        low, high = row["accuracy_interval"] or (row["accuracy"], row["accuracy"])
+        axes.plot([low, high], [place, place], color=shade, linewidth=2)
+        axes.plot(row["accuracy"], place, "o", color=shade, markersize=6)
+        if "shuffled" in row:
+            axes.plot(row["shuffled"], place, "x", color="black", markersize=5)
+    axes.plot([], [], "o-", color=HEAD, label="accuracy, 95 % interval")
+    axes.plot([], [], "x", color="black", label="trained and tested on shuffled frames")
+    if summary["recommended"]:
+        axes.plot([], [], "o-", color=TAKEN, label="recommended")
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("accuracy")
+    axes.set_title(_title(summary), fontsize=10)
+    axes.legend(fontsize=7, loc="best")
+
+
+def _draw_pareto(axes: Axes, summary: dict[str, Any]) -> None:
+    rows = summary["heads"]
+    front = pareto_front(rows)
+    axes.step(
+        [row["multiply_adds"] for row in front],
+        [row["accuracy"] for row in front],
+        where="post",
+        color=BASELINE,
+        linewidth=1,
+        label="no head is cheaper and more accurate",
+    )
+    for row in rows:
+        shade = TAKEN if row["name"] == summary["recommended"] else HEAD
+        axes.plot(row["multiply_adds"], row["accuracy"], "o", color=shade)
+        axes.annotate(
+            row["name"],
+            (row["multiply_adds"], row["accuracy"]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    for (name, row), style in zip(summary["baselines"].items(), (":", "--"), strict=True):
+        axes.axhline(row["accuracy"], color=BASELINE, linestyle=style, linewidth=1, label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("multiply-adds of the head for a clip")
+    axes.set_ylabel("accuracy")
+    axes.set_title(_title(summary), fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="best")
+
+
+def _title(summary: dict[str, Any]) -> str:
+    protocol = summary["protocol"]
+    name = Path(summary["dataset"]).name
+    return (
+        f"{name}: {summary['clips']} clips, {protocol['folds']} folds, "
+        f"{protocol['seeds']} seed{'s' * (protocol['seeds'] != 1)}, {protocol['epochs']} epochs"
+    )

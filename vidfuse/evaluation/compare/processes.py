@@ -1,0 +1,229 @@
+"""Fits side by side, each process with one thread.
+
+Processes are started as ``vidfuse.video`` starts its own: orders go in as lines of JSON, answers
+come back so. Unlike ``multiprocessing`` this needs no ``__main__`` guard in somebody's script, and
+a process that the system ends costs one head, not the comparison.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from vidfuse.errors import UserError, first_sentence
+from vidfuse.evaluation.compare.plan import Task
+from vidfuse.evaluation.compare.workload import Workload
+
+if TYPE_CHECKING:
+    from vidfuse.evaluation.compare.fits import Bench
+
+MOST_PROCESSES = 16
+"""Unless told otherwise: each takes some 0.5 GB for torch alone."""
+Request = dict[str, Any]
+Answer = dict[str, Any]
+# Imports the very package that runs here, and nothing that lies around in the working directory.
+WORKER = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import vidfuse; del sys.path[0]; "
+    "from vidfuse.evaluation.compare.processes import main; main(sys.argv[2])"
+)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def answer(bench: Bench, request: Request) -> Answer:
+    """Carry out a request.
+
+    ``probe`` (``head``) answers ``seconds`` per epoch; ``fit`` (``head, seed, fold, epochs, file``)
+    leaves an outcome in the file. What is wrong with a head is answered as ``error``; what would
+    be wrong with any, as ``fatal``.
+    """
+    try:
+        if request["op"] == "probe":
+            return {"seconds": bench.seconds_per_epoch(request["head"])}
+        task = Task(request["head"], request["seed"], request["fold"])
+        bench.carry_out(task, request["epochs"]).save(Path(request["file"]))
+        return {}
+    except UserError as error:
+        return {"error": error.message}
+    except OSError as error:
+        return {"fatal": f"{error.filename or request.get('file', '')}: {error.strerror or error}"}
+    except Exception as error:  # a head may be somebody else's, and need more memory than there is
+        if os.environ.get("VIDFUSE_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {first_sentence(error)}"}
+
+
+class Crew:
+    """Carries out requests, several at once.
+
+    Args:
+        workload: File of the ``Workload``.
+        jobs: How many processes; with 1, this one does it all.
+    """
+
+    def __init__(self, workload: Path, jobs: int) -> None:
+        self.workload = workload
+        self.jobs = jobs
+        self._bench: Bench | None = None
+        self._processes: list[_Process | None] = [None] * jobs
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bench = None  # and with it the features that it has mapped
+        for process in self._processes:
+            if process is not None:
+                process.close()
+
+    def run(
+        self, requests: Iterable[Request], wanted: Callable[[Request], bool] = lambda _: True
+    ) -> Iterator[tuple[Request, Answer]]:
+        """Each request with its answer, in the order in which they are ready.
+
+        Args:
+            requests: What to do, in this order.
+            wanted: Asked before each request is begun.
+
+        Raises:
+            UserError: Something is wrong that would be wrong with any request.
+        """
+        pairs = self._alone(requests, wanted) if self.jobs == 1 else self._beside(requests, wanted)
+        for request, answered in pairs:
+            if "fatal" in answered:
+                raise UserError(
+                    answered["fatal"],
+                    "Check that the disk has room and that the folder may be written.",
+                )
+            yield request, answered
+
+    def _alone(
+        self, requests: Iterable[Request], wanted: Callable[[Request], bool]
+    ) -> Iterator[tuple[Request, Answer]]:
+        from vidfuse.evaluation.compare.fits import Bench
+
+        if self._bench is None:
+            self._bench = Bench(Workload.load(self.workload))
+        for request in requests:
+            if wanted(request):
+                yield request, answer(self._bench, request)
+
+    def _beside(
+        self, requests: Iterable[Request], wanted: Callable[[Request], bool]
+    ) -> Iterator[tuple[Request, Answer]]:
+        pending = deque(requests)
+        done: queue.Queue[tuple[Request, Answer] | None] = queue.Queue()
+
+        def drive(place: int) -> None:
+            try:
+                while True:
+                    request = pending.popleft()
+                    if wanted(request):
+                        done.put((request, self._ask(place, request)))
+            except IndexError:
+                done.put(None)
+
+        threads = [threading.Thread(target=drive, args=(i,), daemon=True) for i in range(self.jobs)]
+        for thread in threads:
+            thread.start()
+        at_work = len(threads)
+        try:
+            while at_work:
+                with contextlib.suppress(queue.Empty):
+                    # With a time limit, because Ctrl-C does not end an endless wait on Windows.
+                    item = done.get(timeout=0.5)
+                    if item is None:
+                        at_work -= 1
+                    else:
+                        yield item
+        finally:
+            pending.clear()
+
+    def _ask(self, place: int, request: Request) -> Answer:
+        process = self._processes[place]
+        if process is None:
+            process = self._processes[place] = _Process(self.workload)
+        answered = process.ask(request)
+        if answered is None:
+            self._processes[place] = None
+            return {"error": f"the process that fitted it ended ({process.ending()})"}
+        return answered
+
+
+class _Process:
+    """One process beside this one."""
+
+    def __init__(self, workload: Path) -> None:
+        package_parent = str(Path(__file__).resolve().parents[3])
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        debug = bool(os.environ.get("VIDFUSE_DEBUG"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", WORKER, package_parent, str(workload)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if debug else subprocess.DEVNULL,
+            env=os.environ | one_thread,
+        )
+
+    def ask(self, request: Request) -> Answer | None:
+        """The answer to a request, None if the process ends before it is there."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+            answered: Answer | None = json.loads(line) if line.endswith(b"\n") else None
+            return answered
+        except (OSError, ValueError):
+            return None  # a broken pipe says what the exit status says better
+
+    def ending(self) -> str:
+        """How it ended."""
+        status = self.process.wait()
+        return f"signal {-status}, for want of memory?" if status < 0 else f"exit {status}"
+
+    def close(self) -> None:
+        """End it, also when it is busy."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):  # flushing to a process that is gone
+                    stream.close()
+
+
+def serve(workload: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer requests until standard input ends, which it does when the program is gone."""
+    from vidfuse.evaluation.compare.fits import Bench
+
+    bench = Bench(Workload.load(workload))
+    for line in requests:
+        answers.write(json.dumps(answer(bench, json.loads(line))).encode() + b"\n")
+        answers.flush()
+
+
+def main(workload: str) -> None:
+    """Serve on standard input and output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
+    # Libraries that print to standard output must not damage the protocol.
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(Path(workload), sys.stdin.buffer, channel)

@@ -1,0 +1,68 @@
+"""What a comparison leaves on disk: ``results.json``, ``results.csv`` and two pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from vidfuse.progress import Progress
+
+COLUMNS = (
+    *("name", "kind", "grid", "order_aware", "reversal_aware"),
+    *("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "macro_f1_low", "macro_f1_high"),
+    *("difference", "difference_low", "difference_high", "p_value", "p_value_uncorrected"),
+    *("shuffled", "shuffled_p_value", "tested_shuffled", "reversed"),
+    *("parameters", "multiply_adds", "latency_ms", "latency_batched_ms", "training_seconds"),
+)
+
+
+def write_results(folder: Path, summary: dict[str, Any], progress: Progress) -> None:
+    """Write everything to a folder.
+
+    Args:
+        folder: It exists.
+        summary: What ``compare`` returns.
+        progress: Hears where the results are.
+    """
+    from vidfuse.evaluation.compare.plots import draw
+
+    text = json.dumps(summary, indent=2)
+    _replace(folder / "results.json", text + "\n")
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        write_csv(file, summary)
+    draw(folder, summary)
+    progress.info(f"Results: {folder}")
+
+
+def write_csv(file: IO[str], summary: dict[str, Any]) -> None:
+    """One line for each head and each baseline; what does not apply is left empty."""
+    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in summary["heads"]:
+        writer.writerow(_flat(row | {"kind": "head"}))
+    for name, row in summary["baselines"].items():
+        writer.writerow(_flat(row | {"name": name, "kind": "baseline"}))
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in _cells(row) if value is not None}
+
+
+def _cells(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if name.endswith("_interval"):
+            low, high = value or (None, None)
+            stem = name.removesuffix("_interval")
+            yield f"{stem}_low", low
+            yield f"{stem}_high", high
+        elif name in COLUMNS:
+            yield name, value
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

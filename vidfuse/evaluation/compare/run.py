@@ -1,0 +1,214 @@
+"""``compare``: from a dataset to a leaderboard, results on disk, and advice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidfuse.data.folds import Folds, make_folds
+from vidfuse.data.splits import duplicates_across
+from vidfuse.errors import UserError
+from vidfuse.evaluation.compare.advice import RULE, advise
+from vidfuse.evaluation.compare.config import REFERENCE, CompareConfig
+from vidfuse.evaluation.compare.kept import ORDERED
+from vidfuse.evaluation.compare.leaderboard import (
+    baseline_predictions,
+    baseline_rows,
+    costs,
+    head_rows,
+    predictions,
+    right,
+)
+from vidfuse.evaluation.compare.plan import Plan, make_plan
+from vidfuse.evaluation.compare.processes import MOST_PROCESSES, Crew, cores
+from vidfuse.evaluation.compare.results import write_results
+from vidfuse.evaluation.compare.schedule import Schedule
+from vidfuse.evaluation.compare.tables import Tables, load_table
+from vidfuse.features.setup import resolve_device
+from vidfuse.features.spec import Grid
+from vidfuse.fusion import head_class
+from vidfuse.progress import Progress
+from vidfuse.timing import Timings
+from vidfuse.training.prepare import Material
+from vidfuse.training.runs import RUNS
+
+Grids = dict[str, Grid]
+
+
+def compare(
+    dataset: Path | str,
+    config: CompareConfig,
+    *,
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+) -> dict[str, Any]:
+    """Compare fusion heads on a dataset, and leave the results in a folder.
+
+    All heads see the same clips, folds, number of epochs, and candidates for learning rate and
+    dropout, which the inner validation part of each fold chooses. Whatever a fold tests on, nobody
+    has seen. A comparison that was cut off goes on when it is called again.
+
+    Args:
+        dataset: A dataset's folder or manifest.
+        config: All settings.
+        progress: Hears of progress.
+        timings: The command's clock.
+
+    Returns:
+        A summary ready for JSON: ``heads``, ``baselines``, ``advice``, ``protocol`` and more;
+        ``failed_heads`` are those without a result.
+
+    Raises:
+        UserError: The dataset, the settings or the machine do not allow it.
+        KeyboardInterrupt: After what was done so far was kept.
+    """
+    progress, timings = progress or Progress(), timings or Timings()
+    config.validate()
+    material = Material(dataset, config.training(REFERENCE), progress, timings)
+    with timings.measure("imports"):
+        import torch  # noqa: F401
+    grids, left_out = choose_heads(config, progress)
+    folds = [
+        make_folds(material.data, config.folds, split=config.split, seed=config.seed + number)
+        for number in range(config.seeds)
+    ]
+    material.announce(folds[0].protocol, folds[0].warnings)
+    folder = _folder(config, material.data.name)
+    with Tables(folder) as tables:
+        clips = tables.fill(material, folds[0].clips, grids.values())
+        contents = [material.hashes[clip] for clip in clips]
+        plan = make_plan(clips, contents, folds, _repeated(folds[0], material))
+        workload = tables.workload(plan, config, grids)
+        specs = {head: material.setup.spec(grid) for head, grid in grids.items()}
+        schedule = Schedule(plan, config, grids, specs, folder, progress)
+        jobs = _jobs(config, plan, grids)
+        with timings.measure("training"), Crew(workload, jobs) as crew:
+            epochs = schedule.carry_out(crew)
+        with timings.measure("costs"):
+            found = _found(plan, config, schedule, tables)
+    summary = {
+        "dataset": str(dataset),
+        "out": str(folder),
+        "classes": plan.classes,
+        "clips": len(plan.clips),
+        "groups": len(set(plan.groups) - {None}),
+        **found,
+        "protocol": _protocol(plan, config, material, epochs, jobs),
+        "failed_heads": [{"name": name, "error": why} for name, why in schedule.failed.items()],
+        "left_out": left_out,
+        "failures": list({each["path"]: each for each in material.failures}.values()),
+        "warnings": plan.warnings,
+        "timings": timings.to_dict(),
+    }
+    write_results(folder, summary, progress)
+    return summary
+
+
+def choose_heads(config: CompareConfig, progress: Progress) -> tuple[Grids, list[dict[str, str]]]:
+    """The heads that are compared, with the grid that each reads, and those left out.
+
+    Raises:
+        UserError: A head that was asked for by name cannot be built here.
+    """
+    from vidfuse.training.fit import new_head
+
+    grids: Grids = {}
+    left_out = []
+    for name in config.head_list():
+        try:
+            grid = config.chosen_grid or head_class(name).grid
+            # The sizes do not matter: it shows whether the head can be built here.
+            side = grid if isinstance(grid, int) else 1
+            new_head(config.training(name), channels=16, grid=side, classes=2)
+        except UserError as error:
+            if not config.every_head:
+                raise
+            left_out.append({"name": name, "error": str(error).replace("\n", ". ")})
+            progress.warn(f"left out: {left_out[-1]['error']}")
+        else:
+            grids[name] = grid
+    return grids, left_out
+
+
+def _folder(config: CompareConfig, dataset: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "_", dataset).strip("_") or "dataset"
+    folder = Path(config.out).expanduser() if config.out else RUNS / f"compare-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder} ({error.strerror or error})",
+            "Change to a folder that you can write, or name one with --out.",
+        ) from error
+    return folder
+
+
+def _repeated(folds: Folds, material: Material) -> list[str]:
+    """The same content in two folds, one line each, also on the screen."""
+    hashes = material.hashes
+    lines = duplicates_across(
+        {
+            f"fold {number}": [(clip, hashes[clip]) for clip in split.test if clip in hashes]
+            for number, split in enumerate(folds.splits, start=1)
+        }
+    )
+    for line in lines:
+        material.progress.warn(line)
+    return lines
+
+
+def _jobs(config: CompareConfig, plan: Plan, heads: Sequence[str] | Grids) -> int:
+    """How many processes there are work and room for."""
+    on_cpu = resolve_device(config.device) == "cpu"
+    wanted = config.jobs or (min(cores(), MOST_PROCESSES) if on_cpu else 1)
+    return min(wanted, sum(1 for _ in plan.tasks(list(heads))))
+
+
+def _found(plan: Plan, config: CompareConfig, schedule: Schedule, tables: Tables) -> dict[str, Any]:
+    """The leaderboard, the baselines and the advice."""
+    found = {head: predictions(plan, schedule.outcomes, head) for head in schedule.done}
+    rows = head_rows(plan, schedule.outcomes, found)
+    for row in rows:
+        table = load_table(tables.path(schedule.grids[row["name"]]))
+        row |= costs(row["name"], config, table, len(plan.classes))
+    baselines = baseline_predictions(plan, tables.infos)
+    advice = advise(
+        rows,
+        {head: right(plan, kinds[ORDERED]) for head, kinds in found.items()},
+        {name: right(plan, each) for name, each in baselines.items()},
+        plan.groups,
+    )
+    return {
+        "heads": rows,
+        "baselines": baseline_rows(plan, baselines),
+        "advice": advice.text,
+        "recommended": advice.head,
+    }
+
+
+def _protocol(
+    plan: Plan, config: CompareConfig, material: Material, epochs: int, jobs: int
+) -> dict[str, Any]:
+    """How the numbers came about."""
+    candidates = config.candidates()
+    return {
+        "folds": config.folds,
+        "seeds": config.seeds,
+        "split": plan.protocol,
+        "epochs": epochs,
+        "budget": config.budget,
+        "search": {
+            "lrs": sorted({lr for lr, _ in candidates}),
+            "dropouts": sorted({dropout for _, dropout in candidates}),
+            "chosen_by": "macro F1, then loss, on the inner validation part of each fold",
+        },
+        "settings": config.to_dict(),
+        "spec": material.setup.spec(1).to_dict() | {"grid": "of each head"},
+        "jobs": jobs,
+        "intervals": "95 %; seeds are averaged first; interval_method of each head says how",
+        "tests": "paired sign flips of groups against mean, on scores averaged over seeds; p_value "
+        "is corrected for the number of heads (Holm)",
+        "rule": RULE,
+    }
