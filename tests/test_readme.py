@@ -21,10 +21,31 @@ SNIPPET = re.compile(r"<!-- runs in tests -->\n```(bash|python)\n(.*?)```", re.D
 TINY = {"weights": "random", "layer": "layer1", "size": 32, "frames": 4, "epochs": 2}
 
 
+INSTALL = "pip install . && "  # what a test leaves out
+
+
 def snippets(language: str) -> list[str]:
+    """What the README runs on a folder of one's own."""
     found = [text for kind, text in SNIPPET.findall(README.read_text("utf-8")) if kind == language]
     assert found
-    return found
+    return [text for text in found if INSTALL not in text]
+
+
+def run(commands: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run commands in bash, where ``vidfuse`` is this one."""
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "vidfuse").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vidfuse "$@"\n')
+    (programs / "vidfuse").chmod(0o755)
+    named = {f"VIDFUSE_{name.upper()}": str(value) for name, value in settings.items()}
+    here = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "VIDFUSE_WORKERS": "1"}
+    return subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", commands],
+        env=os.environ | {"PYTHONPATH": str(README.parent)} | named | here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -52,24 +73,37 @@ def write_clip(path: Path, take: int, step: int) -> None:
         container.mux(stream.encode())
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+
+
+@needs_bash
+def test_the_first_command_trains_and_predicts(tmp_path, monkeypatch):
+    """With the settings of a newcomer: the bundled network, and all of the sample data."""
+    (tmp_path / "sample_data").symlink_to(README.parent / "sample_data")
+    monkeypatch.chdir(tmp_path)
+    (command,) = [
+        text for kind, text in SNIPPET.findall(README.read_text("utf-8")) if INSTALL in text
+    ]
+    done = run(command.replace(INSTALL, ""), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    path, label, score = done.stdout.splitlines()[-1].split()
+    assert path.startswith("sample_data/")
+    assert label in {folder.name for folder in (README.parent / "sample_data").iterdir()}
+    assert 0 < float(score) <= 1
+    assert (tmp_path / "runs/sample/model.safetensors").stat().st_size < 5e6  # without the backbone
+
+
+@needs_bash
 def test_the_commands_run(folder):
-    programs = folder / "programs"
-    programs.mkdir()
-    (programs / "vidfuse").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vidfuse "$@"\n')
-    (programs / "vidfuse").chmod(0o755)
-    settings = {f"VIDFUSE_{name.upper()}": str(value) for name, value in TINY.items()}
-    here = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "VIDFUSE_WORKERS": "1"}
-    done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", "\n".join(snippets("bash"))],
-        env=os.environ | {"PYTHONPATH": str(README.parent)} | settings | here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run("\n".join(snippets("bash")), folder, **TINY)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "runs/small-1/model.safetensors").is_file()
     assert (folder / "features/index.csv").is_file()
+
+
+def test_the_command_for_the_tests_is_what_ci_runs():
+    (command,) = re.findall(r'pip install -e "\.\[test\]" && (pytest.*)', README.read_text("utf-8"))
+    assert f"check {command}" in (README.parent / ".ci" / "run").read_text("utf-8")
 
 
 def test_the_python_runs(folder, monkeypatch, capsys):

@@ -17,6 +17,8 @@ def test_the_table_agrees_with_torchvision() -> None:
     from torchvision.models import get_model_weights
 
     for name, info in BACKBONES.items():
+        if info.sha256 is not None:
+            continue  # bundled, and so not torchvision's
         weights = get_model_weights(name).IMAGENET1K_V1  # type: ignore[attr-defined]
         assert weights.url == DOWNLOAD_URL + info.weights
         preprocessing = weights.transforms()
@@ -39,10 +41,11 @@ def test_weights_are_looked_for_where_torch_keeps_them(
     assert download_folder() == Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def test_no_backbone_shows_the_command_to_type() -> None:
-    with pytest.raises(UserError, match="no backbone") as error:
-        choose(None)
-    assert "--backbone resnet18" in str(error.value.hint)
+def test_the_bundled_network_is_the_default() -> None:
+    choice = choose()
+    assert (choice.name, choice.layer, choice.published) == ("thin_resnet", "layer4", True)
+    assert choice.weights == choice.info.place
+    assert choice.weights.parent == Path(sys.modules["vidfuse.backbones"].__file__ or "").parent
 
 
 def test_an_unknown_backbone_suggests_the_closest() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2]
 CHECKS = [
-    "python", "packages", "torch", "torchvision", "gpu", "instructions", "cores", "memory",
-    "/dev/shm", "decoder pyav", "decoder decord", "decoder decord-gpu", "cache", "disk",
+    "python", "packages", "torch", "torchvision", "bundled weights", "gpu", "instructions",
+    "cores", "memory", "/dev/shm", "decoder pyav", "decoder decord", "decoder decord-gpu",
+    "cache", "disk",
 ]  # fmt: skip
 
 
@@ -85,3 +86,12 @@ def test_it_imports_nothing_heavy_itself(vidfuse):
     text = vidfuse("doctor", "--help", env={"PYTHONPROFILEIMPORTTIME": "1"}).err
     imported = {line.rsplit("|", 1)[-1].strip() for line in text.splitlines()}
     assert not {"torch", "torchvision", "numpy", "av", "decord", "vidfuse.doctor"} & imported
+
+
+def test_a_broken_torch_points_to_the_doctor(vidfuse, dataset, tmp_path):
+    env = broken(tmp_path, torch="raise ImportError('libtorch.so: cannot open')")
+    answer = vidfuse("train", dataset, env=env)
+    assert (answer.code, answer.out) == (2, "")
+    assert "libtorch.so" in answer.err
+    assert "vidfuse doctor" in answer.err
+    assert "Traceback" not in answer.err

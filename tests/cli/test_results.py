@@ -67,7 +67,7 @@ def test_without_a_model_the_command_that_makes_one_is_shown(vidfuse, clips):
     for command in ("predict", "evaluate"):
         answer = vidfuse(command, clips[0])
         assert (answer.code, answer.out) == (2, "")
-        assert "vidfuse train DATASET --backbone" in answer.err
+        assert "Make one with: vidfuse train DATASET" in answer.err
 
 
 def test_a_missing_model_is_wrong_usage(vidfuse, clips):

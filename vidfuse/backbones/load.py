@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
+from vidfuse.backbones import DOWNLOAD_URL, REINSTALL, BackboneChoice
 from vidfuse.backbones.imports import find_factory
 from vidfuse.errors import UnknownNameError, UserError, first_sentence
 from vidfuse.progress import Progress
@@ -77,6 +77,11 @@ def load_backbone(
 
 def _cut(network: nn.Module, layer: str) -> nn.Module:
     """The part of a network up to a layer; what lies behind it is dropped."""
+    if isinstance(network, nn.Sequential):
+        stages = [name for name, _ in network.named_children()]
+        if layer not in stages:
+            raise UnknownNameError("layer", layer, stages)
+        return network[: stages.index(layer) + 1]
     from torchvision.models.feature_extraction import create_feature_extractor
 
     modules = {name for name, _ in network.named_modules() if name}
@@ -108,7 +113,8 @@ def _fill(
     Raises:
         UserError: Naming the keys that are missing, unknown or of another shape.
     """
-    wanted = {key.removeprefix("extractor."): value for key, value in body.state_dict().items()}
+    prefix = "extractor." if isinstance(body, _Single) else ""
+    wanted = {key.removeprefix(prefix): value for key, value in body.state_dict().items()}
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
     missing = sorted(wanted.keys() - state.keys() - counters)
     unknown = sorted(state.keys() - known)
@@ -129,7 +135,7 @@ def _fill(
             + "; ".join(problems),
             "Check that --backbone and --layer are those of the weights.",
         )
-    fitting = {f"extractor.{key}": state[key] for key in wanted if key in state}
+    fitting = {f"{prefix}{key}": state[key] for key in wanted if key in state}
     body.load_state_dict(fitting, strict=False)
 
 
@@ -174,6 +180,8 @@ def fetch(choice: BackboneChoice, progress: Progress) -> None:
     """
     if choice.weights is None or choice.weights.exists() or not choice.published:
         return
+    if choice.info.sha256 is not None:
+        raise UserError(f"{choice.weights}: the bundled weights are missing", REINSTALL)
     url = DOWNLOAD_URL + choice.weights.name
     progress.info(f"Downloading {url} to {choice.weights.parent}")
     prefix = choice.weights.stem.rpartition("-")[2]

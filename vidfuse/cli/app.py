@@ -130,7 +130,7 @@ def _main(
 ) -> None:
     """Turn a folder of videos into a trained, honestly measured action classifier.
 
-    Start with: vidfuse train DATASET --backbone resnet18
+    Start with: vidfuse train DATASET
     """
 
 
@@ -169,6 +169,12 @@ def main() -> NoReturn:
         sys.exit(UserError.exit_code)
     except Exception as error:
         _trace()
+        if isinstance(error, ImportError) and not (error.name or "").startswith("vidfuse"):
+            _complain(
+                f"Error: a library cannot be imported ({error})\n"
+                "See what is broken, and how to repair it: vidfuse doctor"
+            )
+            sys.exit(UserError.exit_code)
         _complain(
             f"Error: a bug in vidfuse ({type(error).__name__}: {error})\n"
             "Run it again with --debug and report what it prints."

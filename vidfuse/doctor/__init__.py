@@ -36,6 +36,7 @@ def examine(cache: str | None = None, progress: Progress | None = None) -> list[
         libraries.packages(found["packages"]),
         libraries.torch(found["torch"]),
         libraries.torchvision(found["torchvision"]),
+        libraries.bundled_weights(),
         machine.gpu(found["torch"], machine.nvidia_gpus()),
         machine.instructions(found["torch"]),
         machine.cores(),

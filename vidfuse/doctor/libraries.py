@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, requires
 
+from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, REINSTALL
 from vidfuse.backbones.imports import installed_version
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
@@ -99,3 +101,20 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _listed(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def bundled_weights() -> Check:
+    """The weights of the default network, which come with the package."""
+    info = BACKBONES[DEFAULT_BACKBONE]
+    values = {"path": str(info.place), "sha256": None, "expected": info.sha256}
+    try:
+        content = info.place.read_bytes()
+    except OSError as error:
+        summary = f"{info.place} cannot be read ({error.strerror or error})"
+        return Check("bundled weights", "broken", summary, values, REINSTALL)
+    values["sha256"] = sha256(content).hexdigest()
+    if values["sha256"] != info.sha256:
+        summary = f"{info.place} is damaged: its checksum is another one"
+        return Check("bundled weights", "broken", summary, values, REINSTALL)
+    summary = f"{DEFAULT_BACKBONE}, {len(content) / 1e6:.1f} MB, checksum right"
+    return Check("bundled weights", "ok", summary, values)

@@ -29,7 +29,7 @@ def find_model(named: str | Path | None, progress: Progress) -> Model:
     if path is None:
         raise UserError(
             "there is no model yet: no --model was given and runs/latest names none",
-            "Make one with: vidfuse train DATASET --backbone resnet18",
+            "Make one with: vidfuse train DATASET",
         )
     try:
         model = load_model(path)

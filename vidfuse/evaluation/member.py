@@ -93,8 +93,18 @@ class Member:
             raise UserError(
                 f"{self.model.choice.weights} are not the weights that "
                 f"{self.model.path or 'the model'} was trained with",
-                "Remove that file, so that the published weights are fetched again.",
+                self._way_back(),
             )
+
+    def _way_back(self) -> str:
+        """How to get the weights that the model was trained with."""
+        if self.model.choice.info.sha256 is None:
+            return "Remove that file, so that the published weights are fetched again."
+        made_by = self.model.facts["versions"]["vidfuse"]
+        return (
+            "The bundled network is another one now. Train the model again, or install the\n"
+            f"version that made it: pip install vidfuse=={made_by}"
+        )
 
     def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
         """Class probabilities ``[C]`` and warnings for each clip, in the order given.

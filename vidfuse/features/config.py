@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidfuse.backbones import BACKBONES
+from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE
 from vidfuse.errors import UserError
 from vidfuse.features.spec import Grid, parse_grid
 from vidfuse.settings import Settings, option
@@ -19,11 +19,11 @@ from vidfuse.video.sampling import Sampling
 class FeatureConfig(Settings):
     """What is extracted from clips, and how."""
 
-    backbone: str | None = option(
-        None, "Network that turns pictures into features.", choices=tuple(BACKBONES)
+    backbone: str = option(
+        DEFAULT_BACKBONE, "Network that turns pictures into features.", choices=tuple(BACKBONES)
     )
     weights: str | None = option(
-        None, "Its weights: a .safetensors or .pth file, or 'random'.", unset="ImageNet"
+        None, "Its weights: a .safetensors or .pth file, or 'random'.", unset="the published ones"
     )
     layer: str | None = option(
         None, "Layer where features leave it, such as layer3.", unset="its last map"
@@ -45,7 +45,13 @@ class FeatureConfig(Settings):
         "Which frames: uniform, segment (jittered in training), dense, or stride:N.",
         unset="uniform, segment when --cache-frames asks for more",
     )
-    size: int = option(224, "Side of the pictures given to the backbone.", min=16, max=2048)
+    size: int | None = option(
+        None,
+        "Side of the pictures given to the backbone.",
+        unset="what it was trained on",
+        min=16,
+        max=2048,
+    )
     crop: str = option(
         "center",
         "How a picture becomes a square: center (cuts), pad (bars) or squash.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vidfuse.backbones import BackboneChoice, choose
+from vidfuse.backbones import REINSTALL, BackboneChoice, choose
 from vidfuse.backbones.imports import find_factory
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError, first_sentence
@@ -80,7 +80,7 @@ class Setup:
             # Training jitters among cached frames; those that are cached are uniform.
             sampling="uniform" if rule.mode == "segment" else str(rule),
             frames=config.cached_frames,
-            size=config.size,
+            size=config.size or self.choice.info.size,
             crop=config.crop,
             backbone=self.choice.name,
             layer=self.choice.layer,
@@ -126,9 +126,12 @@ def weights_digest(choice: BackboneChoice, index: ContentIndex, progress: Progre
 
         fetch(choice, progress)
     try:
-        return index.hash(choice.weights)
+        digest = index.hash(choice.weights)
     except InputError as error:
         raise UserError(error.message, "Check --weights.") from error
+    if choice.published and choice.info.sha256 not in (None, digest):
+        raise UserError(f"{choice.weights}: the bundled weights are damaged", REINSTALL)
+    return digest
 
 
 def failure_records(failures: Iterable[tuple[Clip, InputError]]) -> list[dict[str, str]]:

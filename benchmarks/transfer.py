@@ -1,0 +1,390 @@
+"""How well the bundled backbone's features transfer, beside its teachers and trivial features.
+
+    python -m benchmarks.transfer DATA [--weights FILE] [--out result.json]
+
+DATA holds ``ut_interaction/``, ``fight_surv/``, ``imagenet1000/`` and the teachers' ``weights/``.
+Nothing measured here was trained on: ``ut_interaction``, the half of the groups of ``fight_surv``
+that distillation left out, and every tenth still image.
+
+(a) Agreement without labels: R² of a ridge regression, fitted on pictures that were trained on, from
+    the network's pooled features to each teacher's; overlap of the 10 nearest neighbours.
+(b) Linear probe: 8 frames per clip, average and spread of each channel over them, standardised;
+    logistic regression; 5 folds by group; 3 seeds of folds. Macro F1 with 95 % group bootstrap.
+(c) Pictures per second of the forward pass on this CPU, beside torchvision's ResNet-50, in turns.
+
+Needs ``pip install -e ".[bench]"``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from scripts.distillation.material import halves, still_images, video_frames
+from scripts.distillation.teachers import mobilenet, resnet, squeezenet
+from scripts.distillation.train import neighbour_overlap
+from vidfuse.backbones import DEFAULT_BACKBONE, BackboneChoice, choose
+from vidfuse.backbones.load import Backbone, load_backbone
+from vidfuse.data.clip import Clip, Dataset
+from vidfuse.data.folds import make_folds
+from vidfuse.data.layouts import read_dataset
+from vidfuse.errors import InputError
+from vidfuse.features.store import EntryInfo
+from vidfuse.training.baselines import geometry, majority
+from vidfuse.video.frames import FrameRequest, Frames, Pictures, square
+from vidfuse.video.workers import DecodePool
+
+FRAMES, FOLDS, SEEDS, RESAMPLES = 8, 5, 3, 2000
+Vectors = NDArray[np.float32]
+
+
+@dataclass
+class Material:
+    """Pictures of a labelled set of clips.
+
+    Attributes:
+        name: What it is.
+        clips: N clips.
+        infos: Geometry of each.
+        pictures: ``uint8 [N, 8, S, S, 3]`` by S.
+    """
+
+    name: str
+    clips: list[Clip]
+    infos: list[EntryInfo]
+    pictures: dict[int, Pictures]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each clip [N]."""
+        names = sorted({str(clip.label) for clip in self.clips})
+        return np.array([names.index(str(clip.label)) for clip in self.clips])
+
+    @property
+    def groups(self) -> list[str]:
+        """Group of each clip."""
+        return [str(clip.group) for clip in self.clips]
+
+
+@dataclass
+class Network:
+    """Something that turns pictures ``uint8 [N, S, S, 3]`` into vectors ``[N, D]``."""
+
+    name: str
+    size: int
+    encode: Callable[[Pictures], Vectors]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    data = arguments.data
+    sets = [
+        read_set("ut_interaction", read_dataset(data / "ut_interaction").clips),
+        read_set("fight_surv, held-out half", halves(data)[1]),
+    ]
+    bundled = load_backbone(choose(DEFAULT_BACKBONE, arguments.weights))
+    student = Network("bundled", 128, encoder(bundled))
+    teachers = {
+        "ResNet-18 layer3": torch.nn.Sequential(*list(resnet(data).children())[:-3]),
+        "SqueezeNet 1.1": squeezenet(data).features,
+        "MobileNetV2": mobilenet(data).features,
+    }
+    networks = [student]
+    networks += [Network(name, 224, encoder(wrap(body))) for name, body in teachers.items()]
+    randomly = load_backbone(choose(DEFAULT_BACKBONE, "random"))
+    networks.append(Network("the same, random", 128, encoder(randomly)))
+    randomly = load_backbone(choose("resnet18", "random"))
+    networks.append(Network("random ResNet-18", 224, encoder(randomly)))
+    networks.append(Network("colour histogram + HOG", 128, colour_and_hog))
+    result = {
+        "machine": machine(),
+        "agreement": agreement(data, student, networks[1:4], sets),
+        "probe": probe(sets, networks),
+        "speed": speed(bundled),
+    }
+    report(result)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=1))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--weights", help="instead of the bundled ones")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def machine() -> dict[str, str]:
+    """What it was measured on."""
+    return {
+        "platform": platform.platform(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+    }
+
+
+def read_set(name: str, clips: Sequence[Clip]) -> Material:
+    """Decode 8 frames of each clip, at both sizes."""
+    clips = sorted((clip for clip in clips if clip.label), key=lambda clip: str(clip.path))
+    requests = {str(clip.path): FrameRequest(str(clip.path), "uniform", FRAMES) for clip in clips}
+    found: dict[str, Frames] = {}
+    with DecodePool("auto", None, None) as pool:
+        for request, frames in pool.map(list(requests.values())):
+            if isinstance(frames, InputError):
+                raise frames
+            found[request.path] = frames
+    every = [found[str(clip.path)] for clip in clips]
+    pictures = {
+        size: np.stack(
+            [np.stack([square(each, size, "center") for each in full(f.pictures)]) for f in every]
+        )
+        for size in (128, 224)
+    }
+    return Material(name, clips, [info(frames) for frames in every], pictures)
+
+
+def info(frames: Frames) -> EntryInfo:
+    """Geometry of a clip, as the cache keeps it."""
+    header = frames.header()
+    kept = {name: header[name] for name in EntryInfo.__slots__ if name in header}
+    return EntryInfo(**kept, mode="", path="")
+
+
+def full(pictures: Pictures) -> list[Pictures]:
+    """Exactly 8 pictures: the last is repeated."""
+    return [*pictures, *[pictures[-1]] * (FRAMES - len(pictures))]
+
+
+def wrap(body: torch.nn.Module) -> Backbone:
+    """A teacher with the ImageNet normalisation."""
+    from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD
+
+    return Backbone(body.eval(), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def encoder(network: Backbone) -> Callable[[Pictures], Vectors]:
+    """Averages of a network's last map over positions."""
+
+    @torch.inference_mode()
+    def encode(pictures: Pictures) -> Vectors:
+        parts = torch.from_numpy(pictures).split(32)
+        return torch.cat([network(part).mean((2, 3)) for part in parts]).numpy()
+
+    return encode
+
+
+def colour_and_hog(pictures: Pictures) -> Vectors:
+    """A histogram of 4×4×4 colours, and gradients by orientation (Dalal & Triggs 2005)."""
+    from skimage.feature import hog
+
+    rows = []
+    for picture in pictures:
+        bins = (picture // 64).reshape(-1, 3) @ [16, 4, 1]
+        colours = np.bincount(bins, minlength=64) / len(bins)
+        shape = hog(picture, 8, (32, 32), (2, 2), channel_axis=-1)
+        rows.append(np.concatenate([colours, shape]))
+    return np.asarray(rows, np.float32)
+
+
+# (a) Agreement without labels
+
+
+def agreement(
+    data: Path, student: Network, teachers: list[Network], sets: list[Material]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """R² and neighbours of every teacher, on pictures that were never seen."""
+    trained, held_out = still_images(data)
+    known = by_size([*trained, *video_frames(data, 4)])
+    unseen = {"still images": by_size(held_out)}
+    for each in sets:  # one frame a clip: frames of one clip are neighbours in any description
+        unseen[each.name] = {size: p[:, FRAMES // 2] for size, p in each.pictures.items()}
+    fitted = student.encode(known[student.size])
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for teacher in teachers:
+        ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 6)))
+        ridge.fit(fitted, teacher.encode(known[teacher.size]))
+        for name, pictures in unseen.items():
+            features = student.encode(pictures[student.size])
+            truth = teacher.encode(pictures[teacher.size])
+            residual = ((ridge.predict(features) - truth) ** 2).sum(0)
+            spread = ((truth - truth.mean(0)) ** 2).sum(0)
+            live = spread > 1e-6 * spread.max()
+            found.setdefault(name, {})[teacher.name] = {
+                "r2": float(1 - residual[live].sum() / spread[live].sum()),
+                "neighbours": neighbour_overlap(torch.tensor(features), torch.tensor(truth)),
+                "chance": 10 / (len(truth) - 1),
+            }
+    return found
+
+
+def by_size(pictures: list[Pictures]) -> dict[int, Pictures]:
+    """Pictures as both kinds of networks see them."""
+    return {
+        size: np.stack([square(each, size, "center") for each in pictures]) for size in (128, 224)
+    }
+
+
+# (b) Linear probe
+
+
+def probe(sets: list[Material], networks: list[Network]) -> dict[str, dict[str, object]]:
+    """Macro F1 of every description on every set, and on their average."""
+    predictions: dict[str, list[NDArray[np.int64]]] = {}  # per set [seeds, N]
+    for material in sets:
+        for name, guessed in predict_all(material, networks).items():
+            predictions.setdefault(name, []).append(guessed)
+    draws = [resamples(material.groups) for material in sets]
+    scores = {
+        name: [
+            bootstrap(material.labels, guessed, drawn)
+            for material, guessed, drawn in zip(sets, guesses, draws, strict=True)
+        ]
+        for name, guesses in predictions.items()
+    }
+    teacher = np.mean(scores["ResNet-18 layer3"], 0)
+    rows: dict[str, dict[str, object]] = {}
+    for name, by_set in scores.items():
+        average = np.mean(by_set, 0)
+        rows[name] = {m.name: interval(each) for m, each in zip(sets, by_set, strict=True)}
+        rows[name]["average"] = interval(average)
+        rows[name]["ratio to ResNet-18 layer3"] = interval(average / teacher)
+        rows[name]["bundled minus this"] = interval(np.mean(scores["bundled"], 0) - average)
+        for material, each, ours in zip(sets, by_set, scores["bundled"], strict=True):
+            rows[name][f"bundled minus this, {material.name}"] = interval(ours - each)
+    return rows
+
+
+def predict_all(material: Material, networks: list[Network]) -> dict[str, NDArray[np.int64]]:
+    """Predicted classes ``[seeds, N]`` by every description and by the trivial baselines."""
+    labels, classes = material.labels, len(set(material.labels.tolist()))
+    described = {}
+    for network in networks:
+        pictures = material.pictures[network.size]
+        vectors = network.encode(pictures.reshape(-1, *pictures.shape[2:]))
+        vectors = vectors.reshape(len(pictures), FRAMES, -1)
+        described[network.name] = np.concatenate([vectors.mean(1), vectors.std(1)], 1)
+    found = {
+        name: np.zeros((SEEDS, len(labels)), int) for name in (*described, "majority", "geometry")
+    }
+    place = {clip: row for row, clip in enumerate(material.clips)}
+    for seed in range(SEEDS):
+        data = Dataset(material.name, Path(material.name), "manifest", material.clips)
+        for split in make_folds(data, FOLDS, seed=seed).splits:
+            test = np.zeros(len(labels), bool)
+            test[[place[clip] for clip in split.test]] = True
+            for name, vectors in described.items():
+                model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+                model.fit(vectors[~test], labels[~test])
+                found[name][seed, test] = model.predict(vectors[test])
+            trivial = {
+                "majority": majority(labels, ~test, classes),
+                "geometry": geometry(material.infos, labels, ~test, classes),
+            }
+            for name, scored in trivial.items():
+                found[name][seed, test] = scored.argmax(1)
+    return found
+
+
+def resamples(groups: list[str]) -> NDArray[np.int64]:
+    """How often each clip counts, in all data and in each resample of groups: [1 + R, N]."""
+    names, units = np.unique(groups, return_inverse=True)
+    drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
+    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+    return np.concatenate([np.ones((1, len(units)), int), counts[:, units]])
+
+
+def bootstrap(
+    labels: NDArray[np.int64], guessed: NDArray[np.int64], weights: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Macro F1 averaged over seeds, of all data and of every resample: [1 + R]."""
+    scores = np.zeros(len(weights))
+    for each in guessed:
+        f1 = []
+        for label in np.unique(labels):
+            right = weights @ ((labels == label) & (each == label))
+            total = weights @ (labels == label) + weights @ (each == label)
+            f1.append(np.where(total > 0, 2 * right / np.maximum(total, 1), np.nan))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            scores += np.nanmean(f1, 0)
+    return scores / len(guessed)
+
+
+def interval(values: NDArray[np.float64]) -> list[float]:
+    """The value of all data and its 95 % bootstrap interval."""
+    return [round(float(v), 4) for v in (values[0], *np.quantile(values[1:], (0.025, 0.975)))]
+
+
+# (c) Speed
+
+
+def speed(bundled: Backbone, repeats: int = 7) -> dict[str, object]:
+    """Pictures per second of each network at its own size, in turns: median, and ratios."""
+    contenders = {
+        "bundled": (bundled, 128),
+        "ResNet-18": (load_backbone(BackboneChoice("resnet18", "avgpool", None, False)), 224),
+        "ResNet-50": (load_backbone(BackboneChoice("resnet50", "avgpool", None, False)), 224),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 1):
+        for name, (network, size) in contenders.items():
+            pictures = torch.randint(0, 256, (32, size, size, 3), dtype=torch.uint8)
+            began = time.perf_counter()
+            with torch.inference_mode():
+                network(pictures)
+            if turn:  # the first sets things up
+                rates[name].append(32 / (time.perf_counter() - began))
+    ratios = {name: np.array(rates["bundled"]) / np.array(each) for name, each in rates.items()}
+    return {
+        name: {
+            "pictures_per_second": round(float(np.median(each)), 1),
+            "bundled_is_faster_by": [
+                round(float(v), 2)
+                for v in (np.median(ratios[name]), ratios[name].min(), ratios[name].max())
+            ],
+        }
+        for name, each in rates.items()
+    }
+
+
+def report(result: dict[str, dict]) -> None:
+    """Print tables in Markdown."""
+    for name, rows in result["agreement"].items():
+        print(f"\n{name}\n\n| teacher | R² | neighbours | chance |\n|---|---|---|---|")
+        for teacher, row in rows.items():
+            print(
+                f"| {teacher} | {row['r2']:.3f} | {row['neighbours']:.3f} | {row['chance']:.3f} |"
+            )
+    columns = next(iter(result["probe"].values()))
+    print("\n| | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
+    for name, row in result["probe"].items():
+        cells = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in row.values()]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    print("\n| network | pictures/s | bundled is faster by |\n|---|---|---|")
+    for name, row in result["speed"].items():
+        ratio, low, high = row["bundled_is_faster_by"]
+        print(f"| {name} | {row['pictures_per_second']} | {ratio} ({low} to {high}) |")
+    print("\n" + ", ".join(f"{key} {value}" for key, value in result["machine"].items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training of the bundled backbone by distillation; see scripts/distil_backbone.py."""

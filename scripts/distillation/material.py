@@ -1,0 +1,75 @@
+"""What the bundled backbone learns from: pictures without labels, and which are left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vidfuse.data.clip import Clip
+from vidfuse.data.layouts import read_dataset
+from vidfuse.data.stratify import assign_groups
+from vidfuse.errors import InputError
+from vidfuse.video.frames import FrameRequest
+from vidfuse.video.workers import DecodePool
+
+Picture = NDArray[np.uint8]
+SHORT_SIDE = 288  # pixels that pictures are kept at, in memory
+HELD_OUT = 10  # every tenth still image is never trained on
+SPLIT_SEED = 0
+
+
+def still_images(data: Path) -> tuple[list[Picture], list[Picture]]:
+    """The still images to train on, and those that are held out: every tenth of them."""
+    paths = sorted((data / "imagenet1000").glob("*.[jJ][pP]*[gG]"))
+    pictures = [shrink(np.asarray(Image.open(path).convert("RGB"))) for path in paths]
+    trained = [each for number, each in enumerate(pictures) if number % HELD_OUT]
+    return trained, pictures[::HELD_OUT]
+
+
+def halves(data: Path) -> tuple[list[Clip], list[Clip]]:
+    """Clips of ``fight_surv`` to train on, and to measure on; no group is on both sides."""
+    clips = [clip for clip in read_dataset(data / "fight_surv").clips if clip.label is not None]
+    names = sorted({str(clip.group) for clip in clips})
+    counts = [Counter(str(c.label) for c in clips if c.group == name) for name in names]
+    parts = dict(zip(names, assign_groups(counts, [0.5, 0.5], SPLIT_SEED), strict=True))
+    return (
+        [clip for clip in clips if parts[str(clip.group)] == 0],
+        [clip for clip in clips if parts[str(clip.group)] == 1],
+    )
+
+
+def video_frames(data: Path, per_clip: int) -> list[Picture]:
+    """Frames of the odd and the real clips, and of the half of ``fight_surv`` to train on."""
+    paths = [
+        path
+        for folder in ("odd_videos", "real_clips")
+        for path in sorted((data / folder).rglob("*"))
+        if path.suffix.lower() in {".mp4", ".avi", ".webm", ".mkv", ".mov", ".ts", ".mpg", ".m4v"}
+    ]
+    return frames([*paths, *(clip.path for clip in halves(data)[0])], per_clip)
+
+
+def frames(paths: Sequence[Path], per_clip: int) -> list[Picture]:
+    """Frames spread over each video, in the order of the paths; unreadable videos are left out."""
+    requests = [FrameRequest(str(path), "uniform", per_clip) for path in paths]
+    found: dict[str, list[Picture]] = {}
+    with DecodePool("auto", None, None) as pool:
+        for request, result in pool.map(requests):
+            if not isinstance(result, InputError):
+                found[request.path] = [shrink(picture) for picture in result.pictures]
+    return [picture for path in paths for picture in found.get(str(path), [])]
+
+
+def shrink(picture: Picture) -> Picture:
+    """Scale down until the short side has ``SHORT_SIDE`` pixels; smaller pictures stay."""
+    height, width = picture.shape[:2]
+    scale = SHORT_SIDE / min(height, width)
+    if scale >= 1:
+        return picture
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))

