@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vidfuse.evaluation.inference import Inference
     from vidfuse.model import Model
 
-__all__ = ["evaluate", "extract", "heads", "inspect", "load_model", "predict", "train"]
+__all__ = ["compare", "evaluate", "extract", "heads", "inspect", "load_model", "predict", "train"]
 
 
 def extract(
@@ -155,6 +155,31 @@ def evaluate(
         layout=layout,
         progress=progress,
     )
+
+
+def compare(
+    dataset: Path | str,
+    *,
+    heads: str | Iterable[str] = "all",
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Compare fusion heads on a dataset; see ``evaluation.compare.run.compare``.
+
+    Args:
+        dataset: Its folder or manifest.
+        heads: Their names, or ``all``; the head ``mean`` is always among them.
+        progress: Hears of progress.
+        timings: The command's clock.
+        **settings: Fields of ``CompareConfig``.
+    """
+    from vidfuse.evaluation.compare.config import CompareConfig
+    from vidfuse.evaluation.compare.run import compare as run
+
+    names = heads if isinstance(heads, str) else ",".join(heads)
+    config = CompareConfig.from_mapping({**settings, "heads": names})
+    return run(dataset, config, progress=progress, timings=timings)
 
 
 def predict(

@@ -26,6 +26,7 @@ COMMANDS = {
     "train": ("vidfuse.cli.train", "Train an action classifier on a dataset."),
     "predict": ("vidfuse.cli.predict", "Predict the class of clips with a trained model."),
     "evaluate": ("vidfuse.cli.evaluate", "Measure a trained model on a dataset."),
+    "compare": ("vidfuse.cli.compare", "Compare fusion heads on a dataset, and say which to take."),
     "extract": ("vidfuse.cli.extract", "Extract features of clips into the cache."),
     "inspect": ("vidfuse.cli.inspect", "Look at a dataset: layout, classes, splits, problems."),
     "doctor": ("vidfuse.cli.doctor", "Check this installation, and say how to repair it."),

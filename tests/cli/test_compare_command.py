@@ -1,0 +1,120 @@
+"""``vidfuse compare`` as a process."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from program import NETWORK, interrupt
+
+QUICK = (
+    *(*NETWORK, "--frames", "4", "--workers", "1", "--heads", "middle", "--epochs", "2"),
+    *("--folds", "3", "--seeds", "1", "--lrs", "0.01", "--dropouts", "0.5", "--jobs", "1"),
+)
+
+
+def test_the_result_in_every_form(vidfuse, dataset, tmp_path):
+    answer = vidfuse("compare", dataset, *QUICK, "--format", "json")
+    assert answer.code == 0, answer.err
+    summary = json.loads(answer.out)
+    assert {row["name"] for row in summary["heads"]} == {"mean", "middle"}
+    assert summary["out"] == "runs/compare-squares"
+    assert (tmp_path / "runs/compare-squares/pareto.png").exists()
+    assert "\x1b" not in answer.err
+
+    text = vidfuse("compare", dataset, *QUICK)
+    assert text.code == 0, text.err
+    assert "6 of 6 folds are done already" in text.err
+    lines = text.out.splitlines()
+    assert lines[0].split() == [
+        "head",
+        "accuracy",
+        "95",
+        "%",
+        "interval",
+        "macro",
+        "F1",
+        "to",
+        "mean",
+        "p",
+    ]
+    assert [line.split()[0] for line in lines[1:5]][2:] == ["majority", "geometry"]
+    assert " ".join(summary["advice"].split()) in " ".join(text.out.split())
+    assert max(map(len, lines)) <= 100
+
+    table = vidfuse("compare", dataset, *QUICK, "--format", "csv", "--quiet")
+    assert (table.code, table.err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(table.out)))
+    assert [row["kind"] for row in rows] == ["head", "head", "baseline", "baseline"]
+    assert (tmp_path / "runs/compare-squares/results.csv").read_text() == table.out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_then_the_same_command(vidfuse, feature_cache, dataset, tmp_path):
+    words = ("compare", dataset, *QUICK, "--epochs", "150", "--seeds", "3", "--out", "out")
+    fits = tmp_path / "out" / "fits"
+
+    def some_done() -> bool:
+        return fits.exists() and any(fits.glob("*.npz"))
+
+    answer = interrupt(feature_cache, *words, cwd=tmp_path, ready=some_done)
+    assert (answer.code, answer.out) == (130, "")
+    assert "of 18 folds are kept in out/fits; go on with the same command" in answer.err
+    assert answer.err.endswith("Interrupted.\n")
+    assert "Traceback" not in answer.err
+    kept = len(list(fits.glob("*.npz")))
+    assert 1 <= kept < 18
+    again = vidfuse(*words)
+    assert again.code == 0, again.err
+    assert f"{kept} of 18 folds are done already" in again.err
+    assert sorted(path.name for path in Path(tmp_path, "out").iterdir()) == [
+        *("fits", "leaderboard.png", "pareto.png", "results.csv", "results.json")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--heads", "lstn"), "unknown: lstn"),
+        (("--budget", "soon"), "budget: 'soon' is not a time such as 90s, 10m or 1h30m"),
+        (("--folds", "9"), "3 groups cannot make 9 folds\nChoose --folds from 2 to 3."),
+        (("--lrs", "0"), "lrs: 0 is not above 0"),
+    ],
+)
+def test_wrong_usage(vidfuse, dataset, words, message):
+    answer = vidfuse("compare", dataset, *QUICK, *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert message in answer.err
+
+
+def test_a_head_that_fails_makes_the_exit_code_1(vidfuse, dataset, tmp_path):
+    # One of another package: it is announced, found, and breaks when it is used.
+    package = tmp_path / "installed"
+    (package / "brokenhead-1.dist-info").mkdir(parents=True)
+    (package / "brokenhead-1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: brokenhead\nVersion: 1\n"
+    )
+    (package / "brokenhead-1.dist-info" / "entry_points.txt").write_text(
+        "[vidfuse.heads]\nbroken = brokenhead:Broken\n"
+    )
+    (package / "brokenhead.py").write_text(
+        "from vidfuse.fusion.pooling import Mean\n"
+        "class Broken(Mean):\n"
+        "    def forward(self, features, lengths):\n"
+        "        raise RuntimeError('it is broken')\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    answer = vidfuse(
+        *("compare", dataset, *QUICK, "--heads", "broken,middle", "--jobs", "2"),
+        *("--format", "json"),
+        env={"PYTHONPATH": os.pathsep.join((str(root), str(package)))},
+    )
+    assert answer.code == 1, answer.err
+    assert "head 'broken' failed: RuntimeError: it is broken" in answer.err
+    summary = json.loads(answer.out)
+    assert {row["name"] for row in summary["heads"]} == {"mean", "middle"}
+    assert [each["name"] for each in summary["failed_heads"]] == ["broken"]
