@@ -130,6 +130,9 @@ def check(teachers: Teachers, data: Path) -> dict[str, float]:
         ``squeezenet_top1`` and ``squeezenet_top5``, and for MobileNetV2, which has no classifier,
         how well the statistics that its batch norms remember fit what flows through them: the
         median correlation over layers of the remembered with the observed channel means.
+
+    Raises:
+        ValueError: A teacher is not what it claims to be.
     """
     paths = sorted((data / "imagenet1000").glob("*.[jJ][pP]*[gG]"))  # in the order of the classes
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
@@ -142,6 +145,8 @@ def check(teachers: Teachers, data: Path) -> dict[str, float]:
         "squeezenet_top5": (ranks[:, :5] == truth).any(1).float().mean().item(),
     }
     found["mobilenet_statistics"] = _fit_of_statistics(teachers.mobilenet, images[::10])
+    if found["squeezenet_top1"] < 0.5 or found["mobilenet_statistics"] < 0.9:
+        raise ValueError(f"these are not the teachers' weights: {found}")
     return found
 
 

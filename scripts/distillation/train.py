@@ -23,7 +23,7 @@ SAVE_EVERY = 250
 class Recipe:
     """What is varied between runs; see ``Student.losses`` for the parts of the loss."""
 
-    steps: int = 6000
+    steps: int
     batch: int = 128
     rate: float = 2e-3
     weight_decay: float = 0.05
@@ -171,16 +171,16 @@ def agreement(student: Student, held_out: dict[str, Tensor]) -> dict[str, float]
         found[f"r2_{name}"] = float((1 - residual / (truth - truth.mean(0)).pow(2).sum(0)).mean())
         wanted.append(truth / scale["pooled_std"] / len(scale["mean"]) ** 0.5)
     pooled = torch.cat([each["pooled"] for each in said])
-    found["neighbours"] = neighbour_overlap(pooled, torch.cat(wanted, 1))
+    found["neighbours"] = float(neighbour_overlap(pooled, torch.cat(wanted, 1)).mean())
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def neighbour_overlap(first: Tensor, second: Tensor, count: int = 10) -> float:
-    """Share of each picture's nearest neighbours that two descriptions have in common."""
+def neighbour_overlap(first: Tensor, second: Tensor, count: int = 10) -> Tensor:
+    """Share [N] of each picture's nearest neighbours that two descriptions have in common."""
     sets = []
     for vectors in (first, second):
         centred = vectors - vectors.mean(0)
         cosines = torch.nn.functional.normalize(centred / (centred.std(0) + 1e-6), dim=1)
         sets.append((cosines @ cosines.T).fill_diagonal_(-2).topk(count).indices)
     common = (sets[0][:, :, None] == sets[1][:, None, :]).any(2)
-    return float(common.float().mean())
+    return common.float().mean(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidfuse.backbones import imports
-from vidfuse.backbones.imports import find_factory, import_torchvision, repair
+from vidfuse.backbones.imports import find_factory, import_torchvision, reinstall, repair
 from vidfuse.errors import UserError
 
 NMS = "RuntimeError('operator torchvision::nms does not exist')"
@@ -103,3 +103,21 @@ def test_a_torch_that_is_broken_or_missing_is_told(tmp_path, missing):
     assert said[0].startswith("torch ")
     assert ("is not installed" if missing else "cannot be imported (libc10.so)") in said[0]
     assert said[1] == "Run: pip install --force-reinstall torch torchvision"
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install --force-reinstall --no-deps vidfuse"),
+        ('{"url": "file:///a%20b/c", "dir_info": {}}', "--no-deps '/a b/c'"),
+        ('{"url": "file:///a", "dir_info": {"editable": true}}', "git -C /a restore vidfuse"),
+    ],
+)
+def test_vidfuse_is_repaired_from_where_it_came(monkeypatch, origin, command):
+    class Installed:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return origin
+
+    monkeypatch.setattr(imports, "distribution", lambda name: Installed())
+    assert reinstall().endswith(command)

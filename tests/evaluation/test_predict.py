@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 import vidfuse
-from vidfuse.backbones import choose
+from vidfuse.backbones import BACKBONES, choose
+from vidfuse.backbones.load import read_weights
 from vidfuse.errors import InputError, UserError
 from vidfuse.features import identity
 
+INFO = BACKBONES["thin_resnet"]
 FIELDS = ["path", "ok", "label", "score", "top", "warnings", "error"]
 
 
@@ -191,3 +195,28 @@ def test_a_decode_policy_of_another_version(run: str, dataset: Path, tmp_path: P
     model.save(tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="auto/99"):
         vidfuse.predict([next(dataset.rglob("*.mkv"))], model=tmp_path)
+
+
+def test_a_model_of_another_bundled_network_is_refused(
+    train: Any, predict: Any, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = {"backbone": "thin_resnet", "weights": None}
+    model = str(train(dataset, **bundled))
+    path = next(dataset.rglob("*.mkv"))
+    (record,) = predict(path, model=model)
+    assert record["ok"]
+    other = tmp_path / "thin_resnet.safetensors"
+    state = {name: value + 1 for name, value in read_weights(INFO.place).items()}
+    save_file(state, other)
+
+    class Elsewhere(type(INFO)):  # type: ignore[misc]
+        @property
+        def place(self) -> Path:
+            return other
+
+    fields = {name: getattr(INFO, name) for name in INFO.__slots__}
+    fields["sha256"] = hashlib.sha256(other.read_bytes()).hexdigest()
+    monkeypatch.setitem(BACKBONES, "thin_resnet", Elsewhere(**fields))
+    with pytest.raises(UserError, match="are not the weights") as error:
+        predict(path, model=model)
+    assert "another one now" in str(error.value.hint)

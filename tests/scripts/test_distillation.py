@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,15 @@ import torch
 pytest.importorskip("torchvision")
 
 from scripts.distillation import pool as pool_module
-from scripts.distillation.material import halves
+from scripts.distillation.material import halves, still_images
 from scripts.distillation.pool import TARGETS, ViewPool, Views
 from scripts.distillation.student import CHANNELS, CLASSES, HINT_CHANNELS, Student
+from scripts.distillation.teachers import squeezenet
 from scripts.distillation.train import Recipe, draw, mirrored, neighbour_overlap, schedule, train
 from scripts.distillation.views import Zoom, mix
+from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, choose
+from vidfuse.backbones.load import Backbone, load_backbone
+from vidfuse.video.frames import square
 
 SHAPES = {name: (width, 4, 4) for name, width in CHANNELS.items()}
 SHAPES |= {"hint": (HINT_CHANNELS, 8, 8), "logits": (CLASSES,)}
@@ -48,7 +51,7 @@ def test_a_view_depends_on_its_number_alone() -> None:
 
 
 def test_a_pass_draws_every_view_once() -> None:
-    recipe = Recipe(batch=4)
+    recipe = Recipe(steps=8, batch=4)
     first = np.concatenate([draw(step, 16, recipe) for step in range(4)])
     second = np.concatenate([draw(step, 16, recipe) for step in range(4, 8)])
     assert sorted(first) == sorted(second) == list(range(16))
@@ -122,15 +125,39 @@ def test_a_run_that_was_cut_off_goes_on_the_same(
     parts = train(tmp_path / "parts", views, held_out, recipe)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
+    # A later stage begins where an earlier one ended, and in its units.
+    later = ViewPool(tmp_path / "pool", views)
+    second = train(tmp_path / "second", later, held_out, Recipe(2, 4, rate=0.0), start=whole)
+    assert torch.equal(second.heads["resnet18"].weight, whole.heads["resnet18"].weight)
+    assert second.statistics is views.statistics
     assert (tmp_path / "parts" / "log.jsonl").read_text().count("\n") == 2
-    assert replace(recipe, steps=5) != recipe
 
 
 def test_neighbours_of_a_description_are_its_own() -> None:
     torch.manual_seed(0)
     vectors = torch.randn(50, 8)
-    assert neighbour_overlap(vectors, vectors * 2 + 1) == 1
-    assert neighbour_overlap(vectors, torch.randn(50, 8)) < 0.5
+    assert (neighbour_overlap(vectors, vectors * 2 + 1) == 1).all()
+    assert neighbour_overlap(vectors, torch.randn(50, 8)).mean() < 0.5
+
+
+def test_the_bundled_network_sees_neighbours_as_a_teacher_does(reference_data) -> None:
+    """On still images that were held out; a random network does not."""
+    data = reference_data("weights").parent
+    pictures = still_images(data)[1]
+
+    def features(network: torch.nn.Module, size: int) -> torch.Tensor:
+        views = np.stack([square(picture, size, "center") for picture in pictures])
+        with torch.inference_mode():
+            return network(torch.from_numpy(views)).mean((2, 3))
+
+    normalised = Backbone(squeezenet(data).features, IMAGENET_MEAN, IMAGENET_STD)
+    teacher = features(normalised, 224)
+    bundled, randomly = (
+        neighbour_overlap(features(load_backbone(choose(weights=weights)), 128), teacher).mean()
+        for weights in (None, "random")
+    )
+    assert bundled > 0.5
+    assert bundled > randomly + 0.2
 
 
 def test_no_group_is_in_both_halves(reference_data) -> None:

@@ -74,7 +74,6 @@ BACKBONES = {
 }
 DOWNLOAD_URL = "https://download.pytorch.org/models/"
 RANDOM_WEIGHTS = "random"
-REINSTALL = "Install vidfuse again: pip install --force-reinstall --no-deps vidfuse"
 
 
 @dataclass(frozen=True, slots=True)

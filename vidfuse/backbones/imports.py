@@ -8,11 +8,15 @@ instead is how to put it right.
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
+from shlex import quote
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from vidfuse.errors import UserError, first_sentence
 
@@ -90,6 +94,20 @@ def repair(name: str = "torchvision") -> str:
     index = f" --index-url {WHEELS}{build}" if build else ""
     remove = "pip uninstall -y torchvision\n     " if installed_version(name) else ""
     return f"Run: {remove}pip install torch=={public} torchvision{index}"
+
+
+def reinstall() -> str:
+    """The command that puts vidfuse's own files right, from where it was installed."""
+    try:
+        origin = json.loads(distribution("vidfuse").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # run from its sources
+        origin = {}
+    source = str(origin.get("url", "vidfuse"))
+    if source.startswith("file:"):
+        source = quote(url2pathname(urlsplit(source).path))
+    if origin.get("dir_info", {}).get("editable"):
+        return f"Restore it in the sources: git -C {source} restore vidfuse"
+    return f"Install vidfuse again: pip install --force-reinstall --no-deps {source}"
 
 
 def installed_version(name: str) -> str | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vidfuse.backbones import DOWNLOAD_URL, REINSTALL, BackboneChoice
-from vidfuse.backbones.imports import find_factory
+from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
+from vidfuse.backbones.imports import find_factory, reinstall
 from vidfuse.errors import UnknownNameError, UserError, first_sentence
 from vidfuse.progress import Progress
 
@@ -181,7 +181,7 @@ def fetch(choice: BackboneChoice, progress: Progress) -> None:
     if choice.weights is None or choice.weights.exists() or not choice.published:
         return
     if choice.info.sha256 is not None:
-        raise UserError(f"{choice.weights}: the bundled weights are missing", REINSTALL)
+        raise UserError(f"{choice.weights}: the bundled weights are missing", reinstall())
     url = DOWNLOAD_URL + choice.weights.name
     progress.info(f"Downloading {url} to {choice.weights.parent}")
     prefix = choice.weights.stem.rpartition("-")[2]

@@ -14,7 +14,8 @@ class Check:
 
     Attributes:
         name: What was looked at.
-        status: ``broken`` where vidfuse cannot work, ``warning`` where it works less well.
+        status: ``broken`` where something that vidfuse depends on cannot be used, ``warning``
+            where vidfuse works less well.
         summary: What was found, in a line.
         values: The same for programs, ready for JSON.
         fix: What to do about it; None where nothing needs to be done.

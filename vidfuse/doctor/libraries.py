@@ -8,8 +8,8 @@ import sys
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, requires
 
-from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, REINSTALL
-from vidfuse.backbones.imports import installed_version
+from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE
+from vidfuse.backbones.imports import installed_version, reinstall
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
 
@@ -39,7 +39,7 @@ def python() -> Check:
 def packages(found: Probe) -> Check:
     """The small libraries, and the versions of all."""
     if found.error:
-        fix = "Run: pip install --force-reinstall vidfuse"
+        fix = reinstall().replace(" --no-deps", "")
         return Check("packages", "broken", found.error, {"error": found.error}, fix)
     errors = found.values["errors"]
     oldest = requirements()
@@ -111,10 +111,10 @@ def bundled_weights() -> Check:
         content = info.place.read_bytes()
     except OSError as error:
         summary = f"{info.place} cannot be read ({error.strerror or error})"
-        return Check("bundled weights", "broken", summary, values, REINSTALL)
+        return Check("bundled weights", "broken", summary, values, reinstall())
     values["sha256"] = sha256(content).hexdigest()
     if values["sha256"] != info.sha256:
         summary = f"{info.place} is damaged: its checksum is another one"
-        return Check("bundled weights", "broken", summary, values, REINSTALL)
+        return Check("bundled weights", "broken", summary, values, reinstall())
     summary = f"{DEFAULT_BACKBONE}, {len(content) / 1e6:.1f} MB, checksum right"
     return Check("bundled weights", "ok", summary, values)

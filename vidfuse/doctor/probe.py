@@ -26,6 +26,7 @@ CODE = (
 )
 # Modules that vidfuse imports besides torch and the decoders → the packages they come in.
 PACKAGES = {
+    "matplotlib": "matplotlib",
     "numpy": "numpy",
     "PIL": "pillow",
     "platformdirs": "platformdirs",

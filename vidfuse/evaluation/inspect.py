@@ -19,7 +19,7 @@ from vidfuse.video.workers import DecodePool
 
 FRAMES = 16
 # Size of a clip's features by network (channels of its default layer) and grid.
-EXAMPLES = {"resnet18": 512, "resnet50": 2048}
+EXAMPLES = {"thin_resnet": 512, "resnet50": 2048}
 
 
 def inspect_dataset(

@@ -102,8 +102,8 @@ class Member:
             return "Remove that file, so that the published weights are fetched again."
         made_by = self.model.facts["versions"]["vidfuse"]
         return (
-            "The bundled network is another one now. Train the model again, or install the\n"
-            f"version that made it: pip install vidfuse=={made_by}"
+            "The bundled network is another one now. Train the model again, or use the release of\n"
+            f"vidfuse that made it ({made_by})."
         )
 
     def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:

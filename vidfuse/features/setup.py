@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vidfuse.backbones import REINSTALL, BackboneChoice, choose
-from vidfuse.backbones.imports import find_factory
+from vidfuse.backbones import BackboneChoice, choose
+from vidfuse.backbones.imports import find_factory, reinstall
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError, first_sentence
 from vidfuse.features.config import FeatureConfig
@@ -128,9 +128,10 @@ def weights_digest(choice: BackboneChoice, index: ContentIndex, progress: Progre
     try:
         digest = index.hash(choice.weights)
     except InputError as error:
-        raise UserError(error.message, "Check --weights.") from error
+        hint = "Check --weights." if choice.info.sha256 is None else reinstall()
+        raise UserError(error.message, hint) from error
     if choice.published and choice.info.sha256 not in (None, digest):
-        raise UserError(f"{choice.weights}: the bundled weights are damaged", REINSTALL)
+        raise UserError(f"{choice.weights}: the bundled weights are damaged", reinstall())
     return digest
 
 
