@@ -12,8 +12,13 @@ from torch import Tensor
 class Chooser(Protocol):
     """Decides what an agent does, given how it rates what it could do."""
 
-    def stop(self, logits: Tensor) -> Tensor:
-        """Which of n clips have been looked at enough, bool [n], given the logits of stopping."""
+    def stop(self, look: int, logits: Tensor) -> Tensor:
+        """Which of n clips need no further look, bool [n].
+
+        Args:
+            look: How many looks were taken, at least 1.
+            logits: Of stopping now [n].
+        """
 
     def position(self, rows: Tensor, look: int, log_probs: Tensor) -> Tensor:
         """Which candidate of each clip is looked at next [n].
@@ -28,7 +33,7 @@ class Chooser(Protocol):
 class Greedy:
     """Takes what the agent rates highest; of equals, the earlier."""
 
-    def stop(self, logits: Tensor) -> Tensor:
+    def stop(self, look: int, logits: Tensor) -> Tensor:
         """Where stopping is more probable than not."""
         return logits > 0
 
@@ -40,7 +45,7 @@ class Greedy:
 class Sampled:
     """Draws from the agent's probabilities, with torch's global generator as dropout does."""
 
-    def stop(self, logits: Tensor) -> Tensor:
+    def stop(self, look: int, logits: Tensor) -> Tensor:
         """Stops with the agent's probability."""
         return torch.rand_like(logits) < logits.sigmoid()
 
@@ -52,7 +57,7 @@ class Sampled:
 class Unstopped(Greedy):
     """Looks where `Greedy` does, for as long as there is anything to see."""
 
-    def stop(self, logits: Tensor) -> Tensor:
+    def stop(self, look: int, logits: Tensor) -> Tensor:
         """Nowhere."""
         return torch.zeros_like(logits, dtype=torch.bool)
 
@@ -62,11 +67,15 @@ class Following(Unstopped):
 
     Args:
         order: Candidates in the order of the looks [R, M], different ones in each row, for the R
-            rows of the episode; those at which a clip ends go unused.
+            rows of the episode. A clip with fewer candidates uses the first ones of its row.
     """
 
     def __init__(self, order: Tensor) -> None:
         self.order = order
+
+    def stop(self, look: int, logits: Tensor) -> Tensor:
+        """All at the end of the order."""
+        return torch.full_like(logits, look >= self.order.shape[1], dtype=torch.bool)
 
     def position(self, rows: Tensor, look: int, log_probs: Tensor) -> Tensor:
         """The given candidates."""

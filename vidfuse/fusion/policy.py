@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import Head, check_sizes
+from vidfuse.fusion.base import check_sizes
 from vidfuse.fusion.cells import new_recurrence
+from vidfuse.fusion.choosing import ChoosingHead
 from vidfuse.fusion.episodes import Chooser, Episode, Greedy, Room, Sampled, Seen, Trace
 from vidfuse.fusion.frame_source import CachedSource, FrameSource
 
@@ -21,7 +22,7 @@ FIRST_STOP = -1.5
 BELIEFS = 3
 
 
-class Policy(Head):
+class Policy(ChoosingHead):
     """An agent that chooses the frames it looks at, and stops when another is not worth its cost.
 
     Of L candidate frames of a clip, at places t_i = (i + 1/2) / L, it looks at one after the other.
@@ -75,7 +76,6 @@ class Policy(Head):
     grid = 2
     order_aware = True
     reversal_aware = True
-    chooses_frames = True
     paper = (
         "Yeung et al., End-to-end Learning of Action Detection from Frame Glimpses in Videos, "
         "CVPR 2016; Wu et al., AdaFrame, CVPR 2019; Williams, Simple Statistical "
@@ -120,15 +120,6 @@ class Policy(Head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.stop.bias, FIRST_STOP)
-
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Logits [B, C] of features [B, T, D, g, g] and lengths [B], of which it reads a part."""
-        return self.look(CachedSource(features, lengths)).answers
-
-    def answer(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, C], and how many frames each took [B]."""
-        episode = self.look(CachedSource(features, lengths))
-        return episode.answers, episode.counts
 
     def loss(
         self, features: Tensor, lengths: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
@@ -201,7 +192,7 @@ class Policy(Head):
         for look in range(int(limit.max())):
             stop = self.stop(outlook).squeeze(1)
             rates = self._rate(outlook, room)
-            leaves = chooser.stop(stop) if look else torch.zeros_like(stop, dtype=torch.bool)
+            leaves = chooser.stop(look, stop) if look else torch.zeros_like(stop, dtype=torch.bool)
             positions = chooser.position(rows, look, rates)
             log_probs, entropies = _decision(stop if look else None, leaves, rates, positions)
             trace.decide(rows, log_probs, entropies, self.value(outlook).squeeze(1))
