@@ -78,8 +78,8 @@ class Following(Unstopped):
         return torch.full_like(logits, look >= self.order.shape[1], dtype=torch.bool)
 
     def position(self, rows: Tensor, look: int, log_probs: Tensor) -> Tensor:
-        """The given candidates."""
-        return self.order[rows, look]
+        """The given candidates; at the end of the order, where all stop, any."""
+        return self.order[rows, min(look, self.order.shape[1] - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Seen:
 
 
 class Room:
-    """How far each candidate is from what was looked at, as a share of the clip.
+    """How far each candidate is from what was looked at, counted in candidates.
 
     The nearest picture seen counts, and each end of the clip counts as one that lies as far outside
     as the candidate lies inside. So to look always where there is most room gives the middle of the
@@ -206,18 +206,18 @@ class Room:
 
     Attributes:
         places: Where each candidate is, from 0 (beginning of the clip) to 1 (its end) [n, L].
-        left: The distances [n, L]; 0 for what was looked at and for padding.
+        left: The distances [n, L], whole numbers; 0 for what was looked at and for padding.
     """
 
     def __init__(self, lengths: Tensor, longest: int, dtype: torch.dtype) -> None:
-        centres = torch.arange(longest, device=lengths.device) + 0.5
-        self.places = (centres / lengths[:, None]).to(dtype)
-        self.left = (2 * torch.minimum(self.places, 1 - self.places)).clamp(min=0.0)
+        self.numbers = torch.arange(longest, dtype=dtype, device=lengths.device)
+        self.places = (self.numbers + 0.5) / lengths[:, None]
+        before, behind = 2 * self.numbers + 1, 2 * (lengths[:, None] - self.numbers) - 1
+        self.left = torch.minimum(before, behind).clamp(min=0.0)
 
     def look(self, positions: Tensor) -> None:
         """Take the room that one candidate of each clip [n] takes."""
-        place = self.places.gather(1, positions[:, None])
-        self.left = torch.minimum(self.left, (self.places - place).abs())
+        self.left = torch.minimum(self.left, (self.numbers - positions[:, None]).abs())
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the clips, bool [n]."""

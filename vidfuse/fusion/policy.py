@@ -35,8 +35,8 @@ class Policy(ChoosingHead):
 
         P(stop) = σ(u · [s_n, b_n] + c),  P(i) ∝ d_i^β exp(q_n · φ(t_i)),  q_n = Q [s_n, b_n]
 
-    where d_i is the distance of t_i to the nearest frame seen (see `Room`), so that before
-    anything is learned (Q = 0, β = 1) it covers the clip evenly. What was seen is not looked at
+    where d_i is the distance to the nearest frame seen (see `Room`), so that before anything is
+    learned (Q = 0, β = 1) it covers the clip evenly. What was seen is not looked at
     again.
 
     Trained by REINFORCE (Williams, 1992). An episode of N looks is worth the probability p_N of the
@@ -155,7 +155,7 @@ class Policy(ChoosingHead):
     @torch.no_grad()
     def gains(self, episode: Episode, truth: Tensor) -> Tensor:
         """What was still to be gained before each look, G_n [R, M], for the true classes [R]."""
-        scores = episode.logits.float().softmax(2)
+        scores = episode.logits.softmax(2)
         index = truth[:, None, None].expand(-1, scores.shape[1], 1)
         after = scores.gather(2, index).squeeze(2)
         chance = torch.full_like(after[:, :1], 1 / self.classes)
@@ -223,7 +223,7 @@ class Policy(ChoosingHead):
 
     def _outlook(self, state: Tensor, logits: Tensor, looks: int) -> Tensor:
         """What decisions go by [n, hidden + 3]: the state [n, hidden] and how sure it is."""
-        scores = logits.detach().float().softmax(1)
+        scores = logits.detach().softmax(1)
         doubt = -(scores * scores.clamp(min=1e-9).log()).sum(1) / math.log(max(self.classes, 2))
         taken = torch.full_like(doubt, looks / self.max_looks)
         beliefs = torch.stack([scores.amax(1), doubt, taken], dim=1)
@@ -232,7 +232,7 @@ class Policy(ChoosingHead):
     def _rate(self, outlook: Tensor, room: Room) -> Tensor:
         """Log-probabilities of looking at each candidate next [n, L]; -inf where none is."""
         curve = (waves(room.places[..., None]) @ self.query(outlook)[..., None]).squeeze(2)
-        scores = curve + self.spread * room.left.clamp(min=1e-9).log()
+        scores = curve + self.spread * room.left.clamp(min=1.0).log()
         return scores.masked_fill(room.left <= 0, -torch.inf).log_softmax(1)
 
     def _read(self, seen: Seen) -> Tensor:
@@ -245,7 +245,8 @@ class Policy(ChoosingHead):
 
 def waves(places: Tensor) -> Tensor:
     """Sines and cosines [..., 2·WAVES] of places [..., 1] within a clip."""
-    angles = math.pi * torch.arange(1, WAVES + 1, device=places.device) * places
+    counts = torch.arange(1, WAVES + 1, dtype=places.dtype, device=places.device)
+    angles = math.pi * counts * places
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
