@@ -131,7 +131,9 @@ def test_the_forward_pass_by_hand():
         near = [min([2 * i + 1, 2 * (7 - i) - 1, *(abs(i - j) for j in seen)]) for i in range(7)]
         q = head.query(outlook)
         weights = [
-            0.0 if d == 0 else d ** head.spread.item() * math.exp(q @ waves(times[i : i + 1]))
+            0.0
+            if d == 0
+            else d ** head.spread.item() * math.exp((q @ waves(times[i : i + 1])).item())
             for i, d in enumerate(near)
         ]
         chances = [weight / sum(weights) for weight in weights]
