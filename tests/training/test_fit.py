@@ -210,7 +210,9 @@ def test_the_loss_decides_between_equal_scores():
 
 
 def test_macro_f1_decides_before_the_loss(monkeypatch):
-    found = iter([(2.0, 0.9, 0.5), (1.0, 0.9, 0.4), (3.0, 0.1, 0.6), (2.5, 0.1, 0.6)])
+    names = ("val_loss", "val_accuracy", "val_macro_f1", "val_frames")
+    rows = [(2.0, 0.9, 0.5, 1), (1.0, 0.9, 0.4, 1), (3.0, 0.1, 0.6, 1), (2.5, 0.1, 0.6, 1)]
+    found = iter([dict(zip(names, row, strict=True)) for row in rows])
     monkeypatch.setattr(Fit, "_validate", lambda self: next(found))
     assert [record.improved for record in make(epochs=4)] == [True, False, True, True]
 
