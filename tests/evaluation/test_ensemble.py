@@ -174,8 +174,9 @@ def test_warnings_of_a_clip_are_told_once(
     original = Member.run
 
     def hook(member: Member, wanted: Any) -> Any:
-        for clip, (row, _) in original(member, wanted):
-            yield clip, (row, ["damaged", f"only for {member.model.head.name}"])
+        for clip, answer in original(member, wanted):
+            told = ["damaged", f"only for {member.model.head.name}"]
+            yield clip, answer._replace(warnings=told)
 
     monkeypatch.setattr(Member, "run", hook)
     options = {"cache": shared_cache, "workers": 1}

@@ -42,6 +42,7 @@ VARIANTS = [(name, {}) for name in sorted(HEADS)] + [
     ("gat", {"direction": "both", "positions": False, "readout": "last"}),
     ("gat", {"graph": "neighbours", "positions": False}),
     ("gat", {"graph": "regions", "direction": "both"}),
+    ("policy", {"max_looks": 3}),
 ]
 
 
@@ -90,13 +91,15 @@ def test_a_clip_has_the_same_logits_alone_and_in_a_padded_batch(variant, grid, g
 def test_padding_leaves_gradients_finite_and_unchanged(variant, garbage):
     head = make(variant)
     batch = torch.stack(clips(4, 4))
-    lengths = torch.tensor([4, 2])
+    lengths, labels = torch.tensor([4, 2]), torch.tensor([0, 3])
 
     def gradients(padding):
         features = batch.clone()
         features[1, 2:] = padding
         head.zero_grad()
-        head(features, lengths).square().sum().backward()
+        torch.manual_seed(0)
+        losses, _ = head.loss(features, lengths, labels)
+        losses.sum().backward()
         return [parameter.grad.clone() for parameter in head.parameters()]
 
     for clean, dirty in zip(gradients(0.0), gradients(garbage), strict=True):
@@ -123,8 +126,12 @@ def test_declared_reversal_awareness_is_true(variant, length):
 
 def test_gradients_reach_every_parameter(variant):
     head = make(variant, grid=2)  # on one position attention has no choice, and so no gradient
-    logits = head(torch.stack(clips(4, 4, 4, grid=2)), torch.tensor([4, 3, 1]))
-    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    features, lengths = torch.stack(clips(4, 4, 4, grid=2)), torch.tensor([4, 3, 1])
+    torch.manual_seed(0)
+    losses, logits = head.loss(features, lengths, torch.tensor([0, 1, 2]))
+    assert losses.shape == (3,)
+    assert logits.shape == (3, C)
+    losses.mean().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name

@@ -210,7 +210,9 @@ def test_the_loss_decides_between_equal_scores():
 
 
 def test_macro_f1_decides_before_the_loss(monkeypatch):
-    found = iter([(2.0, 0.9, 0.5), (1.0, 0.9, 0.4), (3.0, 0.1, 0.6), (2.5, 0.1, 0.6)])
+    names = ("val_loss", "val_accuracy", "val_macro_f1", "val_frames")
+    rows = [(2.0, 0.9, 0.5, 1), (1.0, 0.9, 0.4, 1), (3.0, 0.1, 0.6, 1), (2.5, 0.1, 0.6, 1)]
+    found = iter([dict(zip(names, row, strict=True)) for row in rows])
     monkeypatch.setattr(Fit, "_validate", lambda self: next(found))
     assert [record.improved for record in make(epochs=4)] == [True, False, True, True]
 
@@ -525,3 +527,30 @@ def test_trains_on_a_gpu():
     assert fit.train.features.is_cuda
     assert all(value.device.type == "cpu" for value in fit.best_state.values())
     assert accuracy(fit, blobs(60, seed=2)) > 0.8
+
+
+def test_frames_that_a_head_pays_for_count_against_an_epoch():
+    fit = make(head="policy", head_options={"hidden": 8, "cost": 0.05}, epochs=2)
+    found = {"val_macro_f1": 0.8, "val_loss": 1.5, "val_frames": 4.0}
+    assert fit._score(found) == (pytest.approx(0.6), -1.5)
+    free = make(epochs=2)
+    assert free._score(found) == (0.8, -1.5)
+    assert [record.val_frames for record in free] == [free.val.lengths.double().mean()] * 2
+    for record in fit:
+        assert 1 <= record.val_frames <= T
+
+
+def test_a_head_may_have_a_loss_of_its_own():
+    fit = make(epochs=1, class_weights="balanced", label_smoothing=0.1)
+    heard = []
+
+    def loss(features, lengths, labels, *, label_smoothing):
+        heard.append((len(labels), label_smoothing))
+        logits = fit.head(features, lengths)
+        return logits.square().mean(1), logits
+
+    fit.head.loss = loss
+    (record,) = fit
+    assert {smoothing for _, smoothing in heard} == {0.1}
+    assert sum(clips for clips, _ in heard) == len(fit.train)
+    assert record.train_loss < 1.0

@@ -31,6 +31,8 @@ CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size":
 QUICK = {**CHEAP, "workers": 1, "epochs": 6, "patience": 0, "head_options": {"hidden": 16}}
 # All that draws at random in training.
 RANDOM = {"sampling": "segment", "mirror": True, "frame_dropout": 0.3, "class_weights": "sampler"}
+# Draws what it looks at in training.
+POLICY = {"head": "policy", "head_options": {"hidden": 16, "max_looks": 3}}
 
 
 class Killed(BaseException):
@@ -96,7 +98,7 @@ def same(one: Path, other: Path) -> None:
     assert sorted(os.listdir(one)) == sorted(os.listdir(other))
 
 
-@pytest.mark.parametrize("settings", [{}, RANDOM], ids=["plain", "random"])
+@pytest.mark.parametrize("settings", [{}, RANDOM, POLICY], ids=["plain", "random", "policy"])
 @pytest.mark.parametrize(("error", "step"), [(Killed, 0), (Killed, 2), (KeyboardInterrupt, 2)])
 def test_the_same_bits_and_metrics(
     dataset: Path, shared_cache: str, settings: Any, error: type[BaseException], step: int

@@ -312,11 +312,11 @@ def test_a_process_imports_one_decoding_library(
     pytest.importorskip("importlib.metadata").version(mine)
     code = """
         import json, sys
-        from vidfuse.video.worker import answer
+        from vidfuse.video.worker import Desk, answer
 
         order = {"op": "read", "backend": sys.argv[1]}
         order["request"] = {"path": sys.argv[2], "sampling": "uniform", "frames": 2, "size": 32}
-        header, payload = answer(order)
+        header, payload = answer(order, Desk())
         assert "frames" in header, header
         print(json.dumps(sorted(sys.modules)))
     """

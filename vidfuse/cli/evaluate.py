@@ -96,6 +96,11 @@ def _text(metrics: dict[str, Any]) -> str:
         f"for comparison   {max(supports) / sum(supports):.3f}, always the most frequent class",
         f"interval         {metrics['interval_method']}",
     ]
+    if frames := metrics.get("frames"):
+        lines.append(
+            f"frames           {frames['looked_at']:.1f} of {frames['candidates']} looked at, on "
+            "average"
+        )
     rows = [
         (
             each["label"],

@@ -19,7 +19,6 @@ RecordFormatOption = Annotated[
     Literal["text", "json", "jsonl", "csv"],
     typer.Option("--format", help="Form of the records on stdout."),
 ]
-RECORD_COLUMNS = ("path", "ok", "label", "score", "top", "warnings", "error")
 
 
 def print_json(value: Any) -> None:
@@ -38,7 +37,7 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
             print(f"{names}\t{record['score']:.4f}", flush=True)
         elif form == "csv":
             if writer is None:
-                writer = csv.DictWriter(sys.stdout, RECORD_COLUMNS, lineterminator="\n")
+                writer = csv.DictWriter(sys.stdout, list(record), lineterminator="\n")
                 writer.writeheader()
             writer.writerow(_flat(record))
             sys.stdout.flush()
@@ -47,7 +46,10 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
 
 def _flat(record: Record) -> Record:
     top = "; ".join(f"{each['label']}={each['score']:.4f}" for each in record["top"])
-    return record | {"top": top, "warnings": "; ".join(record["warnings"])}
+    flat = record | {"top": top, "warnings": "; ".join(record["warnings"])}
+    if "looks" in record:
+        flat["looks"] = "; ".join(f"{time:.3f}" for time in record["looks"])
+    return flat
 
 
 def printable(text: str) -> str:

@@ -11,6 +11,7 @@ from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError, UserError
 from vidfuse.evaluation.inference import Inference
+from vidfuse.evaluation.member import Answer
 from vidfuse.features.setup import failure_records, one_line
 from vidfuse.metrics import summary
 from vidfuse.model import SEEN_DIGITS
@@ -72,7 +73,8 @@ def evaluate_dataset(
     for result in results.values():
         if isinstance(result, InputError):
             progress.warn(one_line(result))
-    scored = [(c, r[0]) for c, r in results.items() if not isinstance(r, InputError)]
+    answered = [(c, r) for c, r in results.items() if not isinstance(r, InputError)]
+    scored = [(clip, answer.scores) for clip, answer in answered]
     if not scored:
         seen_all = "; all were used in training or validation" if all_seen else ""
         raise UserError(
@@ -89,6 +91,7 @@ def evaluate_dataset(
     failures = [(c, r) for c, r in results.items() if isinstance(r, InputError)]
     return {
         **summary(labels, scores, classes, [clip.group for clip, _ in scored]),
+        **_frames([answer for _, answer in answered], inference),
         "classes": classes,
         "split": name,
         "protocol": facts.get("protocol"),
@@ -100,6 +103,22 @@ def evaluate_dataset(
         "model": ", ".join(str(model.path) for model in inference.models),
         "dataset": data.name,
         "timings": inference.timings.to_dict(),
+    }
+
+
+def _frames(answers: list[Answer], inference: Inference) -> dict[str, Any]:
+    """How many frames the answers took, of models that choose them; means over clips."""
+    seen = [answer.looks for answer in answers if answer.looks is not None]
+    if not seen:
+        return {}
+    choosing = [model for model in inference.models if model.head.chooses_frames]
+    return {
+        "frames": {
+            "candidates": sum(model.spec.frames for model in choosing),
+            "looked_at": float(np.mean([len(looks.times) for looks in seen])),
+            "encoded": float(np.mean([looks.encoded for looks in seen])),
+            "decoded": float(np.mean([looks.decoded for looks in seen])),
+        }
     }
 
 

@@ -9,8 +9,10 @@ import numpy as np
 
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
+from vidfuse.evaluation.looking import LookingMember
 from vidfuse.evaluation.member import Answer, InferenceConfig, Member
 from vidfuse.features.identity import ContentIndex
+from vidfuse.features.live import Looks
 from vidfuse.model import Model, load_model
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
@@ -71,7 +73,17 @@ class Inference:
                     "Probabilities can only be averaged over the same classes.",
                 )
         self.timings = timings
-        self.members = [Member(model, config, progress, timings) for model in models]
+        self.members = [
+            (LookingMember if model.head.chooses_frames else Member)(
+                model, config, progress, timings
+            )
+            for model in models
+        ]
+
+    @property
+    def chooses_frames(self) -> bool:
+        """Whether a model chooses the frames that it looks at."""
+        return any(model.head.chooses_frames for model in self.models)
 
     @property
     def index(self) -> ContentIndex:
@@ -88,7 +100,7 @@ class Inference:
         return any(model.saw(content) for model in self.models)
 
     def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
-        """Class probabilities ``[C]`` and warnings for each clip, in the order given.
+        """The answer to each clip, in the order given.
 
         A clip that one member cannot use is an error.
         """
@@ -100,8 +112,11 @@ class Inference:
                 continue
             rows = []
             warnings: dict[str, None] = {}
+            looks = Looks()
             for (_, answer), model in zip(answers, self.models, strict=True):
                 assert not isinstance(answer, InputError)
-                rows.append(answer[0][[model.classes.index(name) for name in self.classes]])
-                warnings |= dict.fromkeys(answer[1])
-            yield clip, (np.mean(rows, axis=0), list(warnings))
+                rows.append(answer.scores[[model.classes.index(name) for name in self.classes]])
+                warnings |= dict.fromkeys(answer.warnings)
+                looks += answer.looks or Looks()
+            seen = looks if self.chooses_frames else None
+            yield clip, Answer(np.mean(rows, axis=0), list(warnings), seen)

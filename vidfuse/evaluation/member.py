@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,21 @@ from vidfuse.video.decoder import POLICIES
 
 if TYPE_CHECKING:
     from vidfuse.backbones.load import Backbone
+    from vidfuse.features.live import Looks
 
-Answer = tuple[NDArray[np.float64], list[str]]
+
+class Answer(NamedTuple):
+    """What a model says of a clip.
+
+    Attributes:
+        scores: Class probabilities ``[C]``.
+        warnings: What went wrong without being fatal.
+        looks: What was seen of it, where a model chooses its frames.
+    """
+
+    scores: NDArray[np.float64]
+    warnings: list[str]
+    looks: Looks | None = None
 
 
 @dataclass
@@ -107,7 +120,7 @@ class Member:
         )
 
     def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
-        """Class probabilities ``[C]`` and warnings for each clip, in the order given.
+        """The answer to each clip, in the order given.
 
         Features are held for a few clips at a time, so that a dataset may be of any size.
         """
@@ -127,7 +140,7 @@ class Member:
     def _answers(self, entries: dict[Clip, Entry]) -> dict[Clip, Answer]:
         rows = self.model.probabilities(list(entries.values()), self.device)
         return {
-            clip: (row, entry.info.warnings)
+            clip: Answer(row, entry.info.warnings)
             for (clip, entry), row in zip(entries.items(), rows, strict=True)
         }
 

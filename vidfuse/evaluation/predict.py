@@ -12,6 +12,8 @@ import numpy as np
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError
 from vidfuse.evaluation.inference import Inference
+from vidfuse.evaluation.member import Answer
+from vidfuse.features.live import Looks
 
 AT_ONCE = 64  # inputs whose records are held back until all of them are known
 
@@ -30,7 +32,8 @@ def predict_records(
 
     Yields:
         For each input, in order: ``path``, ``ok``, ``label``, ``score``, ``top``, ``warnings``
-        and ``error``.
+        and ``error``; of a model that chooses its frames also ``looks``, ``frames_encoded`` and
+        ``pictures_decoded``.
     """
     source = iter(inputs)
     while chunk := list(islice(source, AT_ONCE)):
@@ -38,13 +41,11 @@ def predict_records(
         answers = inference.run(clips) if clips else iter(())
         for item in chunk:
             if isinstance(item, InputError):
-                yield failed(item.path, item)
-                continue
-            clip, answer = next(answers)
-            if isinstance(answer, InputError):
-                yield failed(str(clip.path), answer)
+                record, looks = failed(item.path, item), None
             else:
-                yield _record(clip, answer[0], answer[1], inference.classes, top)
+                clip, answer = next(answers)
+                record, looks = _record(clip, answer, inference.classes, top)
+            yield record | (_seen(looks) if inference.chooses_frames else {})
 
 
 def failed(path: str, error: InputError) -> Record:
@@ -61,15 +62,28 @@ def failed(path: str, error: InputError) -> Record:
 
 
 def _record(
-    clip: Clip, scores: np.ndarray[Any, Any], warnings: list[str], classes: list[str], top: int
-) -> Record:
-    order = np.argsort(-scores, kind="stable")[:top]
-    ranked = [{"label": classes[i], "score": round(float(scores[i]), 6)} for i in order]
-    return {
+    clip: Clip, answer: Answer | InputError, classes: list[str], top: int
+) -> tuple[Record, Looks | None]:
+    """The record of a clip, and what was seen of it."""
+    if isinstance(answer, InputError):
+        return failed(str(clip.path), answer), None
+    order = np.argsort(-answer.scores, kind="stable")[:top]
+    ranked = [{"label": classes[i], "score": round(float(answer.scores[i]), 6)} for i in order]
+    record = {
         "path": str(clip.path),
         "ok": True,
         **ranked[0],
         "top": ranked,
-        "warnings": warnings,
+        "warnings": answer.warnings,
         "error": None,
+    }
+    return record, answer.looks
+
+
+def _seen(looks: Looks | None) -> Record:
+    """What a record says of the frames that were looked at; nothing is known of a failure."""
+    return {
+        "looks": [] if looks is None else [round(time, 6) for time in looks.times],
+        "frames_encoded": None if looks is None else looks.encoded,
+        "pictures_decoded": None if looks is None else looks.decoded,
     }

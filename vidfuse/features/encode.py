@@ -95,6 +95,19 @@ class Encoder:
         return features
 
 
+def check_finite(features: NDArray[np.float16], path: str) -> None:
+    """Refuse features that no head can read.
+
+    Raises:
+        UserError: They are not finite, or were too large for float16.
+    """
+    if not np.isfinite(features).all():
+        raise UserError(
+            f"features of {path} do not fit float16 (or are not finite)",
+            "Are these weights sound? Choose another --layer or other --weights.",
+        )
+
+
 @dataclass(slots=True)
 class _OpenClip:
     """A clip of which ``taken`` pictures are encoded."""
@@ -106,11 +119,7 @@ class _OpenClip:
 
     def entry(self) -> Entry:
         frames, features = self.frames, np.concatenate(self.parts)
-        if not np.isfinite(features).all():
-            raise UserError(
-                f"features of {self.request.path} do not fit float16 (or are not finite)",
-                "Are these weights sound? Choose another --layer or other --weights.",
-            )
+        check_finite(features, self.request.path)
         info = EntryInfo(
             start=frames.start,
             end=frames.end,

@@ -97,26 +97,45 @@ class Extractor:
                 built, or features of a clip do not fit float16.
         """
         missing: dict[str, list[Clip]] = {}
+        for clip, key, found in self.find(clips, read=read):
+            if found is None:
+                missing.setdefault(key, []).append(clip)
+            else:
+                yield clip, found
+        if missing:
+            yield from self._compute(missing)
+
+    def find(
+        self, clips: Sequence[Clip], *, read: bool = True
+    ) -> Iterator[tuple[Clip, str, Result | None]]:
+        """What is known of each clip without decoding it, in the order given.
+
+        Args:
+            clips: Whose features are looked for.
+            read: As for `run`; without it, clips that the cache has are left out.
+
+        Yields:
+            A clip, the key of its entry, and the entry, why the clip cannot be read, or None where
+            the cache does not have it.
+        """
         with self.timings.measure("cache"):
             contents = dict(self.index.hashes(clip.path for clip in clips))
         for clip in clips:
             content = contents[clip.path]
             if isinstance(content, InputError):
                 self.tally.failures.append((clip, content))
-                yield clip, content
+                yield clip, "", content
                 continue
             self.tally.hashes[clip] = content
             key = entry_key(content, clip, self.mirrored)
             with self.timings.measure("cache"):
                 there, entry = self._look_up(key, read)
             if not there:
-                missing.setdefault(key, []).append(clip)
+                yield clip, key, None
                 continue
             self.tally.reused += 1
             if entry is not None:
-                yield clip, entry
-        if missing:
-            yield from self._compute(missing)
+                yield clip, key, entry
 
     def _look_up(self, key: str, read: bool) -> tuple[bool, Entry | None]:
         """Whether the cache has an entry, and the entry if it is to be read."""
@@ -129,19 +148,18 @@ class Extractor:
 
     def _compute(self, missing: dict[str, list[Clip]]) -> Iterator[tuple[Clip, Result]]:
         """Decode and encode each content once, whatever the number of clips that have it."""
-        if self._encoder is None:
-            self._encoder = Encoder(self.backbone(), self.spec.grid)
+        encoder = self.encoder()
         if len(missing) >= LARGE and self.store is not None:
-            self._estimate(self._encoder, self.store, len(missing))
-        requests = [self._request(clips[0]) for clips in missing.values()]
+            self._estimate(encoder, self.store, len(missing))
+        requests = [self.request(clips[0]) for clips in missing.values()]
         owners = {
             id(request): owner for request, owner in zip(requests, missing.items(), strict=True)
         }
-        before = self._encoder.seconds
+        before = encoder.seconds
         self.progress.start("Extracting features", len(missing))
         try:
             with DecodePool(self.decoder, self.workers, self.time_limit) as pool:
-                for request, result in self._encoder.run(self._timed(pool.map(requests))):
+                for request, result in encoder.run(self._timed(pool.map(requests))):
                     key, clips = owners[id(request)]
                     self.progress.advance()
                     if isinstance(result, InputError):
@@ -155,9 +173,16 @@ class Extractor:
                     yield from ((clip, result) for clip in clips)
         finally:
             self.progress.finish()
-            self.timings.add("forward", self._encoder.seconds - before)
+            self.timings.add("forward", encoder.seconds - before)
 
-    def _request(self, clip: Clip) -> FrameRequest:
+    def encoder(self) -> Encoder:
+        """Turns pictures into features; built when it is first needed."""
+        if self._encoder is None:
+            self._encoder = Encoder(self.backbone(), self.spec.grid)
+        return self._encoder
+
+    def request(self, clip: Clip) -> FrameRequest:
+        """Which pictures of a clip its features are made of."""
         crop: Crop = self.spec.crop  # type: ignore[assignment]  # checked with the options
         return FrameRequest(
             path=str(clip.path),

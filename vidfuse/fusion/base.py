@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -43,6 +44,10 @@ class Head(nn.Module):
     """The extra that it needs, as in `pip install "vidfuse[graph]"`, or None."""
     requires: ClassVar[tuple[str, ...]] = ()
     """The modules in that extra, which only an instance may import."""
+    chooses_frames: ClassVar[bool] = False
+    """Whether it looks at frames of its own choice, through a `FrameSource`, and not at all."""
+    price: float = 0.0
+    """What looking at one frame costs, as a share of accuracy."""
 
     def __init__(self, channels: int, grid: int, classes: int) -> None:
         super().__init__()
@@ -63,6 +68,28 @@ class Head(nn.Module):
         frames of each clip and what follows them is padding.
         """
         raise NotImplementedError
+
+    def answer(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, C] as `forward` gives them, and how many frames each took [B]."""
+        return self(features, lengths), lengths
+
+    def loss(
+        self, features: Tensor, lengths: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """What training makes small: a loss for each clip [B], and the logits [B, C].
+
+        Cross-entropy, unless a head learns by other means too. Randomness comes from torch's global
+        generators, which the training loop seeds for every epoch.
+
+        Args:
+            features: Features [B, T, D, g, g].
+            lengths: How many of the T frames are real [B].
+            labels: Class indices [B].
+            label_smoothing: Share of the target that is spread over all classes.
+        """
+        logits = self(features, lengths)
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+        return losses, logits
 
     @classmethod
     def known_settings(cls) -> dict[str, inspect.Parameter]:

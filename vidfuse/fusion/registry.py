@@ -31,6 +31,7 @@ HEADS: dict[str, str] = {
     "middle": "vidfuse.fusion.pooling:Middle",
     "rnn": "vidfuse.fusion.recurrent:RNN",
     "parallel": "vidfuse.fusion.parallel:Parallel",
+    "policy": "vidfuse.fusion.policy:Policy",
     "rnn-cnn": "vidfuse.fusion.rnn_cnn:RNNCNN",
     "self-attention": "vidfuse.fusion.attention:SelfAttention",
     "spatial-attention": "vidfuse.fusion.spatial_attention:SpatialAttention",

@@ -81,11 +81,18 @@ def drop_frames(
     return features[rows, order], stays.sum(1)
 
 
-@torch.inference_mode()
 def predict_logits(
     head: Head, examples: Examples, *, device: str | torch.device, batch_size: int
 ) -> Tensor:
-    """Logits [N, C] of all clips, in their order, float32 on the CPU.
+    """Logits [N, C] of all clips, in their order, float32 on the CPU; see `predict_answers`."""
+    return predict_answers(head, examples, device=device, batch_size=batch_size)[0]
+
+
+@torch.inference_mode()
+def predict_answers(
+    head: Head, examples: Examples, *, device: str | torch.device, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Logits [N, C] of all clips and how many frames each took [N], in their order, on the CPU.
 
     The head is left in the mode (training or not) it came in.
     """
@@ -93,10 +100,11 @@ def predict_logits(
     training = head.training
     head.eval()
     try:
-        rows = [
-            head(*examples.batch(indices, device)).float().cpu()
+        answers = [
+            head.answer(*examples.batch(indices, device))
             for indices in torch.arange(len(examples)).split(batch_size)
         ]
     finally:
         head.train(training)
-    return torch.cat(rows)
+    logits, frames = (torch.cat(part) for part in zip(*answers, strict=True))
+    return logits.float().cpu(), frames.cpu()

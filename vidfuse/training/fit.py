@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidfuse.errors import UserError
 from vidfuse.fusion import build_head, head_class
 from vidfuse.fusion.base import Head
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.examples import Examples, predict_logits
+from vidfuse.training.examples import Examples, predict_answers, predict_logits
 from vidfuse.training.optimizer import AdamW
 from vidfuse.training.recipe import (
     DECISIVE,
@@ -25,12 +24,13 @@ from vidfuse.training.recipe import (
     balanced_weights,
     decay_groups,
     lr_factor,
-    macro_f1,
     mean,
+    measure,
 )
 
 __all__ = ["Epoch", "Examples", "Fit", "new_head", "predict_logits"]
 
+NO_VALIDATION = dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "val_frames"))
 MAX_SKIPPED = 5
 """So many steps in a row without a finite loss and gradient end the run."""
 
@@ -51,6 +51,8 @@ class Epoch:
     val_accuracy: float | None
     val_macro_f1: float | None
     """Over the classes that occur in validation."""
+    val_frames: float | None
+    """Frames that a clip's answer took, on average."""
     lr: float
     """Learning rate of the last step."""
     grad_norm: float
@@ -88,8 +90,8 @@ class Fit:
     The best epoch is the one with the highest macro F1 on validation, and the lowest validation
     loss among equals: small validation sets tie often, and the loss still tells a sure answer from
     a lucky one. Macro F1 rather than accuracy, because on unequal classes accuracy is content with
-    the frequent ones, and on equal classes the two agree. Without validation clips the last epoch
-    is the best.
+    the frequent ones, and on equal classes the two agree. What a head pays for frames that it
+    chooses to look at is taken off. Without validation clips the last epoch is the best.
 
     Args:
         head: The head, changed in place.
@@ -217,8 +219,8 @@ class Fit:
                     skipped += 1
                     self._count_skipped(loss, norm)
         self.epoch += 1
-        val_loss, val_accuracy, val_f1 = self._validate()
-        score = None if val_f1 is None or val_loss is None else (val_f1, -val_loss)
+        validation = self._validate()
+        score = None if validation is None else self._score(validation)
         improved = score is None or score > self.best_score or self.best_state is None
         if improved:
             self.best_score, self.best_epoch = score or self.best_score, self.epoch
@@ -230,9 +232,7 @@ class Fit:
             epochs=self.config.epochs,
             train_loss=mean(losses),
             train_accuracy=right / seen,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            val_macro_f1=val_f1,
+            **(validation or NO_VALIDATION),
             lr=lr,
             grad_norm=mean(norms),
             grad_norm_max=max(norms, default=math.nan),
@@ -267,11 +267,9 @@ class Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
-            logits = self.head(features, lengths)
-        logits = logits.float()
-        losses = F.cross_entropy(
-            logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
-        )
+            losses, logits = self.head.loss(
+                features, lengths, labels, label_smoothing=self.config.label_smoothing
+            )
         if self.config.class_weights == "balanced":
             # Not cross_entropy's own `weight`: it divides by the batch's sum of weights, and so
             # gives a frequent class its weight back wherever a batch holds nothing else.
@@ -287,14 +285,16 @@ class Fit:
         self.scaler.update()
         return value, norm, int((logits.argmax(1) == labels).sum())
 
-    def _validate(self) -> tuple[float | None, float | None, float | None]:
-        """Loss, accuracy and macro F1 on the validation clips, or three times None."""
+    def _validate(self) -> dict[str, float] | None:
+        """The fields of `Epoch` that tell of the validation clips; None without any."""
         if len(self.val) == 0:
-            return None, None, None
-        logits = predict_logits(
+            return None
+        logits, frames = predict_answers(
             self.head, self.val, device=self.device, batch_size=max(64, self.batch_size)
         )
-        labels, predicted = self.val.labels, logits.argmax(1)
-        accuracy = (predicted == labels).double().mean().item()
-        f1 = macro_f1(labels, predicted, self.classes)
-        return F.cross_entropy(logits, labels).item(), accuracy, f1
+        return measure(self.val.labels, logits, frames, self.classes)
+
+    def _score(self, validation: dict[str, float]) -> tuple[float, float]:
+        """What the best epoch has most of; the second number decides among equals."""
+        price = self.head.price * validation["val_frames"]
+        return validation["val_macro_f1"] - price, -validation["val_loss"]

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 DECISIVE = (
@@ -50,6 +51,24 @@ def lr_factor(step: int, *, warmup: int, total: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+def measure(labels: Tensor, logits: Tensor, frames: Tensor, classes: int) -> dict[str, float]:
+    """What an epoch's record says of validation clips.
+
+    Args:
+        labels: Their classes [N].
+        logits: The head's answers [N, C].
+        frames: How many frames each answer took [N].
+        classes: Number of classes C.
+    """
+    predicted = logits.argmax(1)
+    return {
+        "val_loss": F.cross_entropy(logits, labels).item(),
+        "val_accuracy": (predicted == labels).double().mean().item(),
+        "val_macro_f1": macro_f1(labels, predicted, classes),
+        "val_frames": frames.double().mean().item(),
+    }
 
 
 def macro_f1(labels: Tensor, predicted: Tensor, classes: int) -> float:

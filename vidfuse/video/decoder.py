@@ -57,6 +57,10 @@ class Reader(Protocol):
     name: str
 
     @property
+    def decoded(self) -> int:
+        """How many pictures were decoded so far."""
+
+    @property
     def warnings(self) -> list[str]:
         """What went wrong so far without being fatal."""
 
@@ -165,31 +169,44 @@ def read_frames(request: FrameRequest, backend: str, timeline: Timeline | None =
     """
     reader = open_video(request.path, backend, timeline, request.fps)
     try:
-        clip = reader.timeline.cut(request.start, request.end)
-        if not len(clip.times):
-            raise InputError(
-                request.path,
-                f"no picture between {request.start or 0:g} s and "
-                f"{'the end' if request.end is None else f'{request.end:g} s'}",
-                f"The video ends at {reader.timeline.end:.2f} s: check the segment's times.",
-            )
-        wanted = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
-        pictures, times = reader.read(wanted)
-        height, width = pictures[0].shape[:2]
-        stacked = stack(pictures, request.size, request.crop)
-        return Frames(
-            pictures=stacked[:, :, ::-1] if request.mirrored else stacked,
-            times=times,
-            start=float(clip.times[0]),
-            end=float(clip.end),
-            count=len(clip.times),
-            width=width,
-            height=height,
-            decoder=reader.name,
-            warnings=list(reader.warnings),
-        )
+        return read_from(reader, request)
     finally:
         reader.close()
+
+
+def read_from(reader: Reader, request: FrameRequest) -> Frames:
+    """Choose pictures of an open clip and read them.
+
+    Raises:
+        InputError: The file cannot be read, or the segment holds no picture.
+    """
+    before = reader.decoded
+    clip = reader.timeline.cut(request.start, request.end)
+    if not len(clip.times):
+        raise InputError(
+            request.path,
+            f"no picture between {request.start or 0:g} s and "
+            f"{'the end' if request.end is None else f'{request.end:g} s'}",
+            f"The video ends at {reader.timeline.end:.2f} s: check the segment's times.",
+        )
+    chosen = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
+    wanted = chosen if request.only is None else chosen[list(request.only)]
+    pictures, times = reader.read(wanted) if len(wanted) else ([], wanted)
+    height, width = pictures[0].shape[:2] if pictures else (0, 0)
+    stacked = stack(pictures, request.size, request.crop)
+    return Frames(
+        pictures=stacked[:, :, ::-1] if request.mirrored else stacked,
+        times=times,
+        start=float(clip.times[0]),
+        end=float(clip.end),
+        count=len(clip.times),
+        width=width,
+        height=height,
+        decoder=reader.name,
+        warnings=list(reader.warnings),
+        candidates=len(chosen),
+        decoded=reader.decoded - before,
+    )
 
 
 def check_size(path: str, width: int, height: int) -> None:

@@ -36,6 +36,7 @@ class DecordReader:
     def __init__(self, path: str, timeline: Timeline | None = None) -> None:
         self.path = path
         self.warnings: list[str] = []
+        self.decoded = 0
         self._open()
         stamps = np.asarray(self.video.get_frame_timestamp(range(len(self.video))), np.float64)
         self.timeline = self._checked(stamps, timeline)
@@ -83,6 +84,7 @@ class DecordReader:
                 for _ in range(index - self.position):  # skip_frames() lands one off near the end
                     self.video.next()
                 pictures.append(self.video.next().asnumpy())
+                self.decoded += index + 1 - self.position
                 self.position = index + 1
         except (decord.DECORDError, StopIteration) as error:
             raise InputError(self.path, f"decord fails to decode it ({_reason(error)})") from error

@@ -31,6 +31,8 @@ class FrameRequest:
         crop: How a picture becomes a square; see ``square``.
         fps: Pictures per second of a clip that does not say, such as a frame folder.
         mirrored: Whether the pictures are mirrored left to right.
+        only: Which of the pictures that the rule chooses are read, in order of time, from 0; None
+            is all of them.
     """
 
     path: str
@@ -42,6 +44,7 @@ class FrameRequest:
     crop: Crop = "center"
     fps: float = DEFAULT_FPS
     mirrored: bool = False
+    only: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,13 @@ class Frames:
         start: Presentation time of the clip's first picture.
         end: When the clip's last picture leaves the screen.
         count: How many pictures the whole clip has, N.
-        width: Width of the pictures as shown, before resizing, in pixels.
+        width: Width of the pictures as shown, before resizing, in pixels; 0 where none was read.
         height: Likewise their height.
         decoder: Name of the decoder that read them.
         warnings: What went wrong without being fatal, one line each.
+        candidates: How many pictures the rule chose, of which these are all or some.
+        decoded: How many were decoded to find these: what is compressed must often be decoded from
+            an earlier picture on.
     """
 
     pictures: Pictures
@@ -69,6 +75,8 @@ class Frames:
     height: int
     decoder: str
     warnings: list[str] = field(default_factory=list)
+    candidates: int = 0
+    decoded: int = 0
 
     def header(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
@@ -119,6 +127,8 @@ def stack(pictures: list[Pictures], size: int | None, crop: Crop) -> Pictures:
 
     A stream may change its picture size midway: without a size, all follow the first picture.
     """
+    if not pictures:
+        return np.zeros((0, size or 0, size or 0, 3), np.uint8)
     if size is not None:
         return np.stack([square(picture, size, crop) for picture in pictures])
     height, width = pictures[0].shape[:2]

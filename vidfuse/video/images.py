@@ -41,6 +41,7 @@ class PictureReader:
     def __init__(self, path: str, fps: float) -> None:
         self.path = path
         self.warnings: list[str] = []
+        self.decoded = 0
         self.sources = self.find()
         self.timeline = self.time(fps)
 
@@ -104,6 +105,7 @@ class PictureReader:
     def _try(self, index: int) -> Pictures | str:
         """A picture, or why it cannot be read."""
         file, page = self.sources[index]
+        self.decoded += 1
         try:
             return self.picture(file, page)
         except (UserError, MemoryError):

@@ -50,6 +50,11 @@ class PyAVReader:
         damaged = len(self._file.damaged)
         return self._file.notes + ([f"damaged packets skipped: {damaged}"] if damaged else [])
 
+    @property
+    def decoded(self) -> int:
+        """How many pictures were decoded so far."""
+        return self._file.decoded
+
     @cached_property
     def timeline(self) -> Timeline:
         """Presentation times of all pictures, from the decoder where the clip is short."""

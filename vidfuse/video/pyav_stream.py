@@ -43,6 +43,7 @@ class VideoFile:
         stream: Its best video stream.
         decode_timed: Whether pictures are shown at the times at which they are decoded.
         joined: Whether the packets read so far come from several recordings, one after the other.
+        decoded: How many pictures were decoded so far.
         notes: What went wrong without being fatal.
         damaged: Positions of packets that do not decode.
 
@@ -52,6 +53,7 @@ class VideoFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.decoded = 0
         self.notes: list[str] = []
         self.damaged: set[int | None] = set()
         self.open()
@@ -163,6 +165,7 @@ class VideoFile:
             for frame in frames:
                 assert isinstance(frame, VideoFrame)
                 check_size(self.path, frame.width, frame.height)
+                self.decoded += 1
                 previous = self._time(frame, previous)
                 yield previous, frame
 

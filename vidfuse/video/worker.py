@@ -18,13 +18,43 @@ from typing import IO, Any
 import numpy as np
 
 from vidfuse.errors import InputError, UserError
-from vidfuse.video.decoder import read_frames
-from vidfuse.video.frames import FrameRequest
+from vidfuse.video.decoder import Reader, open_video, read_from
+from vidfuse.video.frames import FrameRequest, Frames
 from vidfuse.video.sampling import Timeline
 
 
-def answer(order: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Carry out one order: ``read`` (pictures) or ``index`` (the timeline, for decord)."""
+class Desk:
+    """Where the clip lies open that was read last, if more of it will be asked for."""
+
+    def __init__(self) -> None:
+        self.key: tuple[object, ...] = ()
+        self.reader: Reader | None = None
+
+    def clear(self) -> None:
+        """Close it."""
+        if self.reader is not None:
+            self.reader.close()
+        self.reader = None
+
+    def read(self, request: FrameRequest, backend: str, timeline: Timeline | None) -> Frames:
+        """Read pictures of a clip, from the open file if it is the same one.
+
+        Raises:
+            InputError: The file cannot be read, or the segment holds no picture.
+        """
+        key = (request.path, request.fps, backend)
+        if self.reader is None or self.key != key:
+            self.clear()
+            self.reader, self.key = open_video(request.path, backend, timeline, request.fps), key
+        return read_from(self.reader, request)
+
+
+def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], bytes]:
+    """Carry out one order: ``read`` (pictures) or ``index`` (the timeline, for decord).
+
+    With ``keep`` in it the clip stays open, unless reading fails.
+    """
+    keep = False
     try:
         if order["op"] == "index":
             from vidfuse.video.pyav_backend import PyAVReader
@@ -36,7 +66,8 @@ def answer(order: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             return index, b""
         given = order.get("timeline")
         stated = Timeline(np.array(given["times"]), given["end"]) if given else None
-        frames = read_frames(FrameRequest(**order["request"]), order["backend"], stated)
+        frames = desk.read(FrameRequest(**order["request"]), order["backend"], stated)
+        keep = order.get("keep", False)
         return {"frames": frames.header()}, frames.pictures.tobytes()
     except InputError as error:
         return {"input_error": [error.reason, error.hint]}, b""
@@ -47,14 +78,18 @@ def answer(order: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     except Exception as error:  # one odd file must not end the run
         text = f"decoding failed unexpectedly ({type(error).__name__}: {error})"
         return {"input_error": [text, "Please report this with the file."]}, b""
+    finally:
+        if not keep:
+            desk.clear()
 
 
 def serve(orders: IO[bytes], answers: IO[bytes]) -> None:
     """Answer orders until standard input ends, which it does when the program is gone."""
+    desk = Desk()
     for line in orders:
         order = json.loads(line)
         end_after(order["limit"])
-        header, payload = answer(order)
+        header, payload = answer(order, desk)
         end_after(None)
         answers.write(json.dumps(header | {"bytes": len(payload)}).encode() + b"\n")
         answers.write(payload)

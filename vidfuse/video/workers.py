@@ -56,7 +56,7 @@ class DecodePool:
         self._threads = ThreadPoolExecutor(self.workers, "decode", self._new_slot)
 
     def _new_slot(self) -> None:
-        self._mine.slot = _Slot(self.backends, self.time_limit, self._processes)
+        self._mine.slot = Slot(self.backends, self.time_limit, self._processes)
 
     def read(self, request: FrameRequest) -> Frames:
         """Read one clip in a decode process.
@@ -67,7 +67,7 @@ class DecodePool:
         return self._threads.submit(self._read, request).result()
 
     def _read(self, request: FrameRequest) -> Frames:
-        slot: _Slot = self._mine.slot
+        slot: Slot = self._mine.slot
         return slot.read(request)
 
     def map(
@@ -143,18 +143,35 @@ class _Processes:
             self.end(process)
 
 
-class _Slot:
-    """The decode processes of one thread: one per backend, since two do not share a process."""
+class Slot:
+    """The decode processes of one thread: one per backend, since two do not share a process.
+
+    Args:
+        backends: What to try, in order.
+        time_limit: Seconds that one request may take; None grows with the file's size.
+        processes: Starts them.
+        keep: Whether the clip that was read last stays open, for the next request.
+    """
 
     def __init__(
-        self, backends: tuple[str, ...], time_limit: float | None, processes: _Processes
+        self,
+        backends: tuple[str, ...],
+        time_limit: float | None,
+        processes: _Processes,
+        keep: bool = False,
     ) -> None:
         self.backends = backends
         self.time_limit = time_limit
         self.processes = processes
+        self.keep = keep
         self.mine: dict[str, DecodeProcess] = {}
 
     def read(self, request: FrameRequest) -> Frames:
+        """Read a clip with the first backend that can.
+
+        Raises:
+            InputError: None can; the message says why the first could not.
+        """
         limit = _time_limit(request.path)
         deadline = time.monotonic() + (self.time_limit or limit)
         reasons: list[str] = []
@@ -175,7 +192,7 @@ class _Slot:
         raise InputError(request.path, reasons[0], hint)
 
     def _read_with(self, backend: str, request: FrameRequest, deadline: float) -> Frames:
-        order: dict[str, Any] = {"op": "read", "backend": backend}
+        order: dict[str, Any] = {"op": "read", "backend": backend, "keep": self.keep}
         order["request"] = request_to_dict(request) | {"path": os.path.abspath(request.path)}
         if needs_timeline(backend):
             # A file that PyAV cannot open has no timeline to check against.

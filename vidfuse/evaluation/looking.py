@@ -1,0 +1,110 @@
+"""A trained model that chooses its frames: clips are opened, and only those frames are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError
+from vidfuse.evaluation.member import Answer, Member
+from vidfuse.features.live import LiveSource, Looks
+from vidfuse.features.store import Entry
+from vidfuse.features.table import FeatureTable
+from vidfuse.fusion.choosing import ChoosingHead
+from vidfuse.fusion.episodes import Episode
+from vidfuse.fusion.frame_source import CachedSource
+from vidfuse.model import BATCH
+from vidfuse.video.open_clips import OpenClips
+from vidfuse.video.sampling import Sampling
+
+
+class LookingMember(Member):
+    """As ``Member``, for a model whose head chooses its frames.
+
+    A clip whose candidates are all in the cache, as those of training are, is answered from there.
+    Of any other, what the head asks for is decoded and encoded, and nothing is kept: an entry of
+    the cache holds all candidates. As many clips are looked at side by side as there are workers.
+    """
+
+    def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
+        """The answer to each clip, in the order given."""
+        answers: dict[Clip, Answer | InputError] = {}
+        cached: dict[Clip, Entry] = {}
+        missing: list[Clip] = []
+        for clip, _, found in self.extractor.find(list(dict.fromkeys(clips))):
+            if found is None:
+                missing.append(clip)
+            elif isinstance(found, InputError):
+                answers[clip] = found
+            else:
+                cached[clip] = found
+            if len(cached) == BATCH:
+                answers |= self._answers(cached)
+                cached.clear()
+        if cached:
+            answers |= self._answers(cached)
+        if missing:
+            answers |= self._look(missing)
+        yield from ((clip, answers[clip]) for clip in clips)
+
+    @property
+    def head(self) -> ChoosingHead:
+        """The model's head, ready to be asked."""
+        head = self.model.head.to(self.device).eval()
+        assert isinstance(head, ChoosingHead)
+        return head
+
+    def _answers(self, entries: dict[Clip, Entry]) -> dict[Clip, Answer]:
+        """Answers to clips whose candidates are in the cache."""
+        rule = Sampling.parse(self.model.sampling)
+        table = FeatureTable.stack(list(entries.values()), rule, self.model.spec.frames)
+        features, lengths = table.features.to(self.device).float(), table.lengths.to(self.device)
+        with torch.inference_mode():
+            episode = self.head.look(CachedSource(features, lengths))
+        rows = zip(entries.items(), _scores(episode), episode.positions.tolist(), strict=True)
+        return {
+            clip: Answer(
+                scores, entry.info.warnings, Looks([float(entry.times[p]) for p in seen if p >= 0])
+            )
+            for (clip, entry), scores, seen in rows
+        }
+
+    def _look(self, clips: Sequence[Clip]) -> dict[Clip, Answer | InputError]:
+        """Answers to clips that have to be opened."""
+        extractor, answers = self.extractor, dict[Clip, Answer | InputError]()
+        decoder, workers, limit = extractor.decoder, extractor.workers, extractor.time_limit
+        extractor.progress.start("Looking at clips", len(clips))
+        try:
+            with OpenClips(decoder, workers, limit) as files:
+                for start in range(0, len(clips), files.workers):
+                    part = clips[start : start + files.workers]
+                    answers |= self._look_at(files, part)
+                    extractor.progress.advance(len(part))
+        finally:
+            extractor.progress.finish()
+        return answers
+
+    def _look_at(self, files: OpenClips, clips: Sequence[Clip]) -> dict[Clip, Answer | InputError]:
+        """Answers to a few clips side by side."""
+        source = LiveSource(self.extractor, files, clips, self.device)
+        with torch.inference_mode():
+            scores = _scores(self.head.look(source))
+        answers: dict[Clip, Answer | InputError] = {}
+        for row, clip in enumerate(clips):
+            if row in source.failures:
+                answers[clip] = source.failures[row]
+                self.extractor.tally.failures.append((clip, source.failures[row]))
+            else:
+                answers[clip] = Answer(scores[row], source.warnings[row], source.looks[row])
+                self.extractor.tally.computed += 1
+        return answers
+
+
+def _scores(episode: Episode) -> NDArray[np.float64]:
+    """Class probabilities ``[B, C]`` at the end of an episode."""
+    scores: NDArray[np.float64] = episode.answers.double().softmax(1).cpu().numpy()
+    return scores

@@ -1,0 +1,45 @@
+"""Clips that stay open, for those who see a picture before they know which one they want next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vidfuse.errors import InputError
+from vidfuse.video.frames import FrameRequest, Frames
+from vidfuse.video.workers import DecodePool, Slot
+
+
+class OpenClips(DecodePool):
+    """A few places, at each of which a decode process keeps a clip open and waits for orders.
+
+    A place has the cost of a process, and a clip of up to `pyav_backend.KEEP_BYTES` of decoded
+    pictures is decoded once, however often it is asked for more. As many clips are open at once as
+    the pool has workers. The time limit is that of one order.
+    """
+
+    def __init__(
+        self, decoder: str = "auto", workers: int | None = None, time_limit: float | None = None
+    ) -> None:
+        super().__init__(decoder, workers, time_limit)
+        self._slots = [
+            Slot(self.backends, time_limit, self._processes, keep=True) for _ in range(self.workers)
+        ]
+
+    def read_at(self, requests: Mapping[int, FrameRequest]) -> dict[int, Frames | InputError]:
+        """Carry out orders side by side.
+
+        Args:
+            requests: Place, from 0 to `workers` - 1 → what to read. The clip stays open there until
+                another one is asked for at this place.
+        """
+        waiting = {
+            place: self._threads.submit(self._slots[place].read, request)
+            for place, request in requests.items()
+        }
+        answers: dict[int, Frames | InputError] = {}
+        for place, future in waiting.items():
+            try:
+                answers[place] = future.result()
+            except InputError as error:
+                answers[place] = error
+        return answers
