@@ -239,7 +239,7 @@ def inspect(
 def heads(
     names: Iterable[str] | None = None,
     *,
-    channels: int = 256,
+    channels: int = 512,
     frames: int = 16,
     classes: int = 10,
     latency: bool = False,

@@ -22,7 +22,7 @@ def heads(
     ] = None,
     channels: Annotated[
         int, typer.Option(min=1, help="Channels of the features whose cost is counted.")
-    ] = 256,
+    ] = 512,
     frames: Annotated[int, typer.Option(min=1, help="Frames of a clip.")] = 16,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 10,
     latency: Annotated[
