@@ -34,7 +34,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scripts.distillation.material import halves, still_images, video_frames
+from scripts.distillation.material import halves, split_stills, still_images, video_frames
 from scripts.distillation.teachers import mobilenet, resnet, squeezenet
 from scripts.distillation.train import neighbour_overlap
 from vidfuse.backbones import DEFAULT_BACKBONE, BackboneChoice, choose
@@ -45,7 +45,7 @@ from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError
 from vidfuse.features.store import EntryInfo
 from vidfuse.training.baselines import geometry, majority
-from vidfuse.video.frames import FrameRequest, Frames, Pictures, square
+from vidfuse.video.frames import FrameRequest, Frames, Pictures, stack
 from vidfuse.video.workers import DecodePool
 
 FRAMES, FOLDS, SEEDS, RESAMPLES = 8, 5, 3, 2000
@@ -155,9 +155,7 @@ def read_set(name: str, clips: Sequence[Clip]) -> Material:
             found[request.path] = frames
     every = [found[str(clip.path)] for clip in clips]
     pictures = {
-        size: np.stack(
-            [np.stack([square(each, size, "center") for each in full(f.pictures)]) for f in every]
-        )
+        size: np.stack([stack(full(frames.pictures), size, "center") for frames in every])
         for size in (128, 224)
     }
     return Material(name, clips, [info(frames) for frames in every], pictures)
@@ -213,7 +211,7 @@ def agreement(
     data: Path, student: Network, teachers: list[Network], sets: list[Material]
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
     """R² and neighbours of every teacher, on pictures that were never seen."""
-    trained, held_out = still_images(data)
+    trained, held_out = split_stills(still_images(data))
     known = by_size([*trained, *video_frames(data, 4)])
     unseen = {"still images": by_size(held_out)}
     draws = {"still images": resamples([str(number) for number in range(len(held_out))])}
@@ -242,9 +240,7 @@ def agreement(
 
 def by_size(pictures: list[Pictures]) -> dict[int, Pictures]:
     """Pictures as both kinds of networks see them."""
-    return {
-        size: np.stack([square(each, size, "center") for each in pictures]) for size in (128, 224)
-    }
+    return {size: stack(pictures, size, "center") for size in (128, 224)}
 
 
 # (b) Linear probe

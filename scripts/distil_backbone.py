@@ -15,18 +15,17 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from scripts.distillation.material import Picture, still_images, video_frames
+from scripts.distillation.material import Picture, split_stills, still_images, video_frames
 from scripts.distillation.pool import SHARD, ViewPool, Views, make_shard
 from scripts.distillation.student import Student
 from scripts.distillation.teachers import Teachers, check
 from scripts.distillation.train import Recipe, train
 from scripts.distillation.views import STUDENT_SIZE, TEACHER_SIZE, Zoom
 from vidfuse.backbones.thin_resnet import fold_norms
-from vidfuse.video.frames import square
+from vidfuse.video.frames import stack
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,9 @@ def make_views(data: Path, work: Path, stage: Stage) -> None:
     held_out = work / "held-out.pt"
     if not missing and held_out.exists():
         return
-    teachers = Teachers(data)
-    print(json.dumps(check(teachers, data)), flush=True)
-    stills, unseen = still_images(data)
+    teachers, pictures = Teachers(data), still_images(data)
+    print(json.dumps(check(teachers, pictures)), flush=True)
+    stills, unseen = split_stills(pictures)
     if not held_out.exists():
         torch.save(answers(unseen, teachers), held_out)
     frames = video_frames(data, stage.frames)
@@ -108,12 +107,9 @@ def make_views(data: Path, work: Path, stage: Stage) -> None:
 
 def answers(pictures: list[Picture], teachers: Teachers) -> dict[str, torch.Tensor]:
     """What the teachers say of whole pictures, and the student's copies of these."""
-    views = np.stack([square(picture, TEACHER_SIZE, "center") for picture in pictures])
     with torch.inference_mode():
-        said = teachers(torch.from_numpy(views))
-    said["pictures"] = torch.from_numpy(
-        np.stack([square(picture, STUDENT_SIZE, "center") for picture in pictures])
-    )
+        said = teachers(torch.from_numpy(stack(pictures, TEACHER_SIZE, "center")))
+    said["pictures"] = torch.from_numpy(stack(pictures, STUDENT_SIZE, "center"))
     return said
 
 

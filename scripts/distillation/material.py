@@ -23,10 +23,14 @@ HELD_OUT = 10  # every tenth still image is never trained on
 SPLIT_SEED = 0
 
 
-def still_images(data: Path) -> tuple[list[Picture], list[Picture]]:
-    """The still images to train on, and those that are held out: every tenth of them."""
+def still_images(data: Path) -> list[Picture]:
+    """All still images, one of each ImageNet class, in the order of the classes."""
     paths = sorted((data / "imagenet1000").glob("*.[jJ][pP]*[gG]"))
-    pictures = [shrink(np.asarray(Image.open(path).convert("RGB"))) for path in paths]
+    return [shrink(np.asarray(Image.open(path).convert("RGB"))) for path in paths]
+
+
+def split_stills(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """The still images to train on, and those that are held out: every tenth of them."""
     trained = [each for number, each in enumerate(pictures) if number % HELD_OUT]
     return trained, pictures[::HELD_OUT]
 

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet18, squeezenet1_1
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.mobilenetv2 import InvertedResidual
 
+from scripts.distillation.material import Picture
+from scripts.distillation.views import TEACHER_SIZE
 from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD
 from vidfuse.backbones.load import read_weights
 from vidfuse.features.pool import area_weights
-from vidfuse.video.frames import square
+from vidfuse.video.frames import stack
 
 GRID = 4  # positions a side of the maps that are matched
 HINT_GRID = 8  # and of the one that guides the middle of the network
@@ -123,8 +124,12 @@ def mobilenet(data: Path) -> nn.Module:
 
 
 @torch.inference_mode()
-def check(teachers: Teachers, data: Path) -> dict[str, float]:
-    """Whether the teachers are what they claim to be, on one picture of each ImageNet class.
+def check(teachers: Teachers, pictures: list[Picture]) -> dict[str, float]:
+    """Whether the teachers are what they claim to be.
+
+    Args:
+        teachers: The teachers.
+        pictures: One of each ImageNet class, in the order of the classes.
 
     Returns:
         ``squeezenet_top1`` and ``squeezenet_top5``, and for MobileNetV2, which has no classifier,
@@ -134,9 +139,7 @@ def check(teachers: Teachers, data: Path) -> dict[str, float]:
     Raises:
         ValueError: A teacher is not what it claims to be.
     """
-    paths = sorted((data / "imagenet1000").glob("*.[jJ][pP]*[gG]"))  # in the order of the classes
-    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-    images = torch.from_numpy(np.stack([square(each, 224, "center") for each in pictures]))
+    images = torch.from_numpy(stack(pictures, TEACHER_SIZE, "center"))
     logits = torch.cat([teachers.squeezenet(normalise(part)) for part in images.split(50)])
     ranks = logits.argsort(1, descending=True)
     truth = torch.arange(len(images))[:, None]

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("torchvision")
 
 from scripts.distillation import pool as pool_module
-from scripts.distillation.material import halves, still_images
+from scripts.distillation.material import halves, split_stills, still_images
 from scripts.distillation.pool import TARGETS, ViewPool, Views
 from scripts.distillation.student import CHANNELS, CLASSES, HINT_CHANNELS, Student
 from scripts.distillation.teachers import squeezenet
@@ -19,7 +19,7 @@ from scripts.distillation.train import Recipe, draw, mirrored, neighbour_overlap
 from scripts.distillation.views import Zoom, mix
 from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, choose
 from vidfuse.backbones.load import Backbone, load_backbone
-from vidfuse.video.frames import square
+from vidfuse.video.frames import stack
 
 SHAPES = {name: (width, 4, 4) for name, width in CHANNELS.items()}
 SHAPES |= {"hint": (HINT_CHANNELS, 8, 8), "logits": (CLASSES,)}
@@ -143,12 +143,12 @@ def test_neighbours_of_a_description_are_its_own() -> None:
 def test_the_bundled_network_sees_neighbours_as_a_teacher_does(reference_data) -> None:
     """On still images that were held out; a random network does not."""
     data = reference_data("weights").parent
-    pictures = still_images(data)[1]
+    pictures = split_stills(still_images(data))[1]
 
     def features(network: torch.nn.Module, size: int) -> torch.Tensor:
-        views = np.stack([square(picture, size, "center") for picture in pictures])
+        views = torch.from_numpy(stack(pictures, size, "center"))
         with torch.inference_mode():
-            return network(torch.from_numpy(views)).mean((2, 3))
+            return network(views).mean((2, 3))
 
     normalised = Backbone(squeezenet(data).features, IMAGENET_MEAN, IMAGENET_STD)
     teacher = features(normalised, 224)

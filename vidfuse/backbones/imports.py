@@ -96,8 +96,12 @@ def repair(name: str = "torchvision") -> str:
     return f"Run: {remove}pip install torch=={public} torchvision{index}"
 
 
-def reinstall() -> str:
-    """The command that puts vidfuse's own files right, from where it was installed."""
+def reinstall(*, dependencies: bool = False) -> str:
+    """The command that puts vidfuse's own files right, from where it was installed.
+
+    Args:
+        dependencies: Whether what it depends on is to be put right as well.
+    """
     try:
         origin = json.loads(distribution("vidfuse").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:  # run from its sources
@@ -105,7 +109,10 @@ def reinstall() -> str:
     source = str(origin.get("url", "vidfuse"))
     if source.startswith("file:"):
         source = quote(url2pathname(urlsplit(source).path))
-    if origin.get("dir_info", {}).get("editable"):
+    editable = origin.get("dir_info", {}).get("editable", False)
+    if dependencies:
+        return f"Run: pip install --force-reinstall {'-e ' if editable else ''}{source}"
+    if editable:
         return f"Restore it in the sources: git -C {source} restore vidfuse"
     return f"Install vidfuse again: pip install --force-reinstall --no-deps {source}"
 

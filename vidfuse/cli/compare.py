@@ -10,7 +10,7 @@ import typer
 
 from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.options import DatasetArgument, with_settings
+from vidfuse.cli.options import ConfigOption, DatasetArgument, with_settings
 from vidfuse.cli.output import print_json, table
 from vidfuse.evaluation.compare.config import CompareConfig
 
@@ -28,15 +28,7 @@ ORDERS = ("accuracy", "shuffled", "tested_shuffled", "reversed", "shuffled_p_val
 @with_settings(CompareConfig, PANELS)
 def compare(
     dataset: DatasetArgument,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="TOML file with the names of these options; the command line wins over it, and "
-            "it wins over environment variables VIDFUSE_<OPTION>.",
-        ),
-    ] = None,
+    config: ConfigOption = None,
     format: Annotated[
         Literal["text", "json", "csv"],
         typer.Option("--format", help="Form of the result on stdout."),

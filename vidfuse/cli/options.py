@@ -26,6 +26,15 @@ ModelOption = Annotated[
         show_default="the run that runs/latest names",
     ),
 ]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with the names of these options; the command line wins over it, and "
+        "it wins over environment variables VIDFUSE_<OPTION>.",
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option(

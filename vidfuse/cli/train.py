@@ -9,7 +9,7 @@ import typer
 
 from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.options import with_settings
+from vidfuse.cli.options import ConfigOption, with_settings
 from vidfuse.cli.output import FormatOption, print_json, table
 from vidfuse.progress import Progress
 from vidfuse.training.config import TrainConfig
@@ -52,15 +52,7 @@ def train(
             help="Go on with a run that was killed or interrupted, instead of DATASET.",
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="TOML file with the names of these options; the command line wins over it, and "
-            "it wins over environment variables VIDFUSE_<OPTION>.",
-        ),
-    ] = None,
+    config: ConfigOption = None,
     format: FormatOption = "text",
     *,
     settings: dict[str, Any],

@@ -39,7 +39,7 @@ def python() -> Check:
 def packages(found: Probe) -> Check:
     """The small libraries, and the versions of all."""
     if found.error:
-        fix = reinstall().replace(" --no-deps", "")
+        fix = reinstall(dependencies=True)
         return Check("packages", "broken", found.error, {"error": found.error}, fix)
     errors = found.values["errors"]
     oldest = requirements()

@@ -54,14 +54,19 @@ class _Recalibrated(Head):
         self.mean_norm = nn.LayerNorm(channels)
         self.classifier = nn.Linear(hidden + channels, classes)
 
+    def normalised(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """The normalised maps [B, T, D, g, g], whatever padding holds."""
+        frames = frame_vectors(features, lengths).view_as(features)
+        maps: Tensor = self.norm(frames.flatten(0, 1)).view_as(frames)
+        return maps
+
     def weigh(self, maps: Tensor, lengths: Tensor) -> Tensor:
         """The maps [B, T, D, g, g], each value times its gates."""
         raise NotImplementedError
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
-        frames = frame_vectors(features, lengths).view_as(features)
-        maps = self.weigh(self.norm(frames.flatten(0, 1)).view_as(frames), lengths)
+        maps = self.weigh(self.normalised(features, lengths), lengths)
         reduced = self.reduce(maps.flatten(0, 1)).flatten(1).unflatten(0, maps.shape[:2])
         read = read_out(run(self.recurrence, reduced, lengths), lengths, self.readout)
         mean = self.mean_norm(masked_mean(maps.mean((3, 4)), lengths))
@@ -221,8 +226,7 @@ class CBAM(_Recalibrated):
 
     def attention(self, features: Tensor, lengths: Tensor) -> Tensor:
         """The gate M_s of each place in each frame [B, T, g, g], 0..1, and 0 for padding."""
-        frames = frame_vectors(features, lengths).view_as(features)
-        maps = self._weigh_channels(self.norm(frames.flatten(0, 1)).view_as(frames))
+        maps = self._weigh_channels(self.normalised(features, lengths))
         places = self._places(maps)
         return frame_vectors(places, lengths).view_as(places)
 
