@@ -1,6 +1,6 @@
 """The tables of docs/fusion-zoo.md: `vidfuse compare` on three datasets, as Markdown.
 
-    python benchmarks/fusion_zoo.py DATA [--heads all] [--seeds 3] [--folds 5] [--epochs 40] \
+    python benchmarks/fusion_zoo.py DATA [--heads all] [--seeds 3] [--folds 5] [--epochs 30] \
         [--budget 30m] [--backbone NAME --layer NAME --weights FILE] --out zoo
 
 compares heads on `sample_data` and on the folders `ut_interaction` and `fight_surv` of DATA, and

@@ -16,7 +16,7 @@ def test_the_weights_are_those_of_torch_to_the_bit():
     reference = torch.optim.AdamW(
         [{"params": theirs[:1], "weight_decay": 0.1}, {"params": theirs[1:], "weight_decay": 0.0}],
         lr=0.01,
-        foreach=False,
+        fused=True,
     )
     for step in range(5):
         for parameters, optimizer in ((ours, mine), (theirs, reference)):

@@ -230,10 +230,12 @@ class CBAM(_Recalibrated):
         places = self._places(maps)
         return frame_vectors(places, lengths).view_as(places)
 
+    # `max` over one dimension rather than `amax`: its gradient is a third to a fifth of the work.
+
     def _weigh_channels(self, maps: Tensor) -> Tensor:
-        squeezed = self.excite(maps.mean((3, 4))) + self.excite(maps.amax((3, 4)))
+        squeezed = self.excite(maps.mean((3, 4))) + self.excite(maps.flatten(3).max(3).values)
         return maps * torch.sigmoid(squeezed)[..., None, None]
 
     def _places(self, maps: Tensor) -> Tensor:
-        both = torch.stack([maps.mean(2), maps.amax(2)], dim=2).flatten(0, 1)
+        both = torch.stack([maps.mean(2), maps.max(2).values], dim=2).flatten(0, 1)
         return torch.sigmoid(self.see(both)).view(*maps.shape[:2], *maps.shape[3:])

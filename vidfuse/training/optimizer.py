@@ -2,7 +2,8 @@
 
 Making any optimiser object imports torch's compiler (``torch._dynamo``), which takes about as long
 as torch itself; a head on cached features trains in a few seconds. The arithmetic is torch's own
-functional AdamW, so the weights are those of ``torch.optim.AdamW``, to the bit.
+functional AdamW, fused (one pass over the weights instead of ten), so the weights are those of
+``torch.optim.AdamW(fused=True)``, to the bit.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class AdamW:
         parameters = [p for group in groups for p in group["params"]]
         self.state = {
             p: {
-                "step": torch.zeros((), dtype=torch.float32),
+                "step": torch.zeros((), dtype=torch.float32, device=p.device),
                 "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
                 "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
             }
@@ -59,6 +60,7 @@ class AdamW:
                 weight_decay=group["weight_decay"],
                 eps=EPSILON,
                 maximize=False,
+                fused=True,
             )
 
     def zero_grad(self) -> None:

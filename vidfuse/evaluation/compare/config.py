@@ -55,7 +55,7 @@ class CompareConfig(FeatureConfig):
         "--epochs, which is the same for every head.",
         unset="as long as it takes",
     )
-    epochs: int = option(40, "Passes over the training clips, the same for every head.", min=1)
+    epochs: int = option(30, "Passes over the training clips, the same for every head.", min=1)
     lrs: str = option("0.001,0.003", "Learning rates to choose from by validation.")
     dropouts: str = option("0.2,0.5", "Dropouts to choose from by validation.")
     batch_size: int = _of_training("batch_size")
