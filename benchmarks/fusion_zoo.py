@@ -23,10 +23,8 @@ PASSES = {"sample_data": 12, "ut_interaction": 30, "fight_surv": 12}
 """Epochs unless told otherwise: some 200 steps on each dataset, whatever the number of its clips."""
 SETTINGS = ("heads", "seeds", "folds", "epochs", "jobs", "cache")
 FEATURES = ("backbone", "layer", "weights")
-HEADER = (
-    *("head", "grid", "accuracy", "macro F1", "to `mean`", "p", "shuffled", "test shuffled"),
-    *("backwards", "parameters", "mult-adds", "ms alone", "ms batched", "train s"),
-)
+RESULTS = ("head", "accuracy", "macro F1", "to `mean`", "p", "shuffled", "test only", "backwards")
+COSTS = ("head", "grid", "parameters", "multiply-adds", "ms alone", "ms batched", "train s")
 
 
 def main() -> None:
@@ -61,9 +59,9 @@ def parse() -> argparse.Namespace:
 def section(name: str, summary: dict[str, Any]) -> str:
     """One dataset as Markdown."""
     protocol, spec = summary["protocol"], summary["protocol"]["spec"]
-    rows = [cells(row) for row in summary["heads"]]
+    rows = [result(row) for row in summary["heads"]]
     rows += [
-        (f"*{baseline}*", "", share(row), f"{100 * row['macro_f1']:.1f}", *[""] * 10)
+        (f"*{baseline}*", share(row), f"{100 * row['macro_f1']:.1f}", *[""] * 5)
         for baseline, row in summary["baselines"].items()
     ]
     lines = [
@@ -75,24 +73,36 @@ def section(name: str, summary: dict[str, Any]) -> str:
         f"epochs, learning rates {protocol['search']['lrs']} × dropouts "
         f"{protocol['search']['dropouts']}.",
         "",
-        *(f"| {' | '.join(row)} |" for row in (HEADER, ["---"] * len(HEADER), *rows)),
+        *table(RESULTS, rows),
         "",
         summary["advice"],
+        "",
+        *table(COSTS, [cost(row) for row in summary["heads"]]),
         "",
     ]
     return "\n".join(lines)
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
+
+
+def result(row: dict[str, Any]) -> tuple[str, ...]:
     reference = row["difference"] is None
     return (
         f"`{row['name']}`",
-        str(row["grid"]),
         share(row),
         f"{100 * row['macro_f1']:.1f}",
         "" if reference else f"{100 * row['difference']:+.1f}",
         "" if reference else f"{row['p_value']:.3f}",
         *(f"{100 * row[kind]:.1f}" for kind in ("shuffled", "tested_shuffled", "reversed")),
+    )
+
+
+def cost(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"`{row['name']}`",
+        str(row["grid"]),
         f"{row['parameters']:,}",
         f"{row['multiply_adds'] / 1e6:.2f} M",
         f"{row['latency_ms']:.2f}",
