@@ -20,7 +20,7 @@ from vidfuse.cli.console import ConsoleProgress
 
 SAMPLE_DATA = Path(__file__).resolve().parents[1] / "sample_data"
 PASSES = {"sample_data": 12, "ut_interaction": 30, "fight_surv": 12}
-"""Epochs unless told otherwise: some 200 steps on each dataset, whatever the number of its clips."""
+"""Epochs unless told otherwise: some 200 steps on each, whatever the number of clips."""
 SETTINGS = ("heads", "seeds", "folds", "epochs", "jobs", "cache")
 FEATURES = ("backbone", "layer", "weights")
 RESULTS = ("head", "accuracy", "macro F1", "to `mean`", "p", "shuffled", "test only", "backwards")
