@@ -14,6 +14,7 @@ curves are those of the validation clips: to choose settings by.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 import tempfile
@@ -22,18 +23,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy import fold_of, write_manifest
 
 from vidfuse import api
 from vidfuse.data.clip import Clip
+from vidfuse.data.folds import make_folds
 from vidfuse.data.layouts import read_dataset
-from vidfuse.evaluation.frame_budget import FrameBudget, frame_budget
+from vidfuse.data.splits import PARTS, Split
+from vidfuse.evaluation.frame_budget import averaged, frame_budget
 from vidfuse.features.config import FeatureConfig
 from vidfuse.features.setup import Setup
 from vidfuse.features.store import Entry
 from vidfuse.features.table import FeatureTable
 from vidfuse.fusion.choosing import ChoosingHead
-from vidfuse.model import SEEN_DIGITS, Model
+from vidfuse.model import Model
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 
@@ -43,22 +45,18 @@ COUNTS = (1, 2, 4, 8)
 def main() -> None:
     arguments = parse()
     data = read_dataset(arguments.dataset)
-    clips = [clip for clip in data.clips if clip.label is not None]
-    labels = np.array([data.classes.index(str(clip.label)) for clip in clips])
-    groups = [clip.group or str(clip.path) for clip in clips]
     features = {
         name: getattr(arguments, name)
         for name in ("backbone", "weights", "layer", "grid", "cache")
         if getattr(arguments, name) is not None
     }
-    budgets: list[tuple[int, FrameBudget]] = []
+    budgets: list[tuple[int, dict[str, Any]]] = []
     trained: dict[str, dict[int, list[tuple[int, float]]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(arguments.seeds):
-            folds = fold_of(groups, labels, arguments.folds, seed)
-            for fold in range(arguments.folds):
-                manifest = write_manifest(Path(scratch), clips, groups, folds == fold)
-                held = [clip for clip, number in zip(clips, folds, strict=True) if number == fold]
+            for fold, split in enumerate(make_folds(data, arguments.folds, seed=seed).splits):
+                manifest = write_manifest(Path(scratch), split)
+                measured = split.val if arguments.validation else split.test
 
                 def train(head: str, frames: int, **settings: Any) -> Model:
                     run = Path(scratch) / f"{head}-{frames}-{seed}-{fold}"  # noqa: B023
@@ -66,12 +64,12 @@ def main() -> None:
                     return api.load_model(api.train(manifest, out=str(run), **options)["model"])  # noqa: B023
 
                 model = train("policy", arguments.frames, **arguments.set)
-                tables = Tables(features, clips, held, arguments.validation)
-                budgets.append(policy_budget(model, tables))
+                budgets.append((len(measured), policy_budget(model, features, measured)))
                 for head in arguments.trained:
                     for count in COUNTS:
-                        right = plain_accuracy(train(head, count), tables)
-                        trained.setdefault(head, {}).setdefault(count, []).append(right)
+                        right = plain_accuracy(train(head, count), features, measured)
+                        point = len(measured), right
+                        trained.setdefault(head, {}).setdefault(count, []).append(point)
                 print(f"seed {seed} fold {fold} done", file=sys.stderr, flush=True)
     report(arguments, data.name, budgets, trained)
 
@@ -90,64 +88,53 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Tables:
-    """Features of the clips to measure on, for any model of a fold."""
-
-    def __init__(
-        self, features: dict[str, str], clips: list[Clip], held: list[Clip], validation: bool
-    ) -> None:
-        self.features = features
-        self.clips = clips
-        self.held = held
-        self.validation = validation
-
-    def of(self, model: Model) -> tuple[FeatureTable, torch.Tensor]:
-        """Cached features of the clips, and their classes."""
-        config = FeatureConfig.from_mapping({**self.features, "frames": model.spec.frames})
-        extractor = Setup(config, Timings(), Progress()).extractor(model.spec)
-        wanted = self.clips if self.validation else self.held
-        entries = {c: e for c, e in extractor.run(wanted) if isinstance(e, Entry)}
-        if self.validation:
-            seen, hashes = set(model.seen["val"]), extractor.tally.hashes
-            entries = {c: e for c, e in entries.items() if hashes[c][:SEEN_DIGITS] in seen}
-        labels = torch.tensor([model.classes.index(str(clip.label)) for clip in entries])
-        return FeatureTable.stack(list(entries.values()), config.rule, config.frames), labels
+def write_manifest(folder: Path, split: Split) -> Path:
+    """A manifest that declares a fold's split."""
+    path = folder / "fold.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "label", "group", "split"))
+        for part in PARTS:
+            for clip in getattr(split, part):
+                writer.writerow((clip.path.resolve(), clip.label, clip.group or "", part))
+    return path
 
 
-def policy_budget(model: Model, tables: Tables) -> tuple[int, FrameBudget]:
-    """Number of clips, and the curves on them."""
+def table_of(
+    model: Model, features: dict[str, str], clips: list[Clip]
+) -> tuple[FeatureTable, torch.Tensor]:
+    """Cached features of clips as a model reads them, and their classes."""
+    config = FeatureConfig.from_mapping({**features, "frames": model.spec.frames})
+    extractor = Setup(config, Timings(), Progress()).extractor(model.spec)
+    entries = {c: e for c, e in extractor.run(clips) if isinstance(e, Entry)}
+    labels = torch.tensor([model.classes.index(str(clip.label)) for clip in entries])
+    return FeatureTable.stack(list(entries.values()), config.rule, config.frames), labels
+
+
+def policy_budget(model: Model, features: dict[str, str], clips: list[Clip]) -> dict[str, Any]:
+    """The curves on some clips."""
     assert isinstance(model.head, ChoosingHead)
-    table, labels = tables.of(model)
-    return len(labels), frame_budget(model.head, table.features.float(), table.lengths, labels)
+    table, labels = table_of(model, features, clips)
+    return frame_budget(model.head, table.features.float(), table.lengths, labels).to_dict()
 
 
-def plain_accuracy(model: Model, tables: Tables) -> tuple[int, float]:
-    """Number of clips, and the accuracy of a head that reads all its frames."""
-    table, labels = tables.of(model)
+def plain_accuracy(model: Model, features: dict[str, str], clips: list[Clip]) -> float:
+    """The accuracy of a head that reads all its frames."""
+    table, labels = table_of(model, features, clips)
     with torch.inference_mode():
         logits = model.head(table.features.float(), table.lengths)
-    return len(labels), (logits.argmax(1) == labels).double().mean().item()
+    return (logits.argmax(1) == labels).double().mean().item()
 
 
 def report(
     arguments: argparse.Namespace,
     name: str,
-    budgets: list[tuple[int, FrameBudget]],
+    budgets: list[tuple[int, dict[str, Any]]],
     trained: dict[str, dict[int, list[tuple[int, float]]]],
 ) -> None:
     sizes = [size for size, _ in budgets]
-
-    def averaged(points: list[dict[str, float]]) -> dict[str, float]:
-        return {
-            k: float(np.average([each[k] for each in points], weights=sizes)) for k in points[0]
-        }
-
-    most = int(max(budget.curves["policy"][0][-1] for _, budget in budgets))
-    own = averaged([budget.to_dict()["own"] for _, budget in budgets])
-    curve = [
-        {"frames": float(frames), **averaged([budget.at(frames) for _, budget in budgets])}
-        for frames in np.arange(1, most + 0.5, 0.5)
-    ]
+    mean = averaged([budget for _, budget in budgets], sizes)
+    own, curve = mean["own"], mean["curve"]
     for head, counts in trained.items():
         for count, results in counts.items():
             point = next((each for each in curve if each["frames"] == count), None)

@@ -53,6 +53,25 @@ def test_the_result_in_every_form(vidfuse, dataset, tmp_path):
     assert (tmp_path / "runs/compare-squares/results.csv").read_text() == table.out
 
 
+def test_what_choosing_frames_is_worth(vidfuse, dataset, tmp_path):
+    words = ("compare", dataset, *QUICK, "--heads", "policy", "--folds", "2")
+    answer = vidfuse(*words, "--format", "json")
+    assert answer.code == 0, answer.err
+    rows = {row["name"]: row for row in json.loads(answer.out)["heads"]}
+    assert rows["mean"]["frame_budget"] is None
+    own = rows["policy"]["frame_budget"]["own"]
+    assert own["policy"] == pytest.approx(rows["policy"]["accuracy"])
+    picture = tmp_path / "runs/compare-squares/frame_budget.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    text = vidfuse(*words).out
+    assert (
+        f"policy looks at {own['frames']:.1f} of 4 frames, accuracy {own['policy']:.3f}. With the "
+        f"same weights and as many frames: uniform {own['uniform']:.3f}, " in " ".join(text.split())
+    )
+    assert vidfuse("compare", dataset, *QUICK, "--folds", "2").code == 0
+    assert not picture.exists(), "it is of another comparison"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_ctrl_c_then_the_same_command(vidfuse, feature_cache, dataset, tmp_path):
     words = ("compare", dataset, *QUICK, "--epochs", "150", "--seeds", "3", "--out", "out")

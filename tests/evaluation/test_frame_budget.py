@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vidfuse.evaluation.frame_budget import (
+    averaged,
     frame_budget,
     random_order,
     uniform_order,
@@ -119,3 +120,25 @@ def test_as_json(head: Policy, clips: tuple[torch.Tensor, ...]) -> None:
     assert result["own"]["policy"] == budget.own[1]
     assert [point["frames"] for point in result["curve"]][:3] == [1.0, 1.5, 2.0]
     assert all(set(point) == names for point in result["curve"])
+
+
+def test_the_mean_of_measurements(head: Policy, clips: tuple[torch.Tensor, ...]) -> None:
+    budget = frame_budget(head, *clips, draws=2).to_dict()
+    assert averaged([budget], [7])["own"] == pytest.approx(budget["own"])
+    for one, other in zip(averaged([budget], [7])["curve"], budget["curve"], strict=True):
+        assert one == pytest.approx(other)
+    names = ("policy", "uniform", "random", "early_exit")
+    low, high = (
+        {
+            "own": {"frames": frames, **dict.fromkeys(names, level)},
+            "curve": [
+                {"frames": frames, **dict.fromkeys(names, level + frames / 100)} for frames in grid
+            ],
+        }
+        for frames, level, grid in ((1.0, 0.0, (1.0, 1.5)), (2.0, 0.4, (1.0, 1.5, 2.0)))
+    )
+    mean = averaged([low, high], [30, 10])
+    assert mean["own"] == pytest.approx({"frames": 1.25, **dict.fromkeys(names, 0.1)})
+    assert [point["frames"] for point in mean["curve"]] == [1.0, 1.5, 2.0]
+    for point, expected in zip(mean["curve"], (0.11, 0.115, 0.1 + 0.01125 + 0.005), strict=True):
+        assert point["random"] == pytest.approx(expected)

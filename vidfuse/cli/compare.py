@@ -82,6 +82,11 @@ def _text(summary: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             table(("head", "accuracy", "95 % interval", "macro F1", "to mean", "p"), scores),
+            *(
+                fill(_frames(row, summary["protocol"]["settings"]["frames"]), 96)
+                for row in heads
+                if row["frame_budget"]
+            ),
             "Is order used? Accuracy on frames in order, shuffled in training and test, shuffled\n"
             "in the test only, and backwards in the test only:",
             table(("head", "in order", "shuffled", "test only", "backwards", "p"), orders),
@@ -91,6 +96,16 @@ def _text(summary: dict[str, Any]) -> str:
             ),
             fill(summary["advice"], 96),
         ]
+    )
+
+
+def _frames(row: dict[str, Any], candidates: int) -> str:
+    """What a head that chooses its frames takes, and what its rivals do with as many."""
+    own = row["frame_budget"]["own"]
+    return (
+        f"{row['name']} looks at {own['frames']:.1f} of {candidates} frames, accuracy "
+        f"{own['policy']:.3f}. With the same weights and as many frames: uniform "
+        f"{own['uniform']:.3f}, random {own['random']:.3f}, early exit {own['early_exit']:.3f}."
     )
 
 

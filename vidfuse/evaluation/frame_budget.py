@@ -15,7 +15,7 @@ for ``early exit`` between two thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,13 +58,54 @@ class FrameBudget:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: ``own`` and ``curve``, points with ``frames`` and everyone's accuracy."""
-        most = self.curves["policy"][0][-1]
-        grid = [*np.arange(1, most, STEP).tolist(), float(most)]
+        grid = _grid(float(self.curves["policy"][0][-1]))
         own, accuracy = self.own
         return {
             "own": {"frames": own, **self.at(own), "policy": accuracy},
             "curve": [{"frames": frames, **self.at(frames)} for frames in grid],
         }
+
+
+def averaged(budgets: Sequence[Mapping[str, Any]], clips: Sequence[int]) -> dict[str, Any]:
+    """The mean of several measurements, as of folds and seeds.
+
+    Args:
+        budgets: Each as ``FrameBudget.to_dict`` gives it. Where one has no more frames, its
+            accuracy stays what it was with the most.
+        clips: How many clips each was measured on, which is its weight.
+
+    Returns:
+        The mean, in the same form.
+    """
+
+    def mean(points: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return {
+            name: float(np.average([each[name] for each in points], weights=clips))
+            for name in points[0]
+        }
+
+    most = max(budget["curve"][-1]["frames"] for budget in budgets)
+    return {
+        "own": mean([budget["own"] for budget in budgets]),
+        "curve": [
+            mean([_point_at(budget["curve"], frames) for budget in budgets]) | {"frames": frames}
+            for frames in _grid(most)
+        ],
+    }
+
+
+def _grid(most: float) -> list[float]:
+    """The numbers of frames of a curve that is written down."""
+    return [*np.arange(1, most, STEP).tolist(), most]
+
+
+def _point_at(curve: Sequence[Mapping[str, float]], frames: float) -> dict[str, float]:
+    """The accuracy of each with a number of frames, of a curve that is written down."""
+    known = [point["frames"] for point in curve]
+    names = [name for name in curve[0] if name != "frames"]
+    return {
+        name: float(np.interp(frames, known, [point[name] for point in curve])) for name in names
+    }
 
 
 @torch.inference_mode()

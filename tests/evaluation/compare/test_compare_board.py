@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,11 @@ SPLITS = [
 PLAN = Plan(CLIPS, [clip.path.name for clip in CLIPS], ["a", "b"], SPLITS, "protocol")
 
 
-def outcomes(head, right_by_kind):
+def outcomes(head, right_by_kind, plan=PLAN):
     """Outcomes in which the given clips are right, for each kind and seed."""
     found = {}
-    for task in PLAN.tasks([head]):
-        rows = PLAN.splits[task.seed][task.fold]["test"]
+    for task in plan.tasks([head]):
+        rows = plan.splits[task.seed][task.fold]["test"]
         scores = {}
         for kind in KINDS:
             right = np.isin(rows, right_by_kind[kind][task.seed])
@@ -105,6 +106,22 @@ def test_without_mean_nothing_is_compared():
     row = board(lstm=same(EVERY, EVERY))["lstm"]
     assert row["accuracy"] == 1
     assert row["difference"] is row["p_value"] is row["p_value_uncorrected"] is None
+
+
+def test_accuracy_against_frames_is_averaged_by_clips():
+    splits = [[SPLITS[0][0], {"train": [], "val": [], "test": [4]}]]
+    plan = replace(PLAN, splits=splits)
+    done = outcomes("policy", same([0, 1], [0, 2]), plan)
+    for task, accuracy in zip(done, (0.5, 1.0), strict=True):
+        point = dict.fromkeys(("policy", "uniform", "random", "early_exit"), accuracy)
+        done[task].facts["frame_budget"] = {
+            "own": {"frames": 1.0 + accuracy, **point},
+            "curve": [{"frames": 1.0, **point}],
+        }
+    (row,) = head_rows(plan, done, {"policy": predictions(plan, done, "policy")})
+    assert row["frame_budget"]["own"]["frames"] == pytest.approx((4 * 1.5 + 1 * 2.0) / 5)
+    assert row["frame_budget"]["curve"][0]["uniform"] == pytest.approx((4 * 0.5 + 1 * 1.0) / 5)
+    assert board(mean=same([0], [0]))["mean"]["frame_budget"] is None
 
 
 def test_baselines_see_the_same_folds():

@@ -55,7 +55,7 @@ def bench(tmp_path):
         return Bench(
             Workload(
                 settings=CompareConfig.from_mapping(settings).to_dict(),
-                grids={"lstm": 1, "mean": 1, "middle": 1},
+                grids={"lstm": 1, "mean": 1, "policy": 1},
                 tables={"1": str(path)},
                 labels=[0, 1] * (clips // 2),
                 twice=list(twice),
@@ -134,6 +134,19 @@ def test_a_head_that_is_blind_to_order_is_not_trained_twice(bench, monkeypatch):
         assert found.scores[kind] == pytest.approx(found.scores["ordered"], abs=1e-5)
     work.carry_out(TASK, epochs=2)
     assert len(fits) == 3
+
+
+def test_a_head_that_chooses_its_frames_is_measured_against_frames(bench):
+    work = bench(make_table(lengths=[5] * 10 + [3, 5]))
+    found = work.carry_out(Task("policy", 0, 0), epochs=3)
+    budget = found.facts["frame_budget"]
+    truth = np.array([1, 0, 1, 0])
+    right = (found.scores["ordered"].argmax(1) == truth).mean()
+    assert budget["own"]["policy"] == right, "on the test clips"
+    frames = [point["frames"] for point in budget["curve"]]
+    assert frames == [1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5], "three of its four test clips have five"
+    assert 1 <= budget["own"]["frames"] <= 4.5
+    assert "frame_budget" not in work.carry_out(TASK, epochs=1).facts
 
 
 def test_the_same_task_again_gives_the_same(bench):

@@ -10,6 +10,7 @@ import pytest
 
 from vidfuse.errors import UserError
 from vidfuse.evaluation.compare import fits, processes
+from vidfuse.evaluation.compare.kept import Outcome
 from vidfuse.evaluation.compare.processes import Crew
 from vidfuse.fusion import registry
 from vidfuse.fusion.pooling import Mean
@@ -94,6 +95,21 @@ def test_it_goes_on_and_never_uses_what_has_other_settings(compare, monkeypatch,
     assert len(done) == 25, "other epochs are other fits"
     compare(lrs="0.02")
     assert len(done) == 33
+
+
+def test_what_was_kept_before_frames_were_measured_is_done_again(compare, monkeypatch, tmp_path):
+    done = count_fits(monkeypatch)
+    settings = {"heads": "policy", "seeds": 1, "epochs": 1}
+    compare(**settings)
+    compare(**settings)
+    assert len(done) == 4
+    for path in (tmp_path / "out" / "fits").glob("policy-*"):
+        outcome = Outcome.load(path)
+        del outcome.facts["frame_budget"]
+        outcome.save(path)
+    row = {row["name"]: row for row in compare(**settings)["heads"]}["policy"]
+    assert [task.head for task, _ in done[4:]] == ["policy"] * 2
+    assert row["frame_budget"]["own"]["policy"] == pytest.approx(row["accuracy"])
 
 
 def test_ctrl_c_keeps_what_is_done(compare, monkeypatch):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,11 @@ from vidfuse.evaluation.compare.kept import ORDERED, REVERSED, SHUFFLED, TESTED_
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.evaluation.compare.tables import load_table
 from vidfuse.evaluation.compare.workload import Workload
+from vidfuse.evaluation.frame_budget import frame_budget
 from vidfuse.features.setup import resolve_device
 from vidfuse.features.table import FeatureTable
 from vidfuse.fusion.base import mask
+from vidfuse.fusion.choosing import ChoosingHead
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.fit import Examples, Fit, new_head, predict_logits
 from vidfuse.training.fitting import take_best
@@ -90,16 +93,16 @@ class Bench:
             scores[SHUFFLED] = self._scores(blind, task, order)
         else:
             scores[SHUFFLED] = scores[ORDERED]  # it would see the very same
-        return Outcome(
-            scores,
-            {
-                "lr": fit.config.lr,
-                "dropout": fit.config.dropout,
-                "best_epoch": fit.best_epoch,
-                "training_seconds": seconds,
-                "search": search,
-            },
-        )
+        facts = {
+            "lr": fit.config.lr,
+            "dropout": fit.config.dropout,
+            "best_epoch": fit.best_epoch,
+            "training_seconds": seconds,
+            "search": search,
+        }
+        if isinstance(fit.head, ChoosingHead):
+            facts["frame_budget"] = self._frame_budget(fit.head, fit.device, task)
+        return Outcome(scores, facts)
 
     def _candidates(self, head: str) -> list[tuple[float, float]]:
         """Those of the settings, without repeating what a head without dropout does not see."""
@@ -147,6 +150,13 @@ class Bench:
         logits = predict_logits(fit.head, examples, device=fit.device, batch_size=64)
         scores: NDArray[np.float32] = logits.softmax(-1).numpy()
         return scores
+
+    def _frame_budget(self, head: ChoosingHead, device: torch.device, task: Task) -> dict[str, Any]:
+        """Accuracy against frames on the fold's test clips, ready for JSON."""
+        rows = self.work.splits[task.seed][task.fold]["test"]
+        examples = self._examples(self._table(task.head), rows, None)
+        features, lengths = examples.batch(torch.arange(len(rows)), device)
+        return frame_budget(head, features, lengths, examples.labels.to(device)).to_dict()
 
     def _examples(self, table: FeatureTable, rows: list[int], order: Order | None) -> Examples:
         """Some rows of a table, in which features stay until a batch is made of them."""

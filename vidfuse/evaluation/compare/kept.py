@@ -30,7 +30,8 @@ class Outcome:
     Attributes:
         scores: For each of ``KINDS``, class probabilities [M, C] of the fold's M test clips.
         facts: ``lr`` and ``dropout`` that validation chose, ``best_epoch``, ``training_seconds``
-            of that fit, and ``search``: for each candidate its macro F1 on validation.
+            of that fit, and ``search``: for each candidate its macro F1 on validation. Of a head
+            that chooses its frames also ``frame_budget``: accuracy against frames.
     """
 
     scores: dict[str, NDArray[np.float32]]

@@ -94,6 +94,7 @@ def head_rows(
                 {"lr": lr, "dropout": dropout, "fits": count}
                 for (lr, dropout), count in chosen.most_common()
             ],
+            "frame_budget": _frame_budget(plan, outcomes, head),
         }
         rows.append(row)
     others = [row for row in rows if row["p_value_uncorrected"] is not None]
@@ -121,6 +122,20 @@ def _differences(plan: Plan, shares: Mapping[str, NDArray[np.float64]], head: st
         "difference_interval": mean_interval(gained, plan.groups),
         "p_value_uncorrected": _p_value(plan, shares[head], shares[REFERENCE]),
     }
+
+
+def _frame_budget(plan: Plan, outcomes: Mapping[Task, Outcome], head: str) -> Row | None:
+    """Accuracy against frames over all folds and seeds; None of a head that reads every frame."""
+    from vidfuse.evaluation.frame_budget import averaged
+    from vidfuse.fusion import head_class
+
+    if not head_class(head).chooses_frames:
+        return None
+    tasks = list(plan.tasks([head]))
+    return averaged(
+        [outcomes[task].facts["frame_budget"] for task in tasks],
+        [len(plan.splits[task.seed][task.fold]["test"]) for task in tasks],
+    )
 
 
 def _p_value(plan: Plan, one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

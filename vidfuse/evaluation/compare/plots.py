@@ -1,4 +1,4 @@
-"""Two pictures of a comparison: the leaderboard, and accuracy against cost."""
+"""Pictures of a comparison: the leaderboard, accuracy against cost, and against frames."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 LEADERBOARD = "leaderboard.png"
 PARETO = "pareto.png"
+FRAME_BUDGET = "frame_budget.png"
 HEAD, TAKEN, BASELINE = "#4c72b0", "#c44e52", "#8c8c8c"
+RIVALS = {"uniform": "#55a868", "random": BASELINE, "early_exit": "#dd8452"}
 DOTS_PER_INCH = 150
 
 
 def draw(folder: Path, summary: dict[str, Any]) -> None:
-    """Write both pictures.
+    """Write the pictures; that of frames where a head chooses those that it looks at.
 
     Args:
         folder: Where to.
@@ -36,6 +38,15 @@ def draw(folder: Path, summary: dict[str, Any]) -> None:
     figure = Figure(figsize=(7, 5), layout="constrained")
     _draw_pareto(figure.subplots(), summary)
     figure.savefig(folder / PARETO, dpi=DOTS_PER_INCH)
+    choosing = [row for row in heads if row["frame_budget"]]
+    if not choosing:
+        (folder / FRAME_BUDGET).unlink(missing_ok=True)  # of a call with other heads
+        return
+    figure = Figure(figsize=(7, 4.5 * len(choosing)), layout="constrained")
+    places = figure.subplots(len(choosing), squeeze=False)[:, 0]
+    for axes, row in zip(places, choosing, strict=True):
+        _draw_frame_budget(axes, row, _title(summary))
+    figure.savefig(folder / FRAME_BUDGET, dpi=DOTS_PER_INCH)
 
 
 def pareto_front(rows: list[Row]) -> list[Row]:
@@ -96,6 +107,22 @@ def _draw_pareto(axes: Axes, summary: dict[str, Any]) -> None:
     axes.set_xlabel("multiply-adds of the head for a clip")
     axes.set_ylabel("accuracy")
     axes.set_title(_title(summary), fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="best")
+
+
+def _draw_frame_budget(axes: Axes, row: Row, title: str) -> None:
+    curve, own = row["frame_budget"]["curve"], row["frame_budget"]["own"]
+    frames = [point["frames"] for point in curve]
+    for rival, colour in RIVALS.items():
+        label = rival.replace("_", " ")
+        axes.plot(frames, [point[rival] for point in curve], color=colour, label=label)
+    name = row["name"]
+    axes.plot(frames, [point["policy"] for point in curve], color=HEAD, linewidth=2, label=name)
+    axes.plot(own["frames"], own["policy"], "o", color=HEAD, label=f"{name}, as it stops itself")
+    axes.set_xlabel("frames looked at, mean over clips")
+    axes.set_ylabel("accuracy")
+    axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="best")
 

@@ -1,4 +1,4 @@
-"""What a comparison leaves on disk: ``results.json``, ``results.csv`` and two pictures."""
+"""What a comparison leaves on disk: ``results.json``, ``results.csv`` and pictures."""
 
 from __future__ import annotations
 

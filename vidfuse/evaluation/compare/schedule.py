@@ -149,7 +149,8 @@ class Schedule:
         for task in self.plan.tasks(list(self.grids)):
             key = keys.key(task, self.specs[task.head])
             self.files[task] = self.kept.path(task, key)
-            if (outcome := self.kept.find(task, key)) is not None:
+            outcome = self.kept.find(task, key)
+            if outcome is not None and _has_all(task, outcome):
                 self.outcomes[task] = outcome
         if self.outcomes:
             self.progress.info(
@@ -185,3 +186,8 @@ class Schedule:
             rows.append((accuracy, head, f"{accuracy:.3f}" if found else "", done))
         rows.sort(key=lambda row: (-row[0], row[1]))
         self.progress.board(("head", "accuracy", "folds"), [row[1:] for row in rows])
+
+
+def _has_all(task: Task, outcome: Outcome) -> bool:
+    """Whether nothing is missing in an outcome that was perhaps kept by an earlier release."""
+    return not head_class(task.head).chooses_frames or "frame_budget" in outcome.facts
