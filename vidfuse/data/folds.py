@@ -64,7 +64,7 @@ def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int =
             f"{dataset.root}: {count} {what} cannot make {folds} folds",
             f"Choose --folds from 2 to {count}."
             if count > 2
-            else "Three are the least: to learn from, to choose by, to test on. Add some.",
+            else "Three are the least: to learn, to choose and to test by. Add clips or groups.",
         )
     warnings = []
     if unlabelled := len(dataset.clips) - len(clips):
