@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from vidfuse.cli.output import human_count
 from vidfuse.fusion import HEADS, head_names
 
 SMALL = ("--channels", "8", "--frames", "4", "--classes", "3")
@@ -48,3 +51,12 @@ def test_an_unknown_head_is_told(vidfuse):
     answer = vidfuse("heads", "lsmt")
     assert (answer.code, answer.out) == (2, "")
     assert "unknown head 'lsmt'. Did you mean 'lstm'?" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(7, "7"), (999, "999"), (6154, "6.15 k"), (338_000, "338 k"), (999_700, "1.00 M")],
+)
+def test_counts_have_three_digits(count, text):
+    assert human_count(count) == text
+    assert human_count(5 * 10**9) == "5.00 G"

@@ -113,7 +113,7 @@ def test_groups_of_one_class_are_dealt_evenly():
     [
         (grid(4), 5, "4 groups cannot make 5 folds", "--folds from 2 to 4"),
         (grid(4), 1, "4 groups cannot make 1 folds", "--folds from 2 to 4"),
-        (grid(2), 2, "2 groups cannot make 2 folds", "Add clips or groups"),
+        (grid(2), 2, "2 groups cannot make 2 folds", "Three are the least"),
         (ungrouped(4), 7, "4 video files cannot make 7 folds", "--folds from 2 to 4"),
         (dataset([]), 2, "0 video files cannot make 2 folds", "Add clips"),
         (dataset([Clip(Path(f"{i}.avi")) for i in range(9)]), 2, "0 video files", "Add clips"),

@@ -5,6 +5,7 @@ import torch
 
 from vidfuse.fusion import HEADS, build_head, head_class
 from vidfuse.fusion.cost import count, measure
+from vidfuse.fusion.pooling import Mean
 
 D, T, C = 8, 5, 3
 
@@ -80,3 +81,14 @@ def test_a_second_frame_costs_as_much_again():
     head = build("lstm")
     one, two, three = (count(head, frames).multiply_adds for frames in (1, 2, 3))
     assert two - one == three - two > 0
+
+
+class SinglePrecision(Mean):
+    """Makes a tensor of its own without asking for the type of the others."""
+
+    def forward(self, features, lengths):
+        return super().forward(features @ torch.eye(features.shape[-1]), lengths)
+
+
+def test_a_head_that_computes_in_float32_only_is_counted_too():
+    assert count(SinglePrecision(D, 2, C), T).multiply_adds == P * C + T * P * 2

@@ -8,6 +8,7 @@ import pytest
 from vidfuse.errors import UnknownNameError, UserError
 from vidfuse.fusion import HEADS, build_head, head_class, head_names, registry
 from vidfuse.fusion.base import Head
+from vidfuse.fusion.describe import describe
 from vidfuse.fusion.pooling import Mean
 
 
@@ -169,3 +170,34 @@ def test_a_broken_installed_head_is_named(announced, value, message):
     with pytest.raises(UserError, match="head 'broken' of the package") as caught:
         head_class("broken")
     assert message in caught.value.message
+
+
+class Failing(Mean):
+    """A head of another package that breaks where it is told to."""
+
+    name = "failing"
+
+    def __init__(self, channels, grid, classes, *, early: bool = True, dropout: float = 0.5):
+        if early:
+            raise TypeError("no such argument\nin many words")
+        super().__init__(channels, grid, classes, dropout=dropout)
+        self.early = early
+
+    def forward(self, features, lengths):
+        raise IndexError("out of range")
+
+
+def test_an_error_in_an_installed_head_is_its_own_and_not_vidfuse_s(announced, monkeypatch):
+    announced(failing=f"{__name__}:Failing")
+    told = f"TypeError in {__name__}:Failing: no such argument"
+    with pytest.raises(UserError, match=f"head 'failing' cannot be built: {told}$"):
+        build_head("failing", channels=2, grid=1, classes=2)
+    assert told in describe("failing", channels=2, frames=2, classes=2)["problem"]
+    monkeypatch.setattr(Failing.__init__, "__kwdefaults__", {"early": False, "dropout": 0.5})
+    found = describe("failing", channels=2, frames=2, classes=2)
+    assert not found["available"]
+    assert found["problem"].endswith(f"IndexError in {__name__}:Failing: out of range")
+
+    monkeypatch.setitem(HEADS, "failing", f"{__name__}:Failing")  # one of ours: a bug
+    with pytest.raises(IndexError):
+        describe("failing", channels=2, frames=2, classes=2)

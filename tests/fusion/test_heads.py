@@ -28,6 +28,8 @@ VARIANTS = [(name, {}) for name in sorted(HEADS)] + [
     ("parallel", {"fusion": "bilinear"}),
     ("tcn", {"causal": False, "readout": "last"}),
     ("tcn", {"kernel": 2, "readout": "mean"}),
+    ("tcn", {"kernel": 1}),
+    ("tcn", {"kernel": 1, "readout": "last"}),
     ("self-attention", {"readout": "mean"}),
     ("temporal-attention", {"bidirectional": True, "layers": 2}),
     ("spatial-attention", {"scores": "state", "readout": "mean"}),

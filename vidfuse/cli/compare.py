@@ -11,7 +11,7 @@ import typer
 from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import ConfigOption, DatasetArgument, with_settings
-from vidfuse.cli.output import print_json, table
+from vidfuse.cli.output import human_count, print_json, table
 from vidfuse.evaluation.compare.config import CompareConfig
 
 app = new_app()
@@ -121,13 +121,3 @@ def _number(value: float | None, digits: int) -> str:
 
 def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.3f}"
-
-
-def human_count(count: int) -> str:
-    """A number in the unit that fits: 798 k, 12.6 M."""
-    size = float(count)
-    for unit in ("", " k", " M"):
-        if size < 1000:
-            return f"{size:.0f}" if not unit else f"{size:.1f}{unit}"
-        size /= 1000
-    return f"{size:.1f} G"

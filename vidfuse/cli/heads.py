@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.output import FormatOption, print_json, table
+from vidfuse.cli.output import FormatOption, human_count, print_json, table
 
 app = new_app()
 WIDTH = 100  # columns of the text form
@@ -88,13 +88,7 @@ def _yes(known: bool | None) -> str:
 
 
 def _count(number: int | None) -> str:
-    """A count in thousands or millions, to three digits."""
-    if number is None:
-        return ""
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:#.3g}".rstrip(".") + f" {unit}"
-    return str(number)
+    return "" if number is None else human_count(number)
 
 
 def _times(latency: dict[str, float] | None) -> tuple[str, str]:

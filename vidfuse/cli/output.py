@@ -77,3 +77,12 @@ def human_size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def human_count(count: int) -> str:
+    """A number to three digits, in the unit that fits: 6.15 k, 798 k, 12.6 M."""
+    rounded = float(f"{count:.3g}")
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if rounded >= size:
+            return f"{rounded / size:#.3g}".rstrip(".") + f" {unit}"
+    return str(count)

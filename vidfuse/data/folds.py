@@ -62,7 +62,9 @@ def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int =
     if not 2 <= folds <= count or count < 3:
         raise UserError(
             f"{dataset.root}: {count} {what} cannot make {folds} folds",
-            f"Choose --folds from 2 to {count}." if count > 2 else "Add clips or groups.",
+            f"Choose --folds from 2 to {count}."
+            if count > 2
+            else "Three are the least: to learn, to choose and to test by. Add clips or groups.",
         )
     warnings = []
     if unlabelled := len(dataset.clips) - len(clips):

@@ -42,15 +42,23 @@ def count(head: Head, frames: int) -> Cost:
     float64, because a recurrence in float32 may be a single operation of a library, which torch
     does not count; in float64 it is made of matrix products.
     """
-    twin = copy.deepcopy(head).double().eval()
-    features, lengths = _clips(twin, 1, frames)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin(features, lengths)
+    twin = copy.deepcopy(head).eval()
+    try:
+        multiply_adds = _multiply_adds(twin.double(), frames)
+    except RuntimeError:  # another package's head may compute in float32 only
+        multiply_adds = _multiply_adds(twin.float(), frames)
     return Cost(
         parameters=sum(parameter.numel() for parameter in head.parameters()),
-        # An addition and a multiplication are two operations to torch.
-        multiply_adds=counter.get_total_flops() // 2,
+        multiply_adds=multiply_adds,
     )
+
+
+def _multiply_adds(head: Head, frames: int) -> int:
+    features, lengths = _clips(head, 1, frames)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        head(features, lengths)
+    # An addition and a multiplication are two operations to torch.
+    return counter.get_total_flops() // 2
 
 
 def measure(head: Head, frames: int, *, batch: int = 32, repeats: int = 15) -> Latency:

@@ -11,7 +11,7 @@ import torch
 from vidfuse.errors import UnknownNameError, UserError
 from vidfuse.fusion.base import Head
 from vidfuse.fusion.cost import count, measure
-from vidfuse.fusion.registry import build_head, head_class
+from vidfuse.fusion.registry import HEADS, blame, build_head, head_class
 
 NATIVE = 7  # side of the last map of a ResNet that sees 224 pixels
 
@@ -57,6 +57,10 @@ def describe(
         raise
     except UserError as error:
         problem = str(error)
+    except Exception as error:
+        if name in HEADS:
+            raise
+        problem = f"head '{name}' fails: {blame(name, error)}"
     return {"name": name, **facts, "available": problem is None, "problem": problem, **cost}
 
 

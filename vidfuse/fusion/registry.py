@@ -11,7 +11,7 @@ from inspect import Parameter
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.errors import UnknownNameError, UserError, first_sentence
 
 if TYPE_CHECKING:
     from vidfuse.fusion.base import Head
@@ -108,6 +108,16 @@ def build_head(
     except ValueError as error:
         given = " ".join(f"{key}={value}" for key, value in values.items())
         raise UserError(f"head '{name}' cannot be built: {error}", f"Settings: {given}") from error
+    except Exception as error:
+        if name in HEADS:
+            raise
+        raise UserError(f"head '{name}' cannot be built: {blame(name, error)}") from error
+
+
+def blame(name: str, error: Exception) -> str:
+    """What to say of an error in the code of a head that another package announces."""
+    entry = _installed()[name]
+    return f"{type(error).__name__} in {entry.value}: {first_sentence(error)}"
 
 
 def _installed() -> dict[str, EntryPoint]:

@@ -129,6 +129,8 @@ class TCN(SequenceHead):
         self.causal = causal
         self.readout = readout
         self.block_dropout = block_dropout
+        # A kernel of one frame sees no other, so only the last one tells an order.
+        self.order_aware = self.reversal_aware = kernel > 1 or readout == "last"
         self.blocks = nn.ModuleList(
             TemporalBlock(hidden, kernel, 2**layer, causal, block_dropout)
             for layer in range(layers)

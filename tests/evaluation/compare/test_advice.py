@@ -99,6 +99,34 @@ def test_too_few_groups_for_any_answer():
     )
 
 
+def test_clips_without_groups_count_by_themselves():
+    given = advice({"mean": 0.5, "lstm": 0.9}, groups=[None] * 80 + ["g"] * 80)
+    assert given.head == "lstm"
+    rows = [{"name": "mean", "accuracy": 1.0, "p_value": None}]
+    right, wrong = np.ones(4), np.zeros(4)
+    text = advise(rows, {"mean": right}, {"majority": wrong}, [None] * 4).text
+    assert "With 4 clips and 1 test no result could be significant" in text
+    assert text.endswith("add clips, or compare fewer heads.")
+
+
+def test_the_best_may_not_be_shown_to_be_better_than_mean():
+    # It is better than lstm on every clip, and yet its difference to mean is not significant.
+    heads = {"gru": np.ones(160), "lstm": np.zeros(160), "mean": np.zeros(160)}
+    p_values = {"gru": 0.2, "lstm": 0.01, "mean": None}
+    rows = [
+        {
+            **{"name": name, "accuracy": accuracy, "accuracy_interval": None},
+            **{"difference": accuracy - 0.5, "p_value": p_values[name]},
+            **{"multiply_adds": 10, "parameters": 10, "order_aware": False},
+        }
+        for name, accuracy in (("gru", 0.9), ("lstm", 0.8), ("mean", 0.5))
+    ]
+    given = advise(rows, heads, {"majority": np.zeros(160)}, GROUPS)
+    assert given.head == "lstm"
+    assert "`gru` has 0.900, but is not shown to be better than `mean`" in given.text
+    assert "not distinguishable" not in given.text
+
+
 def test_the_smallest_p_value_is_what_the_test_can_say():
     for count in (1, 3, 5, 9):
         groups = [str(i) for i in range(count)]

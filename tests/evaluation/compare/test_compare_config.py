@@ -37,7 +37,7 @@ def test_budgets(text, seconds):
         ({"budget": "10"}, "budget: '10' is not a time such as 90s, 10m or 1h30m"),
         ({"budget": "0m"}, "budget: '0m' is not a time"),
         ({"budget": "-3m"}, "budget: '-3m' is not a time"),
-        ({"heads": "lstn"}, "heads: unknown: lstn; known: "),
+        ({"heads": "lstn,qq"}, "heads: unknown: lstn (did you mean 'lstm'?), qq; known: "),
         ({"heads": ","}, "heads: names no head"),
         ({"lrs": "0.1;0.2"}, "lrs: '0.1;0.2' is not a list of numbers"),
         ({"lrs": "0"}, "lrs: 0 is not above 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,22 @@ def test_another_default_of_a_head_makes_another_key(monkeypatch):
     known["hidden"] = known["hidden"].replace(default=128)
     monkeypatch.setattr(LSTM, "known_settings", lambda: known)
     assert key() != before
+
+
+def test_another_package_s_head_has_another_key_when_its_code_changes(monkeypatch, tmp_path):
+    from vidfuse.fusion import registry
+
+    code = "from vidfuse.fusion.pooling import Max\nclass Outside(Max):\n    name = 'outside'\n"
+    module = tmp_path / "written_outside.py"
+    module.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint("outside", "written_outside:Outside", registry.ENTRY_POINTS)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    task = Task("outside", 0, 0)
+    before = key(task=task)
+    assert key(task=task) == before
+    module.write_text(f"{code}    parts = 1\n")
+    assert key(task=task) != before
 
 
 def test_a_budget_belongs_to_its_settings():

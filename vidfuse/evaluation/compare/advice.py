@@ -65,18 +65,22 @@ def advise(
         for row in better
         if row is best or paired_sign_flip(heads[best["name"]], heads[row["name"]], groups) >= ALPHA
     ]
-    if not as_good:  # the best head itself is not among those better than mean
-        as_good = better
-    taken = min(as_good, key=_cost)
-    return Advice(taken["name"], " ".join(_taken(taken, best, as_good, rows)))
+    taken = min(as_good or better, key=_cost)
+    return Advice(taken["name"], " ".join(_taken(taken, best, len(as_good), len(better))))
 
 
 def smallest_p_value(groups: Sequence[str | None]) -> float:
     """The smallest p-value that a sign-flip test over these groups can have."""
-    count = len(set(groups) - {None}) + sum(group is None for group in groups)
+    count, _ = _units(groups)
     if count <= MAX_EXACT_GROUPS:
         return float(2.0 ** (1 - count))
     return max(float(2.0 ** (1 - count)), 1 / (MONTE_CARLO_FLIPS + 1))
+
+
+def _units(groups: Sequence[str | None]) -> tuple[int, str]:
+    """How many units a test can flip, and what they are; a clip without a group is its own."""
+    known = set(groups) - {None}
+    return len(known) + sum(group is None for group in groups), "groups" if known else "clips"
 
 
 def _cost(row: Row) -> tuple[Any, ...]:
@@ -121,14 +125,15 @@ def _too_few(tests: int, groups: Sequence[str | None]) -> str:
     least = smallest_p_value(groups) * max(tests, 1)
     if least < ALPHA:
         return ""
+    count, what = _units(groups)
     return (
-        f" With {len(set(groups) - {None})} groups and {tests} test{'s' * (tests != 1)} no result "
-        f"could be significant (the smallest corrected p is {min(least, 1.0):.2g}): add groups of "
-        "clips, or compare fewer heads."
+        f" With {count} {what} and {tests} test{'s' * (tests != 1)} no result "
+        f"could be significant (the smallest corrected p is {min(least, 1.0):.2g}): add {what}"
+        f"{' of clips' * (what == 'groups')}, or compare fewer heads."
     )
 
 
-def _taken(taken: Row, best: Row, as_good: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+def _taken(taken: Row, best: Row, as_good: int, better: int) -> list[str]:
     low, high = taken["accuracy_interval"] or (taken["accuracy"], taken["accuracy"])
     said = [
         f"Take `{taken['name']}`: accuracy {taken['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
@@ -140,11 +145,17 @@ def _taken(taken: Row, best: Row, as_good: Sequence[Row], rows: Sequence[Row]) -
             "It is the most accurate head, and none that is cheaper is both better than `mean` "
             "and not distinguishable from it."
         )
-    else:
+    elif as_good:
         said.append(
             f"`{best['name']}` has {best['accuracy']:.3f}, a difference that these data do not "
-            f"bear out; of the {len(as_good)} heads not distinguishable from it, "
+            f"bear out; of the {as_good} heads not distinguishable from it, "
             f"`{taken['name']}` has the fewest multiply-adds."
+        )
+    else:
+        said.append(
+            f"`{best['name']}` has {best['accuracy']:.3f}, but is not shown to be better than "
+            f"`mean`; of the {better} heads that are, `{taken['name']}` has the fewest "
+            "multiply-adds."
         )
     said.append(_on_order(taken))
     return said

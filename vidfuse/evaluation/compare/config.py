@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
 
 from vidfuse.errors import UserError
@@ -98,7 +99,7 @@ class CompareConfig(FeatureConfig):
             raise UserError("names no head")
         if asked == [ALL]:
             asked = known
-        if unknown := [name for name in asked if name not in known]:
+        if unknown := [_guessed(name, known) for name in asked if name not in known]:
             raise UserError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
         return list(dict.fromkeys((REFERENCE, *asked)))
 
@@ -132,6 +133,12 @@ class CompareConfig(FeatureConfig):
         same = {name: getattr(self, name) for name in (*SHARED, "epochs", "device")}
         features = {each.name: getattr(self, each.name) for each in fields(FeatureConfig)}
         return TrainConfig(**{**features, **same, "head": head, "patience": 0, **changes})
+
+
+def _guessed(name: str, known: list[str]) -> str:
+    """A name that is not known, with the closest one that is."""
+    close = get_close_matches(name, known, n=1)
+    return f"{name} (did you mean '{close[0]}'?)" if close else name
 
 
 def _complaints(name: str, read: Any) -> list[str]:

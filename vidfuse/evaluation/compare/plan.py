@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from vidfuse.data.folds import Folds
 from vidfuse.data.splits import PARTS
 from vidfuse.evaluation.compare.config import SHARED, CompareConfig
 from vidfuse.features.spec import FeatureSpec, Grid
-from vidfuse.fusion import head_class
+from vidfuse.fusion import HEADS, head_class
 
 FORMAT = 1
 """Of what is kept of a fit; another one is not used again."""
@@ -139,9 +141,11 @@ class Keys:
             task: Which fit.
             spec: The features that its head reads.
         """
-        known = head_class(task.head).known_settings()
-        defaults = {name: str(parameter.default) for name, parameter in known.items()}
+        cls = head_class(task.head)
+        defaults = {name: str(known.default) for name, known in cls.known_settings().items()}
         own = [task.head, defaults, spec.digest, task.seed, self._of_split[task.seed][task.fold]]
+        if task.head not in HEADS:  # no version of ours tells that its author has changed it
+            own.append(hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest())
         return _digest([self._same, own])[:16]
 
 

@@ -77,7 +77,8 @@ def _draw_leaderboard(axes: Axes, summary: dict[str, Any]) -> None:
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("accuracy")
     axes.set_title(_title(summary), fontsize=10)
-    axes.legend(fontsize=7, loc="best")
+    # Below the axes, because intervals may be anywhere in them.
+    axes.figure.legend(fontsize=7, loc="outside lower center", ncols=3)
 
 
 def _draw_pareto(axes: Axes, summary: dict[str, Any]) -> None:
@@ -104,6 +105,7 @@ def _draw_pareto(axes: Axes, summary: dict[str, Any]) -> None:
     for (name, row), style in zip(summary["baselines"].items(), (":", "--"), strict=True):
         axes.axhline(row["accuracy"], color=BASELINE, linestyle=style, linewidth=1, label=name)
     axes.set_xscale("log")
+    axes.margins(x=0.12)  # for the names beside the dots
     axes.set_xlabel("multiply-adds of the head for a clip")
     axes.set_ylabel("accuracy")
     axes.set_title(_title(summary), fontsize=10)

@@ -21,6 +21,7 @@ from vidfuse.evaluation.compare.leaderboard import (
     predictions,
     right,
 )
+from vidfuse.evaluation.compare.lock import alone_in
 from vidfuse.evaluation.compare.plan import Plan, make_plan
 from vidfuse.evaluation.compare.processes import MOST_PROCESSES, Crew, cores
 from vidfuse.evaluation.compare.results import write_results
@@ -76,7 +77,7 @@ def compare(
     ]
     material.announce(folds[0].protocol, folds[0].warnings)
     folder = _folder(config, material.data.name)
-    with Tables(folder) as tables:
+    with alone_in(folder), Tables(folder) as tables:
         clips = tables.fill(material, folds[0].clips, grids.values())
         contents = [material.hashes[clip] for clip in clips]
         plan = make_plan(clips, contents, folds, _repeated(folds[0], material))

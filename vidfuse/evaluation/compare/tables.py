@@ -65,19 +65,27 @@ class Tables:
         Raises:
             UserError: Too many clips cannot be read, or the settings cannot be used.
         """
-        for grid in sorted(set(grids), key=lambda grid: 0 if grid == "native" else -int(grid)):
-            entries = material.extract(clips, grid=grid)
-            clips = [clip for clip in clips if clip in entries]
-            mirrored = (
-                material.extract(clips, mirrored=True, grid=grid) if material.config.mirror else {}
-            )
-            self.infos = [entries[clip].info for clip in clips]
-            self.twice = [place for place, clip in enumerate(clips) if clip in mirrored]
-            views = [entries[clip] for clip in clips]
-            views += [mirrored[clips[place]] for place in self.twice]
-            path = self.folder / f"features-{material.setup.spec(grid).digest}.safetensors"
-            self._paths[grid] = path
-            save_table(_stack(material, views), path)
+        order = sorted(set(grids), key=lambda grid: 0 if grid == "native" else -int(grid))
+        twice = clips if material.config.mirror else []
+        while True:
+            rows = set()
+            for grid in order:
+                entries = material.extract(clips, grid=grid)
+                clips = [clip for clip in clips if clip in entries]
+                twice = [clip for clip in twice if clip in entries]
+                mirrored = material.extract(twice, mirrored=True, grid=grid) if twice else {}
+                twice = [clip for clip in twice if clip in mirrored]
+                rows.add((len(clips), len(twice)))
+                views = [*(entries[clip] for clip in clips), *(mirrored[clip] for clip in twice)]
+                path = self.folder / f"features-{material.setup.spec(grid).digest}.safetensors"
+                self._paths[grid] = path
+                save_table(_stack(material, views), path)
+            if len(rows) == 1:
+                break
+            # Something failed on a later grid alone, and all tables need the same rows: once more.
+        self.infos = [entries[clip].info for clip in clips]
+        places = {clip: place for place, clip in enumerate(clips)}
+        self.twice = [places[clip] for clip in twice]
         return clips
 
     def workload(self, plan: Plan, config: CompareConfig, grids: Mapping[str, Grid]) -> Path:

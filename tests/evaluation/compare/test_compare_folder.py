@@ -1,0 +1,45 @@
+"""What a comparison has in its folder while it runs: features, and a lock."""
+
+from __future__ import annotations
+
+import pytest
+
+from vidfuse.errors import UserError
+from vidfuse.evaluation.compare import tables
+from vidfuse.evaluation.compare.lock import alone_in
+from vidfuse.training.prepare import Material
+
+
+def test_a_clip_that_fails_on_one_grid_is_in_the_table_of_none(compare, monkeypatch):
+    extract, save_table = Material.extract, tables.save_table
+    saved, failed = {}, []
+
+    def unlucky(self, clips, *, mirrored=False, grid=None):
+        found = extract(self, clips, mirrored=mirrored, grid=grid)
+        if grid == 2 and mirrored and not failed:
+            failed.append(found.popitem())
+        return found
+
+    def counted(table, path):
+        saved[path] = len(table.features)
+        save_table(table, path)
+
+    monkeypatch.setattr(Material, "extract", unlucky)
+    monkeypatch.setattr(tables, "save_table", counted)
+    summary = compare(heads="lstm,convlstm", seeds=1, epochs=1, mirror=True)
+    assert summary["clips"] == 24
+    assert list(saved.values()) == [24 + 23] * 3, "grids 4, 2 and 1 again, without the mirrored one"
+
+
+def test_a_folder_has_one_comparison_at_a_time(compare, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with alone_in(out), pytest.raises(UserError, match=f"another comparison is at work in {out}"):
+        compare()
+    assert not list(out.iterdir())
+    with alone_in(out):
+        pass  # it can be held again
+
+    (out / "lock").mkdir()  # so that no file can be opened there
+    with pytest.raises(UserError, match=f"cannot write to {out}"):
+        compare()
