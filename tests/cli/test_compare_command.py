@@ -54,7 +54,7 @@ def test_the_result_in_every_form(vidfuse, dataset, tmp_path):
 
 
 def test_what_choosing_frames_is_worth(vidfuse, dataset, tmp_path):
-    words = ("compare", dataset, *QUICK, "--heads", "policy", "--folds", "2")
+    words = ("compare", dataset, *QUICK, "--heads", "policy")
     answer = vidfuse(*words, "--format", "json")
     assert answer.code == 0, answer.err
     rows = {row["name"]: row for row in json.loads(answer.out)["heads"]}
@@ -68,7 +68,7 @@ def test_what_choosing_frames_is_worth(vidfuse, dataset, tmp_path):
         f"policy looks at {own['frames']:.1f} of 4 frames, accuracy {own['policy']:.3f}. With the "
         f"same weights and as many frames: uniform {own['uniform']:.3f}, " in " ".join(text.split())
     )
-    assert vidfuse("compare", dataset, *QUICK, "--folds", "2").code == 0
+    assert vidfuse("compare", dataset, *QUICK).code == 0
     assert not picture.exists(), "it is of another comparison"
 
 

@@ -1,13 +1,14 @@
 """The head that chooses its frames: what it reads, what it learns, and from which formulas."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 from vidfuse.errors import UserError
 from vidfuse.fusion import build_head
-from vidfuse.fusion.episodes import Following, Room, Unstopped, spread_order
+from vidfuse.fusion.episodes import Exploring, Following, Room, Unstopped, middles, spread_order
 from vidfuse.fusion.frame_source import CachedSource
 from vidfuse.fusion.policy import WAVES, Policy, waves
 from vidfuse.training.config import TrainConfig
@@ -31,6 +32,13 @@ def clips(*lengths, longest=9):
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(len(lengths), longest, D, 1, 1, generator=generator, dtype=torch.float64)
     return features, torch.tensor(lengths)
+
+
+def review_of(head, source, positions):
+    """What training thinks of these looks."""
+    frames = head.norm(source.features.flatten(2))
+    inputs, votes = head._glance(frames, middles(source.lengths, frames.shape[1], frames.dtype))
+    return head.review(inputs, votes, votes, source.lengths, positions)
 
 
 class Counting:
@@ -90,6 +98,9 @@ def test_room_by_hand():
     room = Room(torch.tensor([4, 2]), 4, torch.float64)
     assert room.places[0].tolist() == [0.125, 0.375, 0.625, 0.875]
     assert room.left.tolist() == [[1, 3, 3, 1], [1, 1, 0, 0]]
+    before = room.before(torch.tensor([[1, 3, 0], [0, -1, -1]]))
+    assert before[0].tolist() == [[1, 3, 3, 1], [1, 0, 1, 1], [1, 0, 1, 0]]
+    assert before[1].tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
     room.look(torch.tensor([1, 0]))
     assert room.left.tolist() == [[1, 0, 1, 1], [0, 1, 0, 0]]
 
@@ -109,15 +120,22 @@ def test_the_forward_pass_by_hand():
     """The equations of the docstring, frame by frame."""
     head = make()
     features, lengths = clips(7)
-    episode = head.look(CachedSource(features, lengths), Following(torch.tensor([[5, 0, 2]])))
+    source = CachedSource(features, lengths)
+    episode = head.look(source, Following(torch.tensor([[5, 0, 2]])))
+    review = review_of(head, source, episode.positions)
     normed = head.norm(features[0].flatten(1))
     times = (torch.arange(7, dtype=torch.float64) + 0.5) / 7
     for count in (1, 2, 3):
         seen = sorted([5, 0, 2][:count])
-        inputs = [head.project(normed[i]) + head.place(waves(times[i : i + 1])) for i in seen]
+        steps = [0, *(after - before for before, after in pairwise(seen))]
+        gaps = torch.tensor(steps, dtype=torch.float64) / 7
+        inputs = [
+            head.project(normed[i]) + head.place(waves(times[i])) + head.gap(waves(gap))
+            for i, gap in zip(seen, gaps, strict=True)
+        ]
         states, _ = head.recurrence(torch.stack(inputs)[None])
         mean = normed[seen].mean(0)
-        logits = head.classifier(torch.cat([states[0].mean(0), mean]))
+        logits = head.classifier(states[0].mean(0)) + head.vote(mean)
         torch.testing.assert_close(episode.logits[0, count - 1], logits, rtol=1e-9, atol=1e-9)
         scores = logits.softmax(0)
         doubt = -(scores * scores.log()).sum() / math.log(C)
@@ -126,60 +144,59 @@ def test_the_forward_pass_by_hand():
         torch.testing.assert_close(episode.stops[0, count - 1], head.stop(outlook)[0])
         if count == 3:
             break
-        torch.testing.assert_close(episode.values[0, count], head.value(outlook)[0])
-        # The decision to go on, and with which candidate.
+        torch.testing.assert_close(review.values[0, count], head.value(outlook)[0])
+        # Which candidate is next.
         near = [min([2 * i + 1, 2 * (7 - i) - 1, *(abs(i - j) for j in seen)]) for i in range(7)]
         q = head.query(outlook)
         weights = [
-            0.0
-            if d == 0
-            else d ** head.spread.item() * math.exp((q @ waves(times[i : i + 1])).item())
+            0.0 if d == 0 else d ** head.spread.item() * math.exp((q @ waves(times[i])).item())
             for i, d in enumerate(near)
         ]
         chances = [weight / sum(weights) for weight in weights]
-        go = 1 - head.stop(outlook)[0].sigmoid().item()
         chosen = [5, 0, 2][count]
-        assert episode.log_probs[0, count].item() == pytest.approx(math.log(go * chances[chosen]))
-        outcomes = [1 - go, *(go * chance for chance in chances if chance > 0)]
-        entropy = -sum(p * math.log(p) for p in outcomes)
-        assert episode.entropies[0, count].item() == pytest.approx(entropy)
+        assert review.log_probs[0, count].item() == pytest.approx(math.log(chances[chosen]))
+        entropy = -sum(chance * math.log(chance) for chance in chances if chance > 0)
+        assert review.entropies[0, count].item() == pytest.approx(entropy)
+
+
+def test_a_review_is_what_was_thought():
+    head = make()
+    source = CachedSource(*clips(9, 1, 2, 7))
+    thrice = CachedSource(
+        *(part.repeat_interleave(3, 0) for part in (source.features, source.lengths))
+    )
+    episode = head.look(thrice, Exploring())
+    review = review_of(head, source, episode.positions)
+    taken = episode.positions >= 0
+    assert torch.equal(review.taken, taken)
+    assert taken.sum(1).tolist() == [4] * 3 + [1] * 3 + [2] * 3 + [4] * 3
+    torch.testing.assert_close(review.logits[taken], episode.logits[taken], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(review.stops[taken], episode.stops[taken], rtol=1e-9, atol=1e-9)
+    assert review.log_probs[taken].isfinite().all()
 
 
 def test_waves_by_hand():
-    (row,) = waves(torch.tensor([[0.25]], dtype=torch.float64)).tolist()
+    (row,) = waves(torch.tensor([0.25], dtype=torch.float64)).tolist()
     expected = [f(math.pi * k / 4) for f in (math.sin, math.cos) for k in range(1, WAVES + 1)]
     assert row == pytest.approx(expected)
 
 
-class Scripted(Following):
-    """Follows an order and stops after a number of looks."""
-
-    def __init__(self, order, looks):
-        super().__init__(torch.tensor([order]))
-        self.looks = looks
-
-    def stop(self, look, logits):
-        return torch.full_like(logits, look >= self.looks, dtype=torch.bool)
-
-
-def test_reinforce_follows_the_gradient_of_the_expected_reward():
+def test_training_follows_the_gradient_of_the_expected_reward():
     """All episodes of a tiny clip, weighed by their probability: nothing is left to chance."""
     head = make(max_looks=2, cost=0.03, entropy=0.0)
     source = CachedSource(*clips(3, longest=3))
     truth = torch.tensor([2])
-    scripts = [([i], 1) for i in range(3)]
-    scripts += [([i, j], 2) for i in range(3) for j in range(3) if i != j]
     agent = [*head.query.parameters(), head.spread, *head.stop.parameters()]
     expected, estimate, total = 0.0, 0.0, 0.0
-    for order, looks in scripts:
-        episode = head.look(source, Scripted(order + [0] * (2 - len(order)), looks))
-        assert episode.counts.tolist() == [looks]
-        chance = (episode.log_probs * episode.decided).sum().exp()
-        reward = episode.answers.softmax(1)[0, 2].detach() - 0.03 * looks
+    for order in ([i, j] for i in range(3) for j in range(3) if i != j):
+        review = review_of(head, source, torch.tensor([order]))
+        chance = review.log_probs.sum().exp()
+        stop = review.stops[0, 0].sigmoid()
+        first, second = review.logits[0].softmax(1)[:, 2].detach()
         total += chance.item()
-        expected = expected + chance * reward
+        expected = expected + chance * (stop * (first - 0.03) + (1 - stop) * (second - 0.06))
         # The baseline may be anything that does not know the decision.
-        estimate = estimate - chance.detach() * head._agent_loss(episode, truth).sum()
+        estimate = estimate - chance.detach() * head._agent_loss(review, truth).sum()
     assert total == pytest.approx(1)
     wanted = torch.autograd.grad(expected, agent, retain_graph=True)
     found = torch.autograd.grad(estimate, agent)
@@ -190,21 +207,30 @@ def test_reinforce_follows_the_gradient_of_the_expected_reward():
 
 def test_gains_by_hand():
     head = make(cost=0.1)
-    source = CachedSource(*clips(9, 9))
-    episode = head.look(source, Unstopped())
+    source = CachedSource(*clips(9, 2))
+    review = review_of(head, source, head.look(source, Unstopped()).positions)
     truth = torch.tensor([1, 3])
-    gains = head.gains(episode, truth)
-    for clip, label in enumerate(truth.tolist()):
-        scores = [1 / C, *(row.softmax(0)[label].item() for row in episode.logits[clip])]
-        for taken in range(4):
-            gain = scores[4] - scores[taken] - 0.1 * (4 - taken)
-            assert gains[clip, taken].item() == pytest.approx(gain)
+    worth, gains, reached = head.gains(review, truth)
+    for clip, looks in enumerate((4, 2)):
+        scores = [row.softmax(0)[truth[clip]].item() for row in review.logits[clip]]
+        rewards = [1 / C, *(score - 0.1 * n for n, score in enumerate(scores, start=1))]
+        stops = [*review.stops[clip, : looks - 1].sigmoid().tolist(), 1.0]
+        ahead, chance = rewards[looks], 1.0
+        for n in reversed(range(looks)):  # after n looks, before the next
+            ahead = stops[n] * rewards[n + 1] + (1 - stops[n]) * ahead
+            assert gains[clip, n].item() == pytest.approx(ahead - rewards[n])
+        assert worth[clip].item() == pytest.approx(ahead)
+        for n in range(looks):
+            assert reached[clip, n].item() == pytest.approx(chance)
+            chance *= 1 - stops[n]
+        assert (reached[clip, looks:] == 0).all()
 
 
 def test_rewards_do_not_reach_the_classifier():
     head = make()
-    episode = head.look(CachedSource(*clips(9, 7)), Unstopped())
-    head._agent_loss(episode, torch.tensor([0, 1])).sum().backward()
+    source = CachedSource(*clips(9, 7))
+    review = review_of(head, source, head.look(source, Unstopped()).positions)
+    head._agent_loss(review, torch.tensor([0, 1])).sum().backward()
     touched = {name.partition(".")[0] for name, p in head.named_parameters() if p.grad is not None}
     assert touched == {"query", "spread", "stop", "value"}
 

@@ -42,24 +42,23 @@ class Greedy:
         return log_probs.argmax(1)
 
 
-class Sampled:
-    """Draws from the agent's probabilities, with torch's global generator as dropout does."""
-
-    def stop(self, look: int, logits: Tensor) -> Tensor:
-        """Stops with the agent's probability."""
-        return torch.rand_like(logits) < logits.sigmoid()
-
-    def position(self, rows: Tensor, look: int, log_probs: Tensor) -> Tensor:
-        """Candidates, each with the agent's probability."""
-        return log_probs.exp().multinomial(1).squeeze(1)
-
-
 class Unstopped(Greedy):
     """Looks where `Greedy` does, for as long as there is anything to see."""
 
     def stop(self, look: int, logits: Tensor) -> Tensor:
         """Nowhere."""
         return torch.zeros_like(logits, dtype=torch.bool)
+
+
+class Exploring(Unstopped):
+    """Draws candidates, each with the agent's probability, for as long as there are any.
+
+    Chance comes from torch's global generator, as that of dropout does.
+    """
+
+    def position(self, rows: Tensor, look: int, log_probs: Tensor) -> Tensor:
+        """What was drawn."""
+        return log_probs.exp().multinomial(1).squeeze(1)
 
 
 class Following(Unstopped):
@@ -84,10 +83,9 @@ class Following(Unstopped):
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What an agent saw, thought and did: a row for each clip, a column for each of M looks.
+    """What an agent saw and thought: a row for each clip, a column for each of M looks.
 
-    Column m tells of the decision after m looks and of the look that followed. Entries of looks
-    that were not taken are 0 (and positions -1).
+    Entries of looks that were not taken are 0 (and positions -1).
 
     Attributes:
         positions: Candidates in the order in which they were looked at, int64 [R, M].
@@ -95,20 +93,12 @@ class Episode:
         logits: Of the classes after each look [R, M, C].
         stops: Logits of stopping after each look [R, M]; what it says of the last look that was
             possible decides nothing.
-        log_probs: Of the decision before each look [R, M]: to take it and of what, or to stop.
-        entropies: Of the distribution that it was drawn from [R, M], in nats.
-        values: What the agent expected of it [R, M].
-        decided: Whether there was such a decision, bool [R, M].
     """
 
     positions: Tensor
     counts: Tensor
     logits: Tensor
     stops: Tensor
-    log_probs: Tensor
-    entropies: Tensor
-    values: Tensor
-    decided: Tensor
 
     @property
     def answers(self) -> Tensor:
@@ -126,13 +116,7 @@ class Trace:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.decisions: list[list[Tensor]] = []
         self.looks: list[list[Tensor]] = []
-
-    def decide(self, rows: Tensor, *values: Tensor) -> None:
-        """Keep log-probabilities, entropies and values [n] of some rows' decisions."""
-        decided = torch.ones_like(rows, dtype=torch.bool)
-        self.decisions.append([self._column(rows, each) for each in (*values, decided)])
 
     def see(self, rows: Tensor, positions: Tensor, logits: Tensor, stops: Tensor) -> None:
         """Keep what some rows looked at [n], their logits [n, C] and those of stopping [n]."""
@@ -145,17 +129,33 @@ class Trace:
 
     def episode(self) -> Episode:
         """All of it, side by side."""
-        log_probs, entropies, values, decided = (
-            torch.stack(columns, 1) for columns in zip(*self.decisions, strict=True)
+        positions, logits, stops = (
+            torch.stack(columns, 1) for columns in zip(*self.looks, strict=True)
         )
-        looks = self.looks
-        if len(looks) < len(self.decisions):  # the last decision was to stop, in all rows
-            positions, logits, stops = looks[-1]
-            nothing = [torch.full_like(positions, -1), *map(torch.zeros_like, (logits, stops))]
-            looks = [*looks, nothing]
-        positions, logits, stops = (torch.stack(columns, 1) for columns in zip(*looks, strict=True))
-        counts = (positions >= 0).sum(1)
-        return Episode(positions, counts, logits, stops, log_probs, entropies, values, decided)
+        return Episode(positions, (positions >= 0).sum(1), logits, stops)
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Episodes without an end once more, all looks at once, as training needs them.
+
+    Column m tells of look m and of the decision that led to it; where ``taken`` is false, nothing.
+
+    Attributes:
+        taken: Whether there was such a look, bool [R, M].
+        logits: Of the classes after it [R, M, C], with dropout.
+        stops: Logits of stopping after it [R, M].
+        log_probs: Log-probability of looking there and nowhere else [R, M].
+        entropies: Of the distribution that the place was drawn from [R, M], in nats.
+        values: What was expected to be gained from before it to the end [R, M].
+    """
+
+    taken: Tensor
+    logits: Tensor
+    stops: Tensor
+    log_probs: Tensor
+    entropies: Tensor
+    values: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,30 +165,30 @@ class Seen:
     Attributes:
         positions: Which candidates they are, in the order of the looks [n, t].
         inputs: What a recurrence reads of them [n, t, hidden].
-        total: Sum of the frames themselves [n, P].
+        votes: Sum of what they add to the logits [n, C].
     """
 
     positions: Tensor
     inputs: Tensor
-    total: Tensor
+    votes: Tensor
 
     @classmethod
-    def nothing(cls, clips: int, hidden: int, frame_size: int, like: Tensor) -> Seen:
+    def nothing(cls, clips: int, hidden: int, classes: int, like: Tensor) -> Seen:
         """Before the first look, with numbers of the type and on the device of a tensor."""
         positions = torch.zeros(clips, 0, dtype=torch.int64, device=like.device)
-        inputs, total = like.new_zeros(clips, 0, hidden), like.new_zeros(clips, frame_size)
-        return cls(positions, inputs, total)
+        inputs, votes = like.new_zeros(clips, 0, hidden), like.new_zeros(clips, classes)
+        return cls(positions, inputs, votes)
 
     def kept(self, rows: Tensor) -> Seen:
         """Some of the clips, bool [n]."""
-        return Seen(self.positions[rows], self.inputs[rows], self.total[rows])
+        return Seen(self.positions[rows], self.inputs[rows], self.votes[rows])
 
-    def and_also(self, positions: Tensor, inputs: Tensor, frames: Tensor) -> Seen:
-        """One more frame of each clip: where it is [n], its input [n, hidden], itself [n, P]."""
+    def and_also(self, positions: Tensor, inputs: Tensor, votes: Tensor) -> Seen:
+        """One more frame of each clip: where it is [n], its input [n, hidden], its votes [n, C]."""
         return Seen(
             torch.cat([self.positions, positions[:, None]], dim=1),
             torch.cat([self.inputs, inputs[:, None]], dim=1),
-            self.total + frames,
+            self.votes + votes,
         )
 
 
@@ -205,13 +205,14 @@ class Room:
         dtype: Type of the numbers.
 
     Attributes:
-        places: Where each candidate is, from 0 (beginning of the clip) to 1 (its end) [n, L].
+        places: Where each candidate is, from 0 (beginning of the clip) to 1 (its end) [n, L]; of
+            all clips that there were.
         left: The distances [n, L], whole numbers; 0 for what was looked at and for padding.
     """
 
     def __init__(self, lengths: Tensor, longest: int, dtype: torch.dtype) -> None:
         self.numbers = torch.arange(longest, dtype=dtype, device=lengths.device)
-        self.places = (self.numbers + 0.5) / lengths[:, None]
+        self.places = middles(lengths, longest, dtype)
         before, behind = 2 * self.numbers + 1, 2 * (lengths[:, None] - self.numbers) - 1
         self.left = torch.minimum(before, behind).clamp(min=0.0)
 
@@ -219,9 +220,27 @@ class Room:
         """Take the room that one candidate of each clip [n] takes."""
         self.left = torch.minimum(self.left, (self.numbers - positions[:, None]).abs())
 
+    def before(self, positions: Tensor) -> Tensor:
+        """What was left before each of some looks [n, M]: [n, M, L]; looks at -1 take nothing."""
+        taken = (self.numbers - positions[..., None]).abs()
+        taken = taken.masked_fill(positions[..., None] < 0, torch.inf)
+        return torch.cat([self.left[:, None], taken[:, :-1]], dim=1).cummin(1).values
+
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the clips, bool [n]."""
-        self.places, self.left = self.places[rows], self.left[rows]
+        self.left = self.left[rows]
+
+
+def middles(lengths: Tensor, longest: int, dtype: torch.dtype) -> Tensor:
+    """Where candidates are, from 0 (beginning of the clip) to 1 (its end) [n, L].
+
+    Args:
+        lengths: Candidates of each clip [n].
+        longest: L, at least the largest of them.
+        dtype: Type of the numbers.
+    """
+    numbers = torch.arange(longest, dtype=dtype, device=lengths.device)
+    return (numbers + 0.5) / lengths[:, None]
 
 
 def spread_order(lengths: Tensor, looks: int) -> Tensor:
