@@ -14,17 +14,25 @@ def gelu(x):
     return x * 0.5 * (1 + torch.erf(x / 2**0.5))
 
 
-def attend(layer, rows):
+def attend(layer, rows, tokens=0):
     """Multi-head attention over the rows of one clip, one query and one key at a time."""
+
+    def bias(head, query, key):
+        if min(query, key) < tokens:
+            return 0.0
+        return layer.distances[head, max(-8, min(8, key - query)) + 8]
+
     size = len(rows[0]) // layer.heads
     queries, keys, values = (
         [weight @ row for row in rows] for weight in layer.queries_keys_values.weight.chunk(3)
     )
     outputs = []
-    for query in queries:
+    for i, query in enumerate(queries):
         parts = []
-        for part in (slice(h * size, (h + 1) * size) for h in range(layer.heads)):
-            weights = softmax([query[part] @ key[part] / size**0.5 for key in keys])
+        for head in range(layer.heads):
+            part = slice(head * size, (head + 1) * size)
+            scores = [query[part] @ key[part] / size**0.5 for key in keys]
+            weights = softmax([score + bias(head, i, j) for j, score in enumerate(scores)])
             parts.append(sum(w * value[part] for w, value in zip(weights, values, strict=True)))
         outputs.append(linear(torch.cat(parts), layer.out))
     return outputs
@@ -47,7 +55,8 @@ def transformer(head, clip):
         places = [position(head.positions.table, t, len(rows)) for t in range(len(rows))]
         rows = [head.token, *(row + place for row, place in zip(rows, places, strict=True))]
         for block in head.blocks:
-            heard = attend(block.attend, [layer_norm(row, block.attention_norm) for row in rows])
+            normed = [layer_norm(row, block.attention_norm) for row in rows]
+            heard = attend(block.attend, normed, tokens=1)
             rows = [row + each for row, each in zip(rows, heard, strict=True)]
             norm, first, _, second = block.transform
             inner = [gelu(linear(layer_norm(row, norm), first)) for row in rows]
@@ -96,7 +105,8 @@ def test_attention_is_that_of_torch(heads):
 
     split = layer.queries_keys_values(sequence).chunk(3, dim=2)
     queries, keys, values = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in split)
-    heard = SDPA(queries, keys, values, attn_mask=real[:, None, None])
+    biases = layer.bias(7, 0).masked_fill(~real[:, None, None], -torch.inf)
+    heard = SDPA(queries, keys, values, attn_mask=biases)
     expected = layer.out(heard.transpose(1, 2).flatten(2))
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
     for mine, theirs in zip(

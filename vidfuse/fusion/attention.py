@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidfuse.fusion.base import check_sizes, mask
@@ -13,16 +14,29 @@ from vidfuse.fusion.readout import Readout, read_out
 from vidfuse.fusion.sequence import SequenceHead
 
 
+REACH = 8
+"""Frames further away than this count as so far away."""
+FIRST_FALL = 2.0
+"""How much less a frame is heard, in the logits, for each frame that it is further away."""
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention, section 3.2 of Vaswani et al. (2017).
 
     For a sequence X [T, hidden] and each of h heads, with d = hidden/h and products
     Q, K, V [T, d] of X with matrices of its own::
 
-        A = softmax(Q Kᵀ / √d),  Y = A V
+        A = softmax(Q Kᵀ / √d + R),  Y = A V
 
-    and the output is [Y_1, …, Y_h] W + b. Rows of A sum to 1 over the real steps; what is behind
-    the end of a clip gets no weight. Keys have no bias, which would cancel in the softmax.
+    and the output is [Y_1, …, Y_h] W + b. R_ts = r_{s - t} is a learned bias for how many frames
+    lie between two, in either direction (as in Raffel et al., 2020, without their bins; beyond 8
+    frames it is that of 8). Rows of A sum to 1 over the real steps; what is behind the end of a
+    clip gets no weight. Keys have no bias, which would cancel in the softmax.
+
+    The biases start with a slope for each head (as in Press et al., 2022): the first hears most of
+    the frame before, the second of the frame behind, the third and fourth of those two away, and
+    so on. With positions alone, frames learn to look for their neighbours only from far more clips
+    than most people have.
 
     Cost: 4·hidden² products a step for the matrices, and 2·T·hidden for Q Kᵀ and A V.
 
@@ -42,17 +56,28 @@ class Attention(nn.Module):
         self.heads = heads
         self.queries_keys_values = nn.Linear(hidden, 3 * hidden, bias=False)
         self.out = nn.Linear(hidden, hidden)
+        sought = torch.tensor([(head // 2 + 1) * (-1) ** (head + 1) for head in range(heads)])
+        away = (torch.arange(-REACH, REACH + 1) - sought[:, None]).abs()
+        self.distances = nn.Parameter(-FIRST_FALL * away)
 
-    def forward(self, sequence: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, sequence: Tensor, real: Tensor, tokens: int = 0) -> tuple[Tensor, Tensor]:
         """Output [B, T, hidden] and weights A [B, h, T, T] of a sequence [B, T, hidden].
 
-        `real` [B, T] is true where a step is not padding.
+        `real` [B, T] is true where a step is not padding. The first `tokens` steps are no frames,
+        and so at no distance from any.
         """
         split = self.queries_keys_values(sequence).unflatten(2, (3, self.heads, -1))
         queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each [B, h, T, d]
         scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[3])
+        scores = scores + self.bias(sequence.shape[1] - tokens, tokens)
         weights = scores.masked_fill(~real[:, None, None], -torch.inf).softmax(3)
         return self.out((weights @ values).transpose(1, 2).flatten(2)), weights
+
+    def bias(self, frames: int, tokens: int) -> Tensor:
+        """R [h, T, T] of a sequence of tokens and frames."""
+        numbers = torch.arange(frames, device=self.distances.device)
+        steps = (numbers - numbers[:, None]).clamp(-REACH, REACH) + REACH
+        return F.pad(self.distances[:, steps], (tokens, 0, tokens, 0))
 
 
 class SelfAttention(SequenceHead):
@@ -140,8 +165,8 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, sequence: Tensor, real: Tensor) -> Tensor:
-        """A sequence [B, T, hidden] from another; `real` [B, T] is false for padding."""
-        attended, _ = self.attend(self.attention_norm(sequence), real)
+        """A token and frames [B, 1 + T, hidden] from others; `real` is false for padding."""
+        attended, _ = self.attend(self.attention_norm(sequence), real, tokens=1)
         sequence = sequence + self.drop(attended)
         return sequence + self.drop(self.transform(sequence))
 

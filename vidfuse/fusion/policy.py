@@ -327,8 +327,7 @@ class Policy(ChoosingHead):
         positions, order = seen.positions.sort(1)
         inputs = seen.inputs.gather(1, order[..., None].expand_as(seen.inputs))
         states, _ = self.recurrence(inputs + self._gaps(positions, lengths))
-        mean: Tensor = states.mean(1)
-        return mean
+        return states.max(1).values
 
     def _gaps(self, positions: Tensor, lengths: Tensor) -> Tensor:
         """What tells the GRU how long ago the frame before was [n, ..., t, hidden].
@@ -366,9 +365,10 @@ class Policy(ChoosingHead):
         packed = pack_padded_sequence(
             sequences.flatten(0, 1), counts.cpu(), batch_first=True, enforce_sorted=False
         )
-        states, _ = pad_packed_sequence(self.recurrence(packed)[0], batch_first=True)
-        mean: Tensor = states.sum(1) / counts[:, None]
-        return mean.view(*positions.shape, size)
+        states, _ = pad_packed_sequence(
+            self.recurrence(packed)[0], batch_first=True, padding_value=-torch.inf
+        )
+        return states.max(1).values.view(*positions.shape, size)
 
 
 def waves(places: Tensor) -> Tensor:

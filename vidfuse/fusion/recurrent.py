@@ -13,10 +13,11 @@ from vidfuse.fusion.sequence import SequenceHead
 
 
 class Recurrent(SequenceHead):
-    """LayerNorm → Linear → recurrent cells → mean over states, beside a mean of the frames.
+    """LayerNorm → Linear → recurrent cells → maximum over states, beside a mean of the frames.
 
     A bare last state has to learn the averaging too and, on frozen features, is known to lose to
-    the `mean` head; see `SequenceHead`.
+    the `mean` head; see `SequenceHead`. The maximum keeps what a unit saw whenever it was, which on
+    few clips is learned sooner than from the mean of all states.
 
     Shapes: frames [B, T, P] with P = D·g·g → projected [B, T, hidden] → states
     [B, T, hidden·directions] → read-out [B, hidden·directions], beside the mean frame [B, P].
@@ -44,7 +45,7 @@ class Recurrent(SequenceHead):
         hidden: int = 256,
         layers: int = 1,
         bidirectional: bool = False,
-        readout: Readout = "mean",
+        readout: Readout = "max",
         dropout: float = 0.5,
     ) -> None:
         super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
