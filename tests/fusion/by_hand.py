@@ -79,7 +79,7 @@ def check(head, by_hand, channels=3, grid=2, frames=5, dtype=torch.float64, clos
     torch.testing.assert_close(logits, expected, rtol=close, atol=close)
     target = torch.randn_like(expected)
     inputs = [features, *head.parameters()]
-    found = torch.autograd.grad((logits * target).sum(), inputs, allow_unused=True)
-    wanted = torch.autograd.grad((expected * target).sum(), inputs, allow_unused=True)
+    found = torch.autograd.grad((logits * target).sum(), inputs, materialize_grads=True)
+    wanted = torch.autograd.grad((expected * target).sum(), inputs, materialize_grads=True)
     for mine, reference in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, reference, rtol=close, atol=close)

@@ -81,9 +81,9 @@ def test_heads_follow_their_equations(name, layers, bidirectional, readout):
             torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_mean_of_the_states_is_read_unless_told_otherwise():
+def test_the_maximum_of_the_states_is_read_unless_told_otherwise():
     for name in STEPS:
-        assert build_head(name, channels=3, grid=1, classes=2).settings["readout"] == "mean"
+        assert build_head(name, channels=3, grid=1, classes=2).settings["readout"] == "max"
 
 
 def test_dropout_acts_between_layers():

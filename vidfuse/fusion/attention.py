@@ -13,7 +13,6 @@ from vidfuse.fusion.positions import Positions
 from vidfuse.fusion.readout import Readout, read_out
 from vidfuse.fusion.sequence import SequenceHead
 
-
 REACH = 8
 """Frames further away than this count as so far away."""
 FIRST_FALL = 2.0

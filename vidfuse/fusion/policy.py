@@ -45,7 +45,7 @@ class Policy(ChoosingHead):
     After n looks a GRU has read the seen frames x [P] in the order of time, with their places t and
     the time Δt since the frame before::
 
-        s_n = mean of GRU(W x + V φ(t) + U φ(Δt)),  logits_n = C s_n + mean of D x
+        s_n = max of GRU(W x + V φ(t) + U φ(Δt)),  logits_n = C s_n + mean of D x
         b_n = [max p, entropy of p / log C, n / max_looks],  p = softmax(logits_n)
 
     with φ(t) = (sin πkt, cos πkt), k = 1..8. Then it stops, or looks at candidate i::
@@ -323,7 +323,7 @@ class Policy(ChoosingHead):
         return scores.masked_fill((left <= 0) & some, -torch.inf).log_softmax(2)
 
     def _read(self, seen: Seen, lengths: Tensor) -> Tensor:
-        """The mean state [n, hidden] of the GRU over the frames seen, in the order of time."""
+        """The largest state of each unit [n, hidden] over the frames seen, in the order of time."""
         positions, order = seen.positions.sort(1)
         inputs = seen.inputs.gather(1, order[..., None].expand_as(seen.inputs))
         states, _ = self.recurrence(inputs + self._gaps(positions, lengths))
@@ -351,7 +351,7 @@ class Policy(ChoosingHead):
             positions: What was looked at [R, M], -1 behind a clip's last look.
 
         Returns:
-            Mean states [R, M, hidden]; behind a clip's last look that after it.
+            Such states [R, M, hidden]; behind a clip's last look that after it.
         """
         looks, size = positions.shape[1], inputs.shape[2]
         known = torch.ones(looks, looks, dtype=torch.bool, device=positions.device).tril()
