@@ -118,14 +118,16 @@ def policy_budget(model: Model, tables: Tables) -> tuple[int, FrameBudget]:
     """Number of clips, and the curves on them."""
     assert isinstance(model.head, ChoosingHead)
     table, labels = tables.of(model)
-    return len(labels), frame_budget(model.head, table.features.float(), table.lengths, labels)
+    features, lengths = table.whole(torch.arange(len(labels)))
+    return len(labels), frame_budget(model.head, features.float(), lengths, labels)
 
 
 def plain_accuracy(model: Model, tables: Tables) -> tuple[int, float]:
     """Number of clips, and the accuracy of a head that reads all its frames."""
     table, labels = tables.of(model)
     with torch.inference_mode():
-        logits = model.head(table.features.float(), table.lengths)
+        features, lengths = table.whole(torch.arange(len(labels)))
+        logits = model.head(features.float(), lengths)
     return len(labels), (logits.argmax(1) == labels).double().mean().item()
 
 

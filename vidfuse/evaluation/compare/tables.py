@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,17 +13,15 @@ from vidfuse.evaluation.compare.config import CompareConfig
 from vidfuse.evaluation.compare.plan import Plan
 from vidfuse.evaluation.compare.workload import Workload
 from vidfuse.features.spec import Grid
-from vidfuse.features.store import Entry, EntryInfo
+from vidfuse.features.store import EntryInfo
 from vidfuse.training.prepare import Material
 
 if TYPE_CHECKING:
     from vidfuse.features.table import FeatureTable
 
-TENSORS = ("features", "lengths", "chosen", "chosen_lengths", "times", "starts", "ends")
-
 
 class Tables:
-    """One file of features for each grid, there as long as the ``with`` block lasts.
+    """Two files for each grid, features and all else, there as long as the ``with`` block lasts.
 
     Args:
         folder: Where to put them.
@@ -42,7 +41,8 @@ class Tables:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for path in (*self._paths.values(), self._workload):
+        features = map(features_of, self._paths.values())
+        for path in (*self._paths.values(), *features, self._workload):
             with suppress(OSError):  # Windows keeps a file that is still mapped
                 path.unlink()
 
@@ -66,18 +66,14 @@ class Tables:
             UserError: Too many clips cannot be read, or the settings cannot be used.
         """
         for grid in sorted(set(grids), key=lambda grid: 0 if grid == "native" else -int(grid)):
-            entries = material.extract(clips, grid=grid)
-            clips = [clip for clip in clips if clip in entries]
-            mirrored = (
-                material.extract(clips, mirrored=True, grid=grid) if material.config.mirror else {}
-            )
-            self.infos = [entries[clip].info for clip in clips]
-            self.twice = [place for place, clip in enumerate(clips) if clip in mirrored]
-            views = [entries[clip] for clip in clips]
-            views += [mirrored[clips[place]] for place in self.twice]
             path = self.folder / f"features-{material.setup.spec(grid).digest}.safetensors"
             self._paths[grid] = path
-            save_table(_stack(material, views), path)
+            found = material.gather(clips, mirrored=clips, grid=grid, path=features_of(path))
+            clips = [clip for clip in clips if clip in found]
+            twice = found.twice(clips)
+            self.infos = [found.info(clip) for clip in clips]
+            self.twice = [clips.index(clip) for clip in twice]
+            save_table(found.rows(clips, mirrored=twice), path)
         return clips
 
     def workload(self, plan: Plan, config: CompareConfig, grids: Mapping[str, Grid]) -> Path:
@@ -94,27 +90,32 @@ class Tables:
         return self._workload
 
 
+def features_of(path: Path) -> Path:
+    """The file of the features that belong to a table's file."""
+    return path.with_suffix(".float16")
+
+
 def save_table(table: FeatureTable, path: Path) -> None:
-    """Write a table where ``load_table`` finds it."""
+    """Write all of a table but its features, which lie beside it, where ``load_table`` finds it."""
     from safetensors.torch import save_file
 
-    tensors = {name: getattr(table, name).contiguous() for name in TENSORS}
-    save_file(tensors, path, {"jitter": str(table.jitter)})
+    from vidfuse.features.table import OF_CLIPS
+
+    tensors = {name: getattr(table, name).contiguous() for name in OF_CLIPS}
+    more = {"shape": list(table.features.shape), "jitter": table.jitter}
+    save_file(tensors, path, {"table": json.dumps(more)})
 
 
 def load_table(path: Path) -> FeatureTable:
-    """Read a table. Its memory is the file's, which processes share."""
+    """Read a table. The memory of its features is the file's, which processes share."""
+    import torch
     from safetensors import safe_open
 
-    from vidfuse.features.table import FeatureTable
+    from vidfuse.features.pile import map_frames
+    from vidfuse.features.table import OF_CLIPS, FeatureTable
 
     with safe_open(path, framework="pt") as file:
-        jitter = file.metadata()["jitter"] == "True"
-        tensors = {name: file.get_tensor(name) for name in TENSORS}
-    return FeatureTable(jitter=jitter, **tensors)
-
-
-def _stack(material: Material, views: list[Entry]) -> FeatureTable:
-    from vidfuse.features.table import FeatureTable
-
-    return FeatureTable.stack(views, material.config.rule, material.config.frames)
+        more = json.loads(file.metadata()["table"])
+        tensors = {name: file.get_tensor(name) for name in OF_CLIPS}
+    features = torch.from_numpy(map_frames(features_of(path), tuple(more["shape"])))
+    return FeatureTable(features=features, jitter=more["jitter"], **tensors)
