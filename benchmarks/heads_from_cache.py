@@ -226,7 +226,7 @@ class NpyFiles(Dataset[tuple[torch.Tensor, int]]):
 
 
 class PlainTraining:
-    """A training loop as people write it; without files, its arithmetic on a batch that is ready."""
+    """A training loop as people write it; or only its arithmetic, on a batch that is ready."""
 
     def __init__(
         self,
