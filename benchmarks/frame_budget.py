@@ -102,27 +102,29 @@ def write_manifest(folder: Path, split: Split) -> Path:
 
 def table_of(
     model: Model, features: dict[str, str], clips: list[Clip]
-) -> tuple[FeatureTable, torch.Tensor]:
-    """Cached features of clips as a model reads them, and their classes."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cached features of clips as a model reads them, their lengths, and their classes."""
     config = FeatureConfig.from_mapping({**features, "frames": model.spec.frames})
     extractor = Setup(config, Timings(), Progress()).extractor(model.spec)
     entries = {c: e for c, e in extractor.run(clips) if isinstance(e, Entry)}
     labels = torch.tensor([model.classes.index(str(clip.label)) for clip in entries])
-    return FeatureTable.stack(list(entries.values()), config.rule, config.frames), labels
+    table = FeatureTable.stack(list(entries.values()), config.rule, config.frames)
+    frames, lengths = table.whole(torch.arange(len(labels)))
+    return frames.float(), lengths, labels
 
 
 def policy_budget(model: Model, features: dict[str, str], clips: list[Clip]) -> dict[str, Any]:
     """The curves on some clips."""
     assert isinstance(model.head, ChoosingHead)
-    table, labels = table_of(model, features, clips)
-    return frame_budget(model.head, table.features.float(), table.lengths, labels).to_dict()
+    frames, lengths, labels = table_of(model, features, clips)
+    return frame_budget(model.head, frames, lengths, labels).to_dict()
 
 
 def plain_accuracy(model: Model, features: dict[str, str], clips: list[Clip]) -> float:
     """The accuracy of a head that reads all its frames."""
-    table, labels = table_of(model, features, clips)
+    frames, lengths, labels = table_of(model, features, clips)
     with torch.inference_mode():
-        logits = model.head(table.features.float(), table.lengths)
+        logits = model.head(frames, lengths)
     return (logits.argmax(1) == labels).double().mean().item()
 
 

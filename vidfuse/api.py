@@ -72,7 +72,8 @@ def extract(
         clips = data.clips
     asked = config.chosen_grid
     with timings.measure("imports"):
-        import torch  # noqa: F401  # which heads need, to say what grid they read
+        if asked is None:
+            import torch  # noqa: F401  # which heads need, to say what grid they read
     grids = finest([head_class(head).grid for head in heads] if asked is None else [asked])
     target = Path(out) if out is not None else None
     return extract_clips(list(clips), config, grids, target, progress, timings)

@@ -14,10 +14,14 @@ from vidfuse.backbones.load import Backbone, load_backbone
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError
 from vidfuse.features.extract import Extractor
+from vidfuse.features.gather import Gathered
 from vidfuse.features.identity import ContentIndex
+from vidfuse.features.pile import Pile
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry, Store
+from vidfuse.features.table import TableBuilder
 from vidfuse.progress import Progress
+from vidfuse.video.sampling import Sampling
 
 SPEC = FeatureSpec("auto/1", "uniform", 4, 32, "center", "resnet18", "layer1", "random", 2)
 
@@ -76,6 +80,19 @@ def entries(extractor: Extractor, clips: list[Clip]) -> dict[Clip, Entry]:
     for clip, result in extractor.run(clips):
         assert not isinstance(result, InputError), result
         found[clip] = result
+    return found
+
+
+def gathered(
+    plain: dict[Clip, Entry], mirrored: dict[Clip, Entry] | None = None, pile: Pile | None = None
+) -> Gathered:
+    """Features side by side, of which a head reads all frames."""
+    frames = max(len(entry.times) for entry in plain.values())
+    builder = TableBuilder(Sampling.parse("uniform"), frames, pile or Pile(len(plain)))
+    found = Gathered(builder)
+    found.add(plain.items())
+    found.add((mirrored or {}).items(), mirrored=True)
+    found.close()
     return found
 
 

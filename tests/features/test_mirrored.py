@@ -8,7 +8,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clips import close, entries, extractor
+import torch
+from clips import close, entries, extractor, gathered
 
 from vidfuse.data.clip import Clip
 from vidfuse.features.identity import entry_key
@@ -84,13 +85,16 @@ def test_only_training_examples_are_doubled(pair: tuple[Clip, Clip], tmp_path: P
     config = TrainConfig(frames=4, device=str(resolve_device("cpu")), head="mean")
     assert config.mirror is False
     classes = ["left", "right"]
-    fit = new_fit(config, plain, parts, classes)
+    fit = new_fit(config, gathered(plain), parts, classes)
     assert (len(fit.train), len(fit.val)) == (1, 1)
-    fit = new_fit(config, plain, parts, classes, mirrored)
+    fit = new_fit(config, gathered(plain, mirrored), parts, classes)
     assert (len(fit.train), len(fit.val)) == (2, 1)
     assert fit.train.labels.tolist() == [0, 0]
     assert fit.val.labels.tolist() == [1]
-    features = fit.train.features.numpy()
+    features, val = (
+        part.batch(torch.arange(len(part)), torch.device("cpu"))[0].numpy()
+        for part in (fit.train, fit.val)
+    )
     assert np.array_equal(features[0], plain[one].features)
     assert np.array_equal(features[1], mirrored[one].features)
-    assert np.array_equal(fit.val.features[0].numpy(), plain[other].features)
+    assert np.array_equal(val[0], plain[other].features)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vidfuse.doctor import system
+from vidfuse import system
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
 

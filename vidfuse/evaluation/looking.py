@@ -62,9 +62,10 @@ class LookingMember(Member):
         """Answers to clips whose candidates are in the cache."""
         rule = Sampling.parse(self.model.sampling)
         table = FeatureTable.stack(list(entries.values()), rule, self.model.spec.frames)
-        features, lengths = table.features.to(self.device).float(), table.lengths.to(self.device)
+        every = torch.arange(len(entries))
+        features, lengths = (part.to(self.device) for part in table.whole(every))
         with torch.inference_mode():
-            episode = self.head.look(CachedSource(features, lengths))
+            episode = self.head.look(CachedSource(features.float(), lengths))
         rows = zip(entries.items(), _scores(episode), episode.positions.tolist(), strict=True)
         return {
             clip: Answer(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 from vidfuse.errors import UserError
@@ -51,8 +52,7 @@ class FeatureSpec:
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(self)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and the format's version, ready for JSON; the usual ``fps`` goes unsaid."""
@@ -74,6 +74,12 @@ class FeatureSpec:
         for grid in GRIDS:
             if grid == "native" or (grid > self.grid and grid % self.grid == 0):
                 yield replace(self, grid=grid)
+
+
+@cache  # asked for once or twice for every clip
+def _digest(spec: FeatureSpec) -> str:
+    text = json.dumps(spec.to_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def parse_grid(text: str) -> Grid:

@@ -224,7 +224,7 @@ def _checksum(tensors: dict[str, NDArray[Any]], info: str, identity: str) -> str
     value = zlib.crc32(f"{identity}\n{info}".encode())
     for name, tensor in sorted(tensors.items()):
         value = zlib.crc32(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode(), value)
-        value = zlib.crc32(tensor.tobytes(), value)
+        value = zlib.crc32(np.ascontiguousarray(tensor).data, value)
     return f"{value:08x}"
 
 

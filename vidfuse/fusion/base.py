@@ -136,6 +136,10 @@ def frame_vectors(features: Tensor, lengths: Tensor) -> Tensor:
 
 def zero_padding(sequence: Tensor, lengths: Tensor) -> Tensor:
     """A sequence [B, T, P] with zeros behind the end of each clip."""
+    # Whole clips are the rule, and a copy of every frame is not free. Not on a GPU, which would be
+    # waited for.
+    if lengths.device.type == "cpu" and bool((lengths == sequence.shape[1]).all()):
+        return sequence
     return sequence.masked_fill(~mask(lengths, sequence.shape[1])[..., None], 0.0)
 
 

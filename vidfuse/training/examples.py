@@ -12,6 +12,8 @@ from vidfuse.fusion.base import Head, mask
 
 GPU_SHARE = 0.25
 """Features move to the GPU as a whole where they take no more than this share of what is free."""
+COPIED_AT_ONCE = 256
+"""Clips that are copied there together, so that features in a file pass through little memory."""
 
 
 @dataclass
@@ -19,20 +21,22 @@ class Examples:
     """Clips to train on or to predict, as cached features in memory.
 
     Args:
-        features: Features [N, K, D, g, g], usually float16 on the CPU.
+        features: Features [N, K, D, g, g], usually float16 on the CPU; None where there is `pick`.
         lengths: How many of the K frames of each clip are real [N], int64.
         labels: Class indices [N], int64.
         pick: Chooses frames: (indices [B], generator) → (features [B, T, D, g, g], lengths [B]).
             The generator is None outside training, and then the choice must be a fixed one.
             Without `pick`, a clip is all of its K frames.
         frame_dropout: Share of frames left out at random in training; see `drop_frames`.
+        draws: Whether `pick` chooses other frames each time that it gets a generator.
     """
 
-    features: Tensor
+    features: Tensor | None
     lengths: Tensor
     labels: Tensor
     pick: Callable[[Tensor, torch.Generator | None], tuple[Tensor, Tensor]] | None = None
     frame_dropout: float = 0.0
+    draws: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,10 +45,7 @@ class Examples:
         self, indices: Tensor, device: torch.device, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Features [B, T, D, g, g] as float32 and lengths [B] of some clips, on a device."""
-        if self.pick:
-            features, lengths = self.pick(indices, generator)
-        else:
-            features, lengths = self.features[indices], self.lengths[indices]
+        features, lengths = self._of(indices, generator)
         if self.frame_dropout and generator is not None:
             features, lengths = drop_frames(features, lengths, self.frame_dropout, generator)
         # Half as many bytes travel when the conversion comes last.
@@ -52,12 +53,26 @@ class Examples:
 
     def resident(self, device: torch.device) -> Examples:
         """The same clips, their features on a GPU where that takes a modest share of it."""
-        if device.type != "cuda" or self.pick:
+        if device.type != "cuda" or (self.pick and self.draws) or len(self) == 0:
             return self
+        parts = torch.arange(len(self)).split(COPIED_AT_ONCE)
+        first, _ = self._of(parts[0][:1], None)
         free, _ = torch.cuda.mem_get_info(device)
-        if self.features.nbytes > GPU_SHARE * free:
+        if len(self) * first.nbytes > GPU_SHARE * free:
             return self
-        return replace(self, features=self.features.to(device))
+        features = first.new_empty(len(self), *first.shape[1:], device=device)
+        lengths = torch.empty_like(self.lengths)
+        for part in parts:
+            some, lengths[part] = self._of(part, None)
+            features[part.to(device)] = some.to(device)
+        return replace(self, features=features, lengths=lengths, pick=None)
+
+    def _of(self, indices: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Features and lengths of some clips, where they lie."""
+        if self.pick:
+            return self.pick(indices, generator)
+        assert self.features is not None
+        return self.features[indices], self.lengths[indices]
 
 
 def drop_frames(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.errors import UserError
+from vidfuse.features.gather import Gathered
 from vidfuse.features.setup import resolve_device
-from vidfuse.features.store import Entry
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 from vidfuse.training.config import TrainConfig
@@ -31,27 +30,17 @@ SECONDS_BETWEEN_STATES = 1.0
 
 def new_fit(
     config: TrainConfig,
-    entries: Mapping[Clip, Entry],
+    features: Gathered,
     parts: Parts,
     classes: list[str],
-    mirrored: Mapping[Clip, Entry] | None = None,
 ) -> Fit:
-    """A new head, and the examples it learns from: with their mirrored views, if given."""
+    """A new head, and the examples it learns from: with their mirrored views, where there are."""
     from vidfuse.training.fit import Fit, new_head
 
-    train = examples_of(config, entries, parts["train"], classes, mirrored or {})
+    train = examples_of(config, features, parts["train"], classes, mirrored=True)
     train.frame_dropout = config.frame_dropout
-    if parts["val"]:
-        val = examples_of(config, entries, parts["val"], classes)
-    else:
-        none = slice(0)
-        val = replace(
-            train,
-            features=train.features[none],
-            lengths=train.lengths[none],
-            labels=train.labels[none],
-        )
-    _, _, channels, side, _ = train.features.shape
+    val = examples_of(config, features, parts["val"], classes)
+    _, channels, side, _ = features.table.features.shape
     head = new_head(config, channels=channels, grid=side, classes=len(classes))
     device = resolve_device(config.device)
     return Fit(head, train, val, config, device=device, classes=len(classes))
@@ -59,28 +48,29 @@ def new_fit(
 
 def examples_of(
     config: TrainConfig,
-    entries: Mapping[Clip, Entry],
+    features: Gathered,
     clips: Sequence[Clip],
     classes: list[str],
-    mirrored: Mapping[Clip, Entry] = MappingProxyType({}),
+    *,
+    mirrored: bool = False,
 ) -> Examples:
-    """Features and labels of clips, and of their mirrored views, side by side."""
-    from vidfuse.features.table import FeatureTable
+    """Features and labels of clips, and of the mirrored views that there are of them."""
     from vidfuse.training.fit import Examples
 
-    twice = [clip for clip in clips if clip in mirrored]
-    views = [*(entries[clip] for clip in clips), *(mirrored[clip] for clip in twice)]
-    table = FeatureTable.stack(views, config.rule, config.frames)
+    twice = features.twice(clips) if mirrored else []
+    table = features.rows(clips, mirrored=twice)
     labels = labels_of([*clips, *twice], classes)
     more = config.cached_frames > config.frames
-    return Examples(table.features, table.lengths, labels, table.pick if more else None)
+    pick = table.pick if more else table.whole
+    return Examples(None, table.lengths, labels, pick, draws=more)
 
 
 def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
     """Class indices ``[N]`` of clips."""
     import torch
 
-    return torch.tensor([classes.index(str(clip.label)) for clip in clips])
+    numbers = {name: number for number, name in enumerate(classes)}
+    return torch.tensor([numbers[str(clip.label)] for clip in clips], dtype=torch.int64)
 
 
 def run_epochs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -13,7 +13,8 @@ import numpy as np
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import make_folds
 from vidfuse.data.splits import Split, duplicates_across
-from vidfuse.features.store import Entry, EntryInfo
+from vidfuse.features.gather import Gathered
+from vidfuse.features.store import EntryInfo
 from vidfuse.metrics import summary
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
@@ -73,9 +74,8 @@ def train_folds(
     outer = make_folds(material.data, folds, split=config.split, seed=config.seed)
     material.announce(outer.protocol, outer.warnings)
     wanted = outer.clips
-    entries = material.extract(wanted)
-    mirrored = material.extract_mirrored(wanted, entries)
-    clips = [clip for clip in wanted if clip in entries]
+    features = material.gather(wanted, mirrored=wanted)
+    clips = [clip for clip in wanted if clip in features]
     classes = material.classes_of(clips)
     run = new_run(material.data.name, config.head, config.out)
     run.describe(dataset, config.to_dict(), folds)
@@ -91,18 +91,18 @@ def train_folds(
             warnings.append(f"fold {number} has no clip that can be read: left out")
             progress.warn(warnings[-1])
             continue
-        fit = _fit_fold(config, entries, mirrored, split, classes, run, number, progress, timings)
-        scores[held] = _probabilities(fit, config, entries, tested, classes)
+        fit = _fit_fold(config, features, split, classes, run, number, progress, timings)
+        scores[held] = _probabilities(fit, config, features, tested, classes)
         rows.append(_fold_row(number, fit, len(clips), tested, scores[held], classes))
     labels = labels_of(clips, classes).numpy()
     groups = [clip.group for clip in clips]
     metrics = summary(labels, scores, classes, groups)
-    infos = [entries[clip].info for clip in clips]
+    infos = [features.info(clip) for clip in clips]
     baselines = _baselines(infos, labels, outer.splits, clips, classes)
 
     epochs = max(1, round(median(row["best_epoch"] for row in rows)))
     parts: dict[str, Sequence[Clip]] = {"train": clips, "val": []}
-    final = new_fit(replace(config, epochs=epochs, patience=0), entries, parts, classes, mirrored)
+    final = new_fit(replace(config, epochs=epochs, patience=0), features, parts, classes)
     run_epochs(final, run, progress, timings, fold=0)
     facts = facts_of(material.data, f"{outer.protocol}; fitted on all clips", config)
     measured = {name: metrics[name] for name in (*REPORTED, "interval_method")}
@@ -150,8 +150,7 @@ def _repeated(splits: Sequence[Split], material: Material, progress: Progress) -
 
 def _fit_fold(
     config: TrainConfig,
-    entries: Mapping[Clip, Entry],
-    mirrored: Mapping[Clip, Entry],
+    features: Gathered,
     split: Split,
     classes: list[str],
     run: Run,
@@ -160,10 +159,10 @@ def _fit_fold(
     timings: Timings,
 ) -> Fit:
     parts = {
-        "train": [clip for clip in split.train if clip in entries],
-        "val": [clip for clip in split.val if clip in entries],
+        "train": [clip for clip in split.train if clip in features],
+        "val": [clip for clip in split.val if clip in features],
     }
-    fit = new_fit(config, entries, parts, classes, mirrored)
+    fit = new_fit(config, features, parts, classes)
     run_epochs(fit, run, progress, timings, fold=number)
     take_best(fit)
     return fit
@@ -172,14 +171,14 @@ def _fit_fold(
 def _probabilities(
     fit: Fit,
     config: TrainConfig,
-    entries: Mapping[Clip, Entry],
+    features: Gathered,
     clips: Sequence[Clip],
     classes: list[str],
 ) -> Scores:
     """Class probabilities ``[N, C]`` of the clips of a fold."""
     from vidfuse.training.fit import predict_logits
 
-    examples = examples_of(config, entries, clips, classes)
+    examples = examples_of(config, features, clips, classes)
     logits = predict_logits(fit.head, examples, device=fit.device, batch_size=64)
     probabilities: Scores = logits.double().softmax(-1).numpy()
     return probabilities

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import Split, duplicates_across
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.extract import Extractor, Tally
+from vidfuse.features.gather import Gathered
 from vidfuse.features.setup import Setup, check_failures, failure_records, one_line, summary
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry
@@ -69,43 +70,59 @@ class Material:
         new_head(self.config, channels=512, grid=grid if isinstance(grid, int) else 1, classes=2)
         return self.setup.extractor(self.setup.spec(grid))
 
-    def extract(
-        self, clips: Sequence[Clip], *, mirrored: bool = False, grid: Grid | None = None
-    ) -> dict[Clip, Entry]:
-        """Features of the clips that can be read; of the others, a warning.
+    def gather(
+        self,
+        clips: Sequence[Clip],
+        *,
+        mirrored: Sequence[Clip] = (),
+        grid: Grid | None = None,
+        path: Path | None = None,
+    ) -> Gathered:
+        """Features of the clips that can be read, side by side; of the others, a warning.
 
         Args:
             clips: What to extract.
-            mirrored: Whether the pictures are mirrored left to right.
+            mirrored: Those of them whose mirrored pictures are extracted too, with ``--mirror``.
             grid: Side of the features' grid; None is what the settings say.
+            path: A file for the features, for other processes to map; without it they are in
+                memory or, where they are too large for that, in a file of their own.
 
         Raises:
             InputError: More clips failed than ``--max-failed`` allows.
-            UserError: They have fewer than two classes, or the settings cannot be used.
+            UserError: They have fewer than two classes, the settings cannot be used, or there is
+                no room for their features.
         """
+        from vidfuse.features.pile import Pile
+        from vidfuse.features.table import TableBuilder
+
         self.classes_of(clips)
+        mirrored = mirrored if self.config.mirror else ()
+        pile = Pile(len(clips) + len(mirrored), self.setup.store.root, path)
+        gathered = Gathered(TableBuilder(self.config.rule, self.config.frames, pile))
+        gathered.add(self._extract(clips, False, grid))
+        readable = [clip for clip in mirrored if clip in gathered]
+        gathered.add(self._extract(readable, True, grid), mirrored=True)
+        gathered.close()
+        return gathered
+
+    def _extract(
+        self, clips: Sequence[Clip], mirrored: bool, grid: Grid | None
+    ) -> Iterator[tuple[Clip, Entry]]:
+        """Features of the clips that can be read, as they come."""
+        if not clips:
+            return
         tally = Tally()
         extractor = replace(self.extractor, mirrored=mirrored, tally=tally)
         if grid is not None:
             extractor.spec = self.setup.spec(grid)
         self.tallies.append(tally)
-        entries = {}
         for clip, result in extractor.run(clips):
             if isinstance(result, InputError):
                 self.progress.warn(one_line(result))
             else:
-                entries[clip] = result
+                yield clip, result
         self.hashes |= tally.hashes
         check_failures(tally.failures, len(clips), self.config.max_failed)
-        return entries
-
-    def extract_mirrored(
-        self, clips: Sequence[Clip], entries: Mapping[Clip, Entry]
-    ) -> dict[Clip, Entry]:
-        """Features of the mirrored pictures, with ``--mirror``, of clips that can be read."""
-        if not self.config.mirror:
-            return {}
-        return self.extract([clip for clip in clips if clip in entries], mirrored=True)
 
     def fingerprint(self, parts: Mapping[str, Sequence[Clip]]) -> str:
         """Digest of what a head learns from: features, contents and labels, in their order."""

@@ -61,17 +61,14 @@ def train(
     split = make_split(material.data, split=config.split, seed=config.seed)
     material.announce(split.protocol, split.warnings)
     wanted = [*split.train, *split.val]
-    entries = material.extract(wanted)
-    mirrored = material.extract_mirrored(split.train, entries)
+    features = material.gather(wanted, mirrored=split.train)
     leaks = material.leaks(split)
-    parts: dict[str, Sequence[Clip]] = {"train": [clip for clip in split.train if clip in entries]}
+    parts: dict[str, Sequence[Clip]] = {"train": [clip for clip in split.train if clip in features]}
     classes = material.classes_of(parts["train"])
-    parts["val"] = [clip for clip in split.val if clip in entries and clip.label in classes]
+    parts["val"] = [clip for clip in split.val if clip in features and clip.label in classes]
 
     run = resumed or new_run(material.data.name, config.head, config.out)
-    fit = new_fit(config, entries, parts, classes, mirrored)
-    for each in (entries, mirrored):
-        each.clear()  # the fit has them side by side, and twice may be too much for the memory
+    fit = new_fit(config, features, parts, classes)
     data = material.fingerprint(parts)
     if resumed is not None:
         restore(fit, run, data)

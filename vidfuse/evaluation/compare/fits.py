@@ -135,7 +135,7 @@ class Bench:
         train = self._examples(table, [*rows["train"], *mirrored], order)
         train.frame_dropout = config.frame_dropout
         val = self._examples(table, rows["val"], order)
-        _, _, channels, side, _ = table.features.shape
+        _, channels, side, _ = table.features.shape
         classes = self.work.classes
         head = new_head(config, channels=channels, grid=side, classes=classes)
         return Fit(head, train, val, config, device=self.device, classes=classes), began
@@ -170,7 +170,7 @@ class Bench:
             return reorder(features, lengths, order(places[indices], lengths)), lengths
 
         lengths = table.chosen_lengths[places]
-        return Examples(table.features, lengths, of_row[places], pick)
+        return Examples(None, lengths, of_row[places], pick)
 
     def _shuffled(self, task: Task) -> Order:
         """A random order of each clip's frames, which stays the same for all passes and heads."""

@@ -155,7 +155,7 @@ def costs(head: str, config: CompareConfig, table: FeatureTable, classes: int) -
     from vidfuse.fusion import cost
     from vidfuse.training.fit import new_head
 
-    _, _, channels, side, _ = table.features.shape
+    _, channels, side, _ = table.features.shape
     built = new_head(config.training(head), channels=channels, grid=side, classes=classes)
     counted = cost.count(built, config.frames)
     taken = cost.measure(built.to(resolve_device(config.device)), config.frames)

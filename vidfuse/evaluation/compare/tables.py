@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,17 +13,16 @@ from vidfuse.evaluation.compare.config import CompareConfig
 from vidfuse.evaluation.compare.plan import Plan
 from vidfuse.evaluation.compare.workload import Workload
 from vidfuse.features.spec import Grid
-from vidfuse.features.store import Entry, EntryInfo
+from vidfuse.features.store import EntryInfo
 from vidfuse.training.prepare import Material
 
 if TYPE_CHECKING:
+    from vidfuse.features.gather import Gathered
     from vidfuse.features.table import FeatureTable
-
-TENSORS = ("features", "lengths", "chosen", "chosen_lengths", "times", "starts", "ends")
 
 
 class Tables:
-    """One file of features for each grid, there as long as the ``with`` block lasts.
+    """Two files for each grid, features and all else, there as long as the ``with`` block lasts.
 
     Args:
         folder: Where to put them.
@@ -42,7 +42,8 @@ class Tables:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for path in (*self._paths.values(), self._workload):
+        features = map(features_of, self._paths.values())
+        for path in (*self._paths.values(), *features, self._workload):
             with suppress(OSError):  # Windows keeps a file that is still mapped
                 path.unlink()
 
@@ -65,25 +66,19 @@ class Tables:
         Raises:
             UserError: Too many clips cannot be read, or the settings cannot be used.
         """
-        order = sorted(set(grids), key=lambda grid: 0 if grid == "native" else -int(grid))
-        twice = clips if material.config.mirror else []
-        while True:
-            rows = set()
-            for grid in order:
-                entries = material.extract(clips, grid=grid)
-                clips = [clip for clip in clips if clip in entries]
-                twice = [clip for clip in twice if clip in entries]
-                mirrored = material.extract(twice, mirrored=True, grid=grid) if twice else {}
-                twice = [clip for clip in twice if clip in mirrored]
-                rows.add((len(clips), len(twice)))
-                views = [*(entries[clip] for clip in clips), *(mirrored[clip] for clip in twice)]
-                path = self.folder / f"features-{material.setup.spec(grid).digest}.safetensors"
-                self._paths[grid] = path
-                save_table(_stack(material, views), path)
-            if len(rows) == 1:
-                break
-            # Something failed on a later grid alone, and all tables need the same rows: once more.
-        self.infos = [entries[clip].info for clip in clips]
+        tables: dict[Path, Gathered] = {}
+        twice = clips
+        for grid in sorted(set(grids), key=lambda grid: 0 if grid == "native" else -int(grid)):
+            path = self.folder / f"features-{material.setup.spec(grid).digest}.safetensors"
+            self._paths[grid] = path
+            found = material.gather(clips, mirrored=twice, grid=grid, path=features_of(path))
+            clips = [clip for clip in clips if clip in found]
+            twice = found.twice(clips)
+            tables[path] = found
+        # At the end, because a clip may fail on a later grid alone, and all need the same rows.
+        for path, found in tables.items():
+            save_table(found.rows(clips, mirrored=twice), path)
+        self.infos = [found.info(clip) for clip in clips]
         places = {clip: place for place, clip in enumerate(clips)}
         self.twice = [places[clip] for clip in twice]
         return clips
@@ -102,27 +97,32 @@ class Tables:
         return self._workload
 
 
+def features_of(path: Path) -> Path:
+    """The file of the features that belong to a table's file."""
+    return path.with_suffix(".float16")
+
+
 def save_table(table: FeatureTable, path: Path) -> None:
-    """Write a table where ``load_table`` finds it."""
+    """Write all of a table but its features, which lie beside it, where ``load_table`` finds it."""
     from safetensors.torch import save_file
 
-    tensors = {name: getattr(table, name).contiguous() for name in TENSORS}
-    save_file(tensors, path, {"jitter": str(table.jitter)})
+    from vidfuse.features.table import OF_CLIPS
+
+    tensors = {name: getattr(table, name).contiguous() for name in OF_CLIPS}
+    more = {"shape": list(table.features.shape), "jitter": table.jitter}
+    save_file(tensors, path, {"table": json.dumps(more)})
 
 
 def load_table(path: Path) -> FeatureTable:
-    """Read a table. Its memory is the file's, which processes share."""
+    """Read a table. The memory of its features is the file's, which processes share."""
+    import torch
     from safetensors import safe_open
 
-    from vidfuse.features.table import FeatureTable
+    from vidfuse.features.pile import map_frames
+    from vidfuse.features.table import OF_CLIPS, FeatureTable
 
     with safe_open(path, framework="pt") as file:
-        jitter = file.metadata()["jitter"] == "True"
-        tensors = {name: file.get_tensor(name) for name in TENSORS}
-    return FeatureTable(jitter=jitter, **tensors)
-
-
-def _stack(material: Material, views: list[Entry]) -> FeatureTable:
-    from vidfuse.features.table import FeatureTable
-
-    return FeatureTable.stack(views, material.config.rule, material.config.frames)
+        more = json.loads(file.metadata()["table"])
+        tensors = {name: file.get_tensor(name) for name in OF_CLIPS}
+    features = torch.from_numpy(map_frames(features_of(path), tuple(more["shape"])))
+    return FeatureTable(features=features, jitter=more["jitter"], **tensors)

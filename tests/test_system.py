@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vidfuse.doctor import system
-from vidfuse.doctor.system import cpu_quota, instruction_sets, mac_flags, memory_limit
+from vidfuse import system
+from vidfuse.system import cpu_quota, instruction_sets, mac_flags, memory_limit
 
 
 def test_instruction_sets_of_x86():

@@ -137,6 +137,13 @@ def memory() -> tuple[int | None, int | None]:
         return None, None
 
 
+def free_memory() -> int | None:
+    """Bytes of memory that a program may still take, at most; None is not known."""
+    total, available = memory()
+    known = [size for size in (total, available, memory_limit()) if size is not None]
+    return min(known, default=None)
+
+
 class _MemoryStatus(ctypes.Structure):
     """``MEMORYSTATUSEX`` of Windows."""
 
