@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vidfuse.doctor import system
+from vidfuse import system
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
 
@@ -110,7 +110,7 @@ def cores(quota: float | None = None) -> Check:
         summary += f", but this container gets the time of {quota:g}"
         if threads is None:
             few = math.ceil(quota)
-            fix = f"Set OMP_NUM_THREADS={few} and VIDFUSE_WORKERS={few}: more only wait."
+            fix = f"Set OMP_NUM_THREADS={few}: more threads only wait."
             return Check("cores", "warning", summary, values, fix)
     return Check("cores", "ok", summary, values)
 

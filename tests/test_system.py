@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vidfuse.doctor import system
-from vidfuse.doctor.system import cpu_quota, instruction_sets, mac_flags, memory_limit
+from vidfuse import system
+from vidfuse.system import cpu_quota, instruction_sets, mac_flags, memory_limit
 
 
 def test_instruction_sets_of_x86():
@@ -75,6 +75,14 @@ def test_no_limits(files, tmp_path):
     assert (cpu_quota(tmp_path), memory_limit(tmp_path)) == (None, None)
     root = files({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"})
     assert (cpu_quota(root), memory_limit(root)) == (None, None)
+
+
+def test_cores_are_those_that_both_affinity_and_quota_give(monkeypatch):
+    monkeypatch.setattr(system, "usable_cores", lambda: 8)
+    given = {None: 8, 1.5: 2, 0.3: 1, 64.0: 8}
+    for quota, cores in given.items():
+        monkeypatch.setattr(system, "cpu_quota", lambda quota=quota: quota)
+        assert system.cores() == cores
 
 
 def test_this_machine():
