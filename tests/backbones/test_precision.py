@@ -142,6 +142,19 @@ def test_a_pinned_mode_must_agree_too(pictures: torch.Tensor) -> None:
     assert "auto" in str(error.value.hint)
 
 
+def test_a_pinned_mode_that_the_device_lacks(
+    pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(body: Body, images: torch.Tensor) -> torch.Tensor:
+        if body.weight.dtype == torch.float16:
+            raise RuntimeError("\"conv\" not implemented for 'Half'")
+        return images
+
+    monkeypatch.setattr(Body, "forward", forward)
+    with pytest.raises(UserError, match=r"cannot compute in fp16 here .*Half"):
+        Modes(network(), "fp16").choose(pictures, many=False)
+
+
 def test_what_a_processor_promises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     for flags, expected in (({"avx2", "avx512f"}, []), ({"avx512_bf16"}, ["bf16"])):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from vidfuse.backbones.load import Backbone
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, first_sentence
 from vidfuse.system import cpu_flags
 
 FP32 = "fp32"
@@ -85,14 +85,15 @@ class Modes:
             many: Whether so many follow that a calibration pays.
 
         Raises:
-            UserError: Features in the precision that was asked for do not agree with fp32.
+            UserError: Features in the precision that was asked for do not agree with fp32, or
+                cannot be computed here.
         """
         if self.wanted == "auto":
             if not many:
                 return Choice(FP32, "few clips")
             return self._recall() or self._remember(self._calibrate(pictures))
         if self.wanted not in self._checked:
-            alike = agreement(self.network(FP32)(pictures), self.network(self.wanted)(pictures))
+            alike = agreement(self.network(FP32)(pictures), self._pinned(pictures))
             if not alike >= MATCH:
                 raise UserError(
                     f"features in {self.wanted} do not agree with those in fp32 "
@@ -101,6 +102,16 @@ class Modes:
                 )
             self._checked.add(self.wanted)
         return Choice(self.wanted, "as asked for")
+
+    def _pinned(self, pictures: Tensor) -> Tensor:
+        """Features in the precision that was asked for."""
+        try:
+            return self.network(self.wanted)(pictures)
+        except RuntimeError as error:  # layers that torch has not written for it
+            raise UserError(
+                f"this backbone cannot compute in {self.wanted} here ({first_sentence(error)})",
+                "Leave --precision at 'auto'.",
+            ) from error
 
     def _calibrate(self, pictures: Tensor) -> Choice:
         """Compare what this machine promises to do fast with fp32, side by side."""
