@@ -203,6 +203,7 @@ class Extractor:
             Keys and what came of them, when it is in the cache.
         """
         keys = {id(request): key for key, request in requests.items()}
+        decoded = pool.map(list(requests.values()))
 
         def write(item: tuple[FrameRequest, Result]) -> tuple[str, Result]:
             request, result = item
@@ -212,7 +213,7 @@ class Extractor:
 
         waiting = {part: partial(self.timings.measure, part) for part in ("forward", "write")}
         encoded = self.encoder().run(
-            self._decoded(pool, list(requests.values()), pace),
+            self._timed(decoded, pool, pace),
             len(requests) * self.spec.frames,
             many,
             waiting["forward"],
@@ -245,10 +246,12 @@ class Extractor:
             mirrored=self.mirrored,
         )
 
-    def _decoded(
-        self, pool: DecodePool, requests: Sequence[FrameRequest], pace: Pace
+    def _timed(
+        self,
+        decoded: Iterator[tuple[FrameRequest, Frames | InputError]],
+        pool: DecodePool,
+        pace: Pace,
     ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
-        decoded = pool.map(requests)
         while True:
             with self.timings.measure("decode"):
                 item = next(decoded, None)
