@@ -77,6 +77,14 @@ def test_no_limits(files, tmp_path):
     assert (cpu_quota(root), memory_limit(root)) == (None, None)
 
 
+def test_cores_are_those_that_both_affinity_and_quota_give(monkeypatch):
+    monkeypatch.setattr(system, "usable_cores", lambda: 8)
+    given = {None: 8, 1.5: 2, 0.3: 1, 64.0: 8}
+    for quota, cores in given.items():
+        monkeypatch.setattr(system, "cpu_quota", lambda quota=quota: quota)
+        assert system.cores() == cores
+
+
 def test_this_machine():
     total, available = system.memory()
     assert total is not None

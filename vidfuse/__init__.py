@@ -8,11 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidfuse.api import compare, evaluate, extract, heads, inspect, load_model, predict, train
+    from vidfuse.api import (
+        bench,
+        compare,
+        evaluate,
+        extract,
+        heads,
+        inspect,
+        load_model,
+        predict,
+        train,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "bench",
     "compare",
     "evaluate",
     "extract",

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from vidfuse.evaluation.inference import Inference
     from vidfuse.model import Model
 
-__all__ = ["compare", "evaluate", "extract", "heads", "inspect", "load_model", "predict", "train"]
+__all__ = [
+    "bench",
+    "compare",
+    "evaluate",
+    "extract",
+    "heads",
+    "inspect",
+    "load_model",
+    "predict",
+    "train",
+]
 
 
 def extract(
@@ -235,6 +245,42 @@ def inspect(
         index=ContentIndex(cache_folder(cache)),
         progress=progress,
     )
+
+
+def bench(
+    clips: Path | str | Iterable[Clip | InputError],
+    *,
+    repeats: int = 3,
+    layout: str | None = None,
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure how fast features of clips are extracted here; see ``features.bench.bench``.
+
+    Args:
+        clips: A dataset's folder or manifest, or clips.
+        repeats: Rounds of measurement.
+        layout: Name of the dataset's layout; None finds out.
+        progress: Hears of progress.
+        timings: The command's clock.
+        **settings: Fields of ``FeatureConfig``; without a grid it is that of the default head.
+    """
+    from vidfuse.features.bench import bench as measure
+    from vidfuse.fusion import head_class
+
+    config = FeatureConfig.from_mapping(settings)
+    progress = progress or Progress()
+    if isinstance(clips, (str, Path)):
+        clips = read_dataset(Path(clips), layout=layout).clips
+    good = []
+    for clip in clips:
+        if isinstance(clip, InputError):
+            progress.warn(clip.message)
+        else:
+            good.append(clip)
+    grid = config.chosen_grid or head_class(TrainConfig().head).grid
+    return measure(good, config, grid, repeats, progress, timings or Timings())
 
 
 def heads(

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from vidfuse import system
 from vidfuse.backbones.imports import reinstall
-from vidfuse.doctor import decoders, libraries, machine, storage, system
+from vidfuse.doctor import decoders, libraries, machine, storage
 from vidfuse.doctor.probe import Probe
 
 BROKEN = Probe(error="libx.so: cannot open")

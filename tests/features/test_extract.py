@@ -83,6 +83,80 @@ def test_batches_across_clips_give_what_each_clip_gives_alone(
         assert np.allclose(together[clip].features.astype(np.float32), expected, **TOLERANCE)
 
 
+def test_streams_and_workers_change_nothing(
+    clips: list[Clip], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidfuse.features.encode.CPU_BATCH", 3)
+    monkeypatch.setattr("vidfuse.features.encode.cores", lambda: 3)
+    torch.set_num_threads(3)
+    run = extractor(cache, workers=3)
+    assert run.encoder().streams == 3
+    together = entries(run, clips)
+    assert torch.get_num_threads() == 3
+    for clip in clips:
+        got = together[clip].features.astype(np.float32)
+        assert np.allclose(got, forward_by_hand(clip), **TOLERANCE)
+        assert together[clip].info.mode == "fp32 channels_last"
+
+
+def test_few_pictures_are_divided_among_the_streams(
+    make_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidfuse.features.encode.cores", lambda: 3)
+    torch.set_num_threads(3)
+    run = extractor(None)
+    sizes = []
+    network = run.encoder().modes.network("fp32")
+    hook = network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    try:
+        entries(run, [Clip(make_clip("a.mkv"))])
+    finally:
+        hook.remove()  # the network is that of other tests, too
+    assert sorted(sizes) == [2, 2]
+
+
+def test_a_large_extraction_takes_the_mode_that_pays_and_shares_its_entries(
+    clips: list[Clip], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract_module, "LARGE", 4)
+    monkeypatch.setattr("vidfuse.backbones.precision.promising", lambda device: ["bf16"])
+    seconds = {"fp32": 2.0, "bf16": 1.0}
+    monkeypatch.setattr(
+        "vidfuse.backbones.precision.Modes._time", lambda modes, name, pictures: seconds[name]
+    )
+    many = entries(extractor(cache), clips[:5])
+    assert {entry.info.mode for entry in many.values()} == {"bf16 channels_last"}
+    rest = extractor(cache)
+    few = entries(rest, clips)
+    assert rest.tally.reused == 5
+    assert few[clips[5]].info.mode == "fp32 channels_last"
+    for clip in clips[:5]:
+        one, other = few[clip].features.astype(np.float32).ravel(), forward_by_hand(clip).ravel()
+        assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.999
+
+
+def test_decode_processes_are_started_as_they_are_needed(
+    clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract_module, "LARGE", 4)
+    monkeypatch.setattr("vidfuse.video.workers.cores", lambda: 3)
+    active: dict[str, list[int]] = {"decode": [], "forward": []}
+    grow = DecodePool.grow
+    for bottleneck, seen in active.items():
+
+        def note(pool: DecodePool, wanted: int, seen: list[int] = seen) -> None:
+            grow(pool, wanted)
+            seen.append(pool.active)
+
+        monkeypatch.setattr(DecodePool, "grow", note)
+        monkeypatch.setattr(
+            "vidfuse.features.pace.Pace.bottleneck", lambda pace, stage=bottleneck: stage
+        )
+        entries(extractor(None, workers=None, precision="fp32"), clips)
+    assert active["decode"] == [1, 2, 3, 3, 3, 3, 3]
+    assert active["forward"] == [1]
+
+
 def test_order_does_not_matter(clips: list[Clip]) -> None:
     forwards, backwards = entries(extractor(None), clips), entries(extractor(None), clips[::-1])
     assert all(close(forwards[clip], backwards[clip]) for clip in clips)
@@ -372,7 +446,7 @@ def test_timings_say_where_the_time_went(cache: Path, clips: list[Clip]) -> None
     began = time.perf_counter()
     entries(run, clips)
     seconds = run.timings.seconds
-    assert set(seconds) == {"cache", "decode", "forward"}
+    assert set(seconds) == {"cache", "decode", "forward", "write"}
     assert all(value > 0 for value in seconds.values())
     assert sum(seconds.values()) < time.perf_counter() - began
 

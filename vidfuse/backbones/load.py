@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
 from vidfuse.backbones.imports import find_factory, reinstall
 from vidfuse.errors import UnknownNameError, UserError, first_sentence
 from vidfuse.progress import Progress
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
 
 RANDOM_SEED = 0  # random weights are the same everywhere, so that their features can be cached
 
@@ -24,10 +30,14 @@ class Backbone(nn.Module):
         body: Maps normalised pictures ``[N, 3, S, S]`` to features ``[N, D, h, w]`` or ``[N, D]``.
         mean: Per-channel mean of pictures scaled to 0..1.
         std: Likewise the standard deviation.
+
+    Attributes:
+        dtype: What the body computes in; normalisation is float32 in any case.
     """
 
     mean: Tensor
     std: Tensor
+    dtype = torch.float32
 
     def __init__(
         self, body: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]
@@ -40,8 +50,15 @@ class Backbone(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Features ``[N, D, h, w]`` (float32) of pictures ``uint8 [N, S, S, 3]``."""
         images = pictures.permute(0, 3, 1, 2).float().div(255)
-        features: Tensor = self.body((images - self.mean) / self.std)
+        features: Tensor = self.body(((images - self.mean) / self.std).to(self.dtype)).float()
         return features if features.dim() == 4 else features.flatten(1)[:, :, None, None]
+
+    def cast(self, dtype: torch.dtype) -> Backbone:
+        """A copy that computes in another precision."""
+        copied = copy.deepcopy(self)
+        copied.body.to(dtype)
+        copied.dtype = dtype
+        return copied
 
 
 def load_backbone(
@@ -70,6 +87,8 @@ def load_backbone(
         state = read_weights(choice.weights)
     if state is not None:
         _fill(body, state, known, choice)
+    if isinstance(body, _Single):
+        _fold_norms(body.extractor)
     backbone = Backbone(body, choice.info.mean, choice.info.std)
     backbone.eval().requires_grad_(False)
     return backbone.to(memory_format=torch.channels_last).to(device)
@@ -82,25 +101,40 @@ def _cut(network: nn.Module, layer: str) -> nn.Module:
         if layer not in stages:
             raise UnknownNameError("layer", layer, stages)
         return network[: stages.index(layer) + 1]
+    from torch.fx import GraphModule
     from torchvision.models.feature_extraction import create_feature_extractor
 
     modules = {name for name, _ in network.named_modules() if name}
     if layer not in modules:
         raise UnknownNameError("layer", layer, [name for name in modules if name.count(".") < 2])
-    cut: nn.Module = create_feature_extractor(network, {layer: "features"})
-    return _Single(cut)
+    cut = create_feature_extractor(network, {layer: "features"})
+    return _Single(GraphModule(cut, cut.graph))  # without a graph for training; can be copied
 
 
 class _Single(nn.Module):
     """Unwraps the one output of a feature extractor."""
 
-    def __init__(self, extractor: nn.Module) -> None:
+    def __init__(self, extractor: GraphModule) -> None:
         super().__init__()
         self.extractor = extractor
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.extractor(images)["features"]
         return features
+
+
+def _fold_norms(network: GraphModule) -> None:
+    """Join batch norms to the convolutions before them: the same features in fewer passes."""
+    for node in network.graph.nodes:
+        if node.op != "call_module" or not node.args or node.args[0].op != "call_module":
+            continue
+        before = node.args[0]
+        norm, convolution = (network.get_submodule(each.target) for each in (node, before))
+        if not isinstance(norm, nn.BatchNorm2d) or not isinstance(convolution, nn.Conv2d):
+            continue
+        if len(before.users) == 1:
+            network.set_submodule(before.target, fuse_conv_bn_eval(convolution, norm))
+            network.set_submodule(node.target, nn.Identity())
 
 
 def _fill(

@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": ("vidfuse.cli.evaluate", "Measure a trained model on a dataset."),
     "compare": ("vidfuse.cli.compare", "Compare fusion heads on a dataset, and say which to take."),
     "extract": ("vidfuse.cli.extract", "Extract features of clips into the cache."),
+    "bench": ("vidfuse.cli.bench", "Measure how fast features are extracted here, and why."),
     "inspect": ("vidfuse.cli.inspect", "Look at a dataset: layout, classes, splits, problems."),
     "doctor": ("vidfuse.cli.doctor", "Check this installation, and say how to repair it."),
     "heads": ("vidfuse.cli.heads", "List the fusion heads: what each reads, needs and costs."),

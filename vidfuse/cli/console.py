@@ -32,13 +32,13 @@ class ConsoleProgress(Progress):
         self._bar_task: TaskID | None = None
         self._board: Any = None
         self._task, self._total, self._done = "", 0, 0
-        self._last_line = 0.0
+        self._last_line = self._began = 0.0
         self._warned: list[str] = []
 
     def start(self, task: str, total: int) -> None:
         """Show a bar."""
         self._task, self._total, self._done = task, total, 0
-        self._last_line = time.monotonic()
+        self._last_line = self._began = time.monotonic()
         if not self._live:
             return
         from rich.console import Console
@@ -83,7 +83,11 @@ class ConsoleProgress(Progress):
             self._bar.update(self._bar_task, advance=steps, note=note)
         elif not self._live and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            self.info(f"{self._task}: {self._done} of {self._total}" + (f", {note}" * bool(note)))
+            ahead = (self._last_line - self._began) * (self._total / max(self._done, 1) - 1)
+            note = f", {note}" * bool(note)
+            self.info(
+                f"{self._task}: {self._done} of {self._total}{note}, {ahead / 60:.1f} min to go"
+            )
 
     def board(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show a table above the bar; elsewhere than on a terminal it would only be repetition."""

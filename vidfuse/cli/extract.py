@@ -62,7 +62,7 @@ def extract(
     if not heads:
         raise UserError("--head names no head", "Example: --head lstm,mean")
     report = api.extract(
-        _source(inputs, layout),
+        source(inputs, layout),
         heads=heads,
         out=out,
         layout=layout,
@@ -82,7 +82,7 @@ def extract(
         raise typer.Exit(1)
 
 
-def _source(inputs: list[str], layout: str | None) -> str | Iterable[Clip | InputError]:
+def source(inputs: list[str], layout: str | None) -> str | Iterable[Clip | InputError]:
     """A dataset where the one argument is one, else the clips that the arguments name."""
     from vidfuse.data.files import expand_inputs
     from vidfuse.data.layouts import LAYOUTS, load_layout

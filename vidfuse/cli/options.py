@@ -7,11 +7,12 @@ import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from vidfuse.errors import UserError
+from vidfuse.features.config import PRECISION_HELP
 from vidfuse.settings import Settings, read_toml, typed_fields
 
 # Options whose command-line form takes pairs: field name → option.
@@ -43,6 +44,10 @@ DeviceOption = Annotated[
         help="Where to compute: auto, cpu, cuda, ...",
         envvar="VIDFUSE_DEVICE",
     ),
+]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option("--precision", help=PRECISION_HELP, envvar="VIDFUSE_PRECISION"),
 ]
 CacheOption = Annotated[
     str | None,
@@ -101,7 +106,7 @@ DatasetArgument = Annotated[
 ]
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 WIDEST_METAVAR = 24  # longer lists of choices are spelt out in the help
-MACHINE = ("decoder", "workers", "time_limit", "device", "cache", "max_failed")
+MACHINE = ("decoder", "workers", "time_limit", "device", "precision", "cache", "max_failed")
 
 
 def chosen_models(named: list[str] | None) -> list[str] | None:

@@ -13,6 +13,7 @@ from vidfuse.cli.options import (
     CacheOption,
     DeviceOption,
     ModelOption,
+    PrecisionOption,
     TimeLimitOption,
     WorkersOption,
     chosen_models,
@@ -36,6 +37,7 @@ def predict(
     ] = 5,
     format: RecordFormatOption = "text",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     cache: CacheOption = None,
     use_cache: Annotated[
         bool, typer.Option("--use-cache/--no-cache", help="Look features up, and keep them.")
@@ -62,6 +64,7 @@ def predict(
         progress=progress,
         timings=timings,
         device=device,
+        precision=precision,
         cache=cache,
         use_cache=use_cache,
         workers=workers,

@@ -110,7 +110,7 @@ def cores(quota: float | None = None) -> Check:
         summary += f", but this container gets the time of {quota:g}"
         if threads is None:
             few = math.ceil(quota)
-            fix = f"Set OMP_NUM_THREADS={few} and VIDFUSE_WORKERS={few}: more only wait."
+            fix = f"Set OMP_NUM_THREADS={few}: more threads only wait."
             return Check("cores", "warning", summary, values, fix)
     return Check("cores", "ok", summary, values)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vidfuse.backbones.imports import find_factory
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.config import cache_folder
+from vidfuse.features.config import PRECISION_HELP, PRECISIONS, cache_folder
 from vidfuse.features.extract import Extractor
 from vidfuse.features.identity import ContentIndex
 from vidfuse.features.setup import resolve_device, weights_digest
@@ -47,6 +47,7 @@ class InferenceConfig(Settings):
     """How a model is used."""
 
     device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
+    precision: str = option("auto", PRECISION_HELP, choices=PRECISIONS)
     cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
     use_cache: bool = option(True, "Look features up, and keep them.")
     workers: int | None = option(None, "Clips decoded at once.", unset="one per core", min=1)
@@ -90,6 +91,7 @@ class Member:
             index=self.index,
             workers=config.workers,
             time_limit=config.time_limit,
+            precision=config.precision,
             progress=progress,
             timings=timings,
         )

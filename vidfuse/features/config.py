@@ -14,6 +14,12 @@ from vidfuse.video.decoder import POLICIES
 from vidfuse.video.frames import CROPS, DEFAULT_FPS
 from vidfuse.video.sampling import Sampling
 
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISION_HELP = (
+    "Numbers that the backbone computes with; auto takes fp32 for few clips, and for many what is "
+    "fastest here and gives the same features."
+)
+
 
 @dataclass
 class FeatureConfig(Settings):
@@ -69,6 +75,7 @@ class FeatureConfig(Settings):
         above=0,
     )
     device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
+    precision: str = option("auto", PRECISION_HELP, choices=PRECISIONS)
     cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
     max_failed: float = option(
         0.05,

@@ -1,28 +1,39 @@
 """From pictures to features: batches that span clips, since a forward pass per short clip wastes
 most of a machine.
+
+On a CPU every core runs batches of its own with one thread, and does not wait for other cores at
+each layer. So a core that a decode process uses holds up one batch and not all of them: cores go to
+whichever side has work, without a fixed share.
 """
 
 from __future__ import annotations
 
-import time
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.pool import pool
+from vidfuse.features.ahead import ahead
+from vidfuse.features.pool import pool_maps
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry, EntryInfo
+from vidfuse.system import cores, keep_memory
 from vidfuse.video.frames import FrameRequest, Frames, Pictures
 
 if TYPE_CHECKING:
-    from vidfuse.backbones.load import Backbone
+    from torch import Tensor
 
-CPU_BATCH, GPU_BATCH = 32, 256
+    from vidfuse.backbones.precision import Choice, Modes
+
+CPU_BATCH, GPU_BATCH = 16, 256
+GPU_STREAMS = 2  # one batch is copied while the other is computed
 Decoded = Iterable[tuple[FrameRequest, Frames | InputError]]
 
 
@@ -30,69 +41,146 @@ class Encoder:
     """Runs pictures of many clips through a backbone.
 
     Args:
-        network: The backbone.
+        modes: The backbone.
         grid: Side g of the map of positions that is kept.
 
     Attributes:
-        seconds: Time spent in the backbone so far.
+        batch: Pictures in a forward pass at most.
+        streams: Forward passes side by side.
+        choice: Numerical precision of the last run, and why.
     """
 
-    def __init__(self, network: Backbone, grid: Grid) -> None:
-        self.network = network
-        self.grid = grid
-        self.device = network.mean.device
-        self.batch = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
-        self.seconds = 0.0
-
-    def run(self, decoded: Decoded) -> Iterator[tuple[FrameRequest, Entry | InputError]]:
-        """Features of clips, each as soon as its last picture went through; errors at once.
-
-        Raises:
-            UserError: Features of a clip are not finite, or too large for float16.
-        """
-        clips: deque[_OpenClip] = deque()
-        waiting = 0
-        for request, frames in decoded:
-            if isinstance(frames, InputError):
-                yield request, frames
-                continue
-            clips.append(_OpenClip(request, frames))
-            waiting += len(frames.pictures)
-            while waiting >= self.batch:
-                self._forward(clips, self.batch)
-                waiting -= self.batch
-            yield from _finished(clips)
-        if waiting:
-            self._forward(clips, waiting)
-        yield from _finished(clips)
-
-    def _forward(self, clips: Iterable[_OpenClip], room: int) -> None:
-        """Encode the next ``room`` pictures and hand each clip its own."""
-        shares: list[tuple[_OpenClip, Pictures]] = []
-        for clip in clips:
-            share = clip.frames.pictures[clip.taken : clip.taken + room]
-            clip.taken += len(share)
-            room -= len(share)
-            shares.append((clip, share))
-            if not room:
-                break
-        features = self.features(np.concatenate([pictures for _, pictures in shares]))
-        for clip, pictures in shares:
-            clip.parts.append(features[: len(pictures)])
-            features = features[len(pictures) :]
-
-    def features(self, pictures: Pictures) -> NDArray[np.float16]:
-        """Pooled features ``float16 [N, D, g, g]`` of pictures ``uint8 [N, S, S, 3]``."""
+    def __init__(self, modes: Modes, grid: Grid) -> None:
         import torch
 
-        began = time.perf_counter()
+        self.modes = modes
+        self.grid = grid
+        self.choice: Choice | None = None
+        if modes.device.type == "cpu":
+            keep_memory()
+            self.batch = CPU_BATCH
+            # Whoever sets OMP_NUM_THREADS wants no more cores to be used than that.
+            self.streams = max(1, min(torch.get_num_threads(), cores()))
+        else:
+            self.batch = GPU_BATCH
+            self.streams = GPU_STREAMS if modes.device.type == "cuda" else 1
+        self._threads = ThreadPoolExecutor(
+            self.streams, "forward", initializer=_use_one_thread, initargs=(modes.device.type,)
+        )
+
+    def run(
+        self,
+        decoded: Decoded,
+        expected: int,
+        many: bool = False,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Iterator[tuple[FrameRequest, Entry | InputError]]:
+        """Features of clips, in the order in which the clips come.
+
+        Args:
+            decoded: Pictures of clips, or why there are none. At most two batches for each stream
+                are taken before they are needed.
+            expected: How many pictures will come at most: few are divided among the streams.
+            many: Whether there are so many clips that a calibration of the precision pays.
+            waiting: Hears how long forward passes are waited for.
+
+        Raises:
+            UserError: Features of a clip are not finite or too large for float16, or those in the
+                precision that was asked for do not agree with fp32.
+        """
+        import torch
+
+        clips: deque[_OpenClip] = deque()
+        batch = max(1, min(self.batch, math.ceil(expected / self.streams)))
+        threads = torch.get_num_threads()
+        try:
+            batches = self._batches(decoded, clips, batch, many)
+            for shares in ahead(self._threads, self._forward, batches, 2 * self.streams, waiting):
+                for clip, features in shares:
+                    clip.parts.append(features)
+                yield from _finished(clips)
+            yield from _finished(clips)
+        finally:
+            # The threads of the streams asked for one each, which new threads would take over.
+            torch.set_num_threads(threads)
+
+    def _batches(
+        self, decoded: Decoded, clips: deque[_OpenClip], batch: int, many: bool
+    ) -> Iterator[_Batch]:
+        """Open clips as they come, and divide their pictures into batches."""
+        precision = ""
+        shares: list[_Share] = []
+        room = batch
+        for request, frames in decoded:
+            if isinstance(frames, InputError):
+                clips.append(_OpenClip(request, frames))
+                yield precision, []  # so that it is told at once
+                continue
+            pictures = frames.pictures
+            if not precision:
+                first = self._threads.submit(self._choose, pictures[:batch], many)
+                precision = first.result()
+            known = replace(frames, pictures=pictures[:0].copy())
+            clip = _OpenClip(request, known, len(pictures), precision)
+            clips.append(clip)
+            del frames, known
+            while len(pictures):
+                shares.append((clip, pictures[:room]))
+                room -= len(pictures[:room])
+                pictures = pictures[len(shares[-1][1]) :]
+                if not room:
+                    yield precision, shares
+                    shares, room = [], batch
+        if shares:
+            yield precision, shares
+
+    def _choose(self, pictures: Pictures, many: bool) -> str:
+        self.choice = self.modes.choose(self._on_device([pictures]), many)
+        self.modes.network(self.choice.precision)  # once, before the streams need it
+        return self.choice.precision
+
+    def _forward(self, batch: _Batch) -> list[_Encoded]:
+        """Encode a batch and hand each clip its own."""
+        precision, shares = batch
+        if not shares:
+            return []
+        features = self._features([pictures for _, pictures in shares], precision)
+        answers = []
+        for clip, pictures in shares:
+            answers.append((clip, features[: len(pictures)]))
+            features = features[len(pictures) :]
+        return answers
+
+    def features(self, pictures: Pictures) -> NDArray[np.float16]:
+        """Pooled features ``float16 [N, D, g, g]`` of a few pictures ``uint8 [N, S, S, 3]``."""
+        return self._features([pictures], self._choose(pictures, many=False))
+
+    def _features(self, parts: Sequence[Pictures], precision: str) -> NDArray[np.float16]:
+        import torch
+
         with torch.inference_mode():
-            maps = self.network(torch.from_numpy(pictures).to(self.device)).float().cpu()
-        # What does not fit float16 becomes infinite here, and an error with the clip's name later.
-        with np.errstate(over="ignore", invalid="ignore"):
-            features = pool(maps.numpy(), self.grid).astype(np.float16)
-        self.seconds += time.perf_counter() - began
+            maps = self.modes.network(precision)(self._on_device(parts))
+            # What does not fit float16 becomes infinite, and an error with the clip's name later.
+            features: NDArray[np.float16] = pool_maps(maps, self.grid).half().cpu().numpy()
         return features
+
+    def _on_device(self, parts: Sequence[Pictures]) -> Tensor:
+        """Pictures side by side where they are computed; a GPU fetches them by itself."""
+        import torch
+
+        shape = (sum(map(len, parts)), *parts[0].shape[1:])
+        pinned = self.modes.device.type == "cuda"
+        pictures = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        np.concatenate(parts, out=pictures.numpy())
+        return pictures.to(self.modes.device, non_blocking=pinned)
+
+
+def _use_one_thread(device: str) -> None:
+    """What a thread of a stream does first: on a CPU it computes alone."""
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)
 
 
 def check_finite(features: NDArray[np.float16], path: str) -> None:
@@ -110,15 +198,30 @@ def check_finite(features: NDArray[np.float16], path: str) -> None:
 
 @dataclass(slots=True)
 class _OpenClip:
-    """A clip of which ``taken`` pictures are encoded."""
+    """A clip of whose pictures a part is encoded.
+
+    Attributes:
+        request: What was asked for.
+        frames: What is known of its pictures without the pictures, or why there are none.
+        pictures: How many there are.
+        precision: In which they are encoded.
+        parts: Their features so far.
+    """
 
     request: FrameRequest
-    frames: Frames
-    taken: int = 0
+    frames: Frames | InputError
+    pictures: int = 0
+    precision: str = ""
     parts: list[NDArray[np.float16]] = field(default_factory=list)
 
-    def entry(self) -> Entry:
-        frames, features = self.frames, np.concatenate(self.parts)
+    def result(self) -> Entry | InputError | None:
+        """Its entry, or why there is none; None until all parts are there."""
+        frames = self.frames
+        if isinstance(frames, InputError):
+            return frames
+        if sum(map(len, self.parts)) < self.pictures:
+            return None
+        features = np.concatenate(self.parts)
         check_finite(features, self.request.path)
         info = EntryInfo(
             start=frames.start,
@@ -127,15 +230,19 @@ class _OpenClip:
             width=frames.width,
             height=frames.height,
             decoder=frames.decoder,
-            mode="fp32 channels_last",
+            mode=f"{self.precision} channels_last",
             path=self.request.path,
             warnings=frames.warnings,
         )
         return Entry(features, frames.times, info)
 
 
-def _finished(clips: deque[_OpenClip]) -> Iterator[tuple[FrameRequest, Entry]]:
+_Share = tuple[_OpenClip, Pictures]
+_Encoded = tuple[_OpenClip, NDArray[np.float16]]
+_Batch = tuple[str, list[_Share]]
+
+
+def _finished(clips: deque[_OpenClip]) -> Iterator[tuple[FrameRequest, Entry | InputError]]:
     """Take the clips that are complete from the front."""
-    while clips and clips[0].taken == len(clips[0].frames.pictures):
-        clip = clips.popleft()
-        yield clip.request, clip.entry()
+    while clips and (result := clips[0].result()) is not None:
+        yield clips.popleft().request, result

@@ -1,21 +1,26 @@
 """The pipeline: clips → content keys → cache, or decode → encode → cache.
 
-Decode processes read clips side by side while this process runs the backbone.
+Decode processes read clips, threads run the backbone, and another writes to the cache, all at once.
+Each stage is at most a few clips ahead of the next, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
+from vidfuse.features.ahead import ahead
 from vidfuse.features.encode import Encoder
 from vidfuse.features.identity import ContentIndex, entry_key
+from vidfuse.features.pace import Pace
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry, Store
 from vidfuse.progress import Progress
@@ -26,8 +31,10 @@ from vidfuse.video.workers import DecodePool
 if TYPE_CHECKING:
     from vidfuse.backbones.load import Backbone
 
-# An extraction of this many clips says beforehand how long it takes and how large it gets.
+# An extraction of this many clips says beforehand how long it takes and how large it gets, looks
+# for the fastest numerical mode, and starts decode processes one by one as they are needed.
 LARGE = 200
+WRITES = 4  # entries that may wait for the disk
 Result = Entry | InputError
 
 
@@ -61,8 +68,9 @@ class Extractor:
         workers: Clips decoded at once; None chooses.
         time_limit: Seconds that decoding one clip may take; None chooses.
         progress: Hears of progress.
-        timings: The command's clock. ``cache`` is the time for content hashes and the cache,
-            ``decode`` the time this process waits for pictures, ``forward`` that in the backbone.
+        timings: The command's clock. ``cache`` is the time for content hashes and looking into the
+            cache, ``decode``, ``forward`` and ``write`` that of waiting for each of these stages.
+        precision: ``auto``, or the numerical precision that was asked for.
         mirrored: Whether pictures are mirrored left to right, a view with entries of its own.
         tally: What was done so far.
     """
@@ -76,12 +84,13 @@ class Extractor:
     time_limit: float | None = None
     progress: Progress = field(default_factory=Progress)
     timings: Timings = field(default_factory=Timings)
+    precision: str = "auto"
     mirrored: bool = False
     tally: Tally = field(default_factory=Tally)
     _encoder: Encoder | None = None
 
     def __post_init__(self) -> None:
-        for part in ("cache", "decode", "forward"):
+        for part in ("cache", "decode", "forward", "write"):
             self.timings.add(part, 0.0)
 
     def run(self, clips: Sequence[Clip], *, read: bool = True) -> Iterator[tuple[Clip, Result]]:
@@ -148,37 +157,78 @@ class Extractor:
 
     def _compute(self, missing: dict[str, list[Clip]]) -> Iterator[tuple[Clip, Result]]:
         """Decode and encode each content once, whatever the number of clips that have it."""
-        encoder = self.encoder()
-        if len(missing) >= LARGE and self.store is not None:
-            self._estimate(encoder, self.store, len(missing))
-        requests = [self.request(clips[0]) for clips in missing.values()]
-        owners = {
-            id(request): owner for request, owner in zip(requests, missing.items(), strict=True)
-        }
-        before = encoder.seconds
+        many = len(missing) >= LARGE
+        if many and self.store is not None:
+            self._estimate(self.encoder(), self.store, len(missing))
+        requests = {key: self.request(clips[0]) for key, clips in missing.items()}
+        gently = many and self.workers is None
+        pace = Pace(self.timings)
         self.progress.start("Extracting features", len(missing))
         try:
-            with DecodePool(self.decoder, self.workers, self.time_limit) as pool:
-                for request, result in encoder.run(self._timed(pool.map(requests))):
-                    key, clips = owners[id(request)]
-                    self.progress.advance()
+            with DecodePool(
+                self.decoder, self.workers, self.time_limit, active=1 if gently else None
+            ) as pool:
+                for key, result in self.stages(pool, requests, many=many, pace=pace):
+                    clips = missing[key]
                     if isinstance(result, InputError):
                         self.tally.failures += [(clip, result) for clip in clips]
+                        pace.failed()
                     else:
                         self.tally.computed += 1
                         self.tally.reused += len(clips) - 1
-                        with self.timings.measure("cache"):
-                            if self.store is not None:
-                                self.store.write(self.spec, key, result)
+                        pace.done(len(result.times))
+                    self.progress.advance(note=pace.note())
                     yield from ((clip, result) for clip in clips)
         finally:
             self.progress.finish()
-            self.timings.add("forward", encoder.seconds - before)
+
+    def stages(
+        self,
+        pool: DecodePool,
+        requests: Mapping[str, FrameRequest],
+        *,
+        many: bool,
+        pace: Pace,
+    ) -> Iterator[tuple[str, Result]]:
+        """Decode, encode and write side by side.
+
+        Args:
+            pool: Reads clips. It is given more decode processes as long as pictures are waited for
+                more than the network is.
+            requests: Key of an entry → what to read for it.
+            many: Whether there are so many that a calibration of the precision pays.
+            pace: Knows what is waited for.
+
+        Yields:
+            Keys and what came of them, when it is in the cache.
+        """
+        keys = {id(request): key for key, request in requests.items()}
+        decoded = pool.map(list(requests.values()))
+
+        def write(item: tuple[FrameRequest, Result]) -> tuple[str, Result]:
+            request, result = item
+            if self.store is not None and isinstance(result, Entry):
+                self.store.write(self.spec, keys[id(request)], result)
+            return keys[id(request)], result
+
+        waiting = {part: partial(self.timings.measure, part) for part in ("forward", "write")}
+        encoded = self.encoder().run(
+            self._timed(decoded, pool, pace),
+            len(requests) * self.spec.frames,
+            many,
+            waiting["forward"],
+        )
+        with ThreadPoolExecutor(1, "write") as writer:
+            yield from ahead(writer, write, encoded, WRITES, waiting["write"])
 
     def encoder(self) -> Encoder:
         """Turns pictures into features; built when it is first needed."""
         if self._encoder is None:
-            self._encoder = Encoder(self.backbone(), self.spec.grid)
+            from vidfuse.backbones.precision import Modes
+
+            spec = self.spec
+            identity = (spec.backbone, spec.layer, spec.weights[:16], f"{spec.size} px")
+            self._encoder = Encoder(Modes(self.backbone(), self.precision, identity), spec.grid)
         return self._encoder
 
     def request(self, clip: Clip) -> FrameRequest:
@@ -197,13 +247,18 @@ class Extractor:
         )
 
     def _timed(
-        self, decoded: Iterator[tuple[FrameRequest, Frames | InputError]]
+        self,
+        decoded: Iterator[tuple[FrameRequest, Frames | InputError]],
+        pool: DecodePool,
+        pace: Pace,
     ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
         while True:
             with self.timings.measure("decode"):
                 item = next(decoded, None)
             if item is None:
                 return
+            if pace.bottleneck() == "decode":
+                pool.grow(pool.active + 1)
             yield item
 
     def _estimate(self, encoder: Encoder, store: Store, clips: int) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 from vidfuse.data.clip import Clip
 from vidfuse.data.hashing import content_hash
 from vidfuse.errors import InputError
+from vidfuse.system import cores
 
 ROWS_AT_ONCE = 256
 # A file that is written again within one tick of the file system's clock keeps its stamp, so
@@ -59,7 +60,7 @@ class ContentIndex:
         stamps = {path: _stamp(path) for path in paths}
         known = self._recall(stamps)
         news: list[tuple[str | int, ...]] = []
-        threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        threads = ThreadPoolExecutor(min(8, cores()))
         try:
             waiting = {
                 path: threads.submit(content_hash, path) for path in stamps if path not in known

@@ -96,9 +96,8 @@ class LiveSource:
                 picture[:] = frames[clip].pictures[0]
                 self.looks[clip].times.append(float(frames[clip].times[0]))
                 self.looks[clip].encoded += 1
-        before = encoder.seconds
-        features = encoder.features(pictures)
-        self.extractor.timings.add("forward", encoder.seconds - before)
+        with self.extractor.timings.measure("forward"):
+            features = encoder.features(pictures)
         for row, clip in zip(features, asked, strict=True):
             check_finite(row, self.requests[clip].path)
         return torch.from_numpy(features).to(self.lengths.device).float()

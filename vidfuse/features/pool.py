@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidfuse.features.spec import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scalar = TypeVar("Scalar", np.float16, np.float32)
 
@@ -32,3 +35,14 @@ def pool(features: NDArray[Scalar], grid: Grid) -> NDArray[Scalar]:
     rows, columns = area_weights(height, grid), area_weights(width, grid)
     pooled = rows @ features.astype(np.float32) @ columns.T
     return pooled.astype(features.dtype)
+
+
+def pool_maps(maps: Tensor, grid: Grid) -> Tensor:
+    """The same of float32 maps ``[N, D, h, w]``, where they were computed."""
+    import torch
+
+    height, width = maps.shape[-2:]
+    if grid == "native" or (height, width) == (grid, grid):
+        return maps
+    rows, columns = (torch.from_numpy(area_weights(side, grid)) for side in (height, width))
+    return rows.to(maps.device) @ maps @ columns.to(maps.device).T

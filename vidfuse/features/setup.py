@@ -99,6 +99,7 @@ class Setup:
             index=self.index,
             workers=self.config.workers,
             time_limit=self.config.time_limit,
+            precision=self.config.precision,
             progress=self.progress,
             timings=self.timings,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vidfuse.errors import InputError, UserError
+from vidfuse.system import cores
 from vidfuse.video.decoder import (
     installed,
     needs_timeline,
@@ -33,15 +35,20 @@ class DecodePool:
 
     Args:
         decoder: A key of ``decoder.POLICIES``.
-        workers: How many clips are read at once; None is one per CPU core, at most eight.
+        workers: How many clips are read at once; None is one per core.
         time_limit: Seconds that one clip may take; None grows with the file's size.
+        active: How many of the workers read until `grow` allows more; None is all.
 
     Raises:
         UserError: A pinned decoder is unknown or not installed.
     """
 
     def __init__(
-        self, decoder: str = "auto", workers: int | None = None, time_limit: float | None = None
+        self,
+        decoder: str = "auto",
+        workers: int | None = None,
+        time_limit: float | None = None,
+        active: int | None = None,
     ) -> None:
         _, self.backends = policy(decoder)
         if len(self.backends) == 1 and not installed(self.backends[0]):
@@ -49,14 +56,20 @@ class DecodePool:
                 f"decoder '{decoder}' is not installed on this machine",
                 "Leave --decoder at 'auto' (decord has wheels for x86-64 only).",
             )
-        self.workers = workers or min(8, os.cpu_count() or 1)
+        self.workers = workers or cores()
         self.time_limit = time_limit
         self._processes = _Processes()
-        self._mine = threading.local()
-        self._threads = ThreadPoolExecutor(self.workers, "decode", self._new_slot)
+        self._threads = ThreadPoolExecutor(self.workers, "decode")
+        # Last in, first out: where few clips are read, few processes are started.
+        self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
+        self.active = 0
+        self.grow(active or self.workers)
 
-    def _new_slot(self) -> None:
-        self._mine.slot = Slot(self.backends, self.time_limit, self._processes)
+    def grow(self, active: int) -> None:
+        """Let so many of the workers read at once; those that read already go on."""
+        for _ in range(self.active, min(active, self.workers)):
+            self._free.put(Slot(self.backends, self.time_limit, self._processes))
+            self.active += 1
 
     def read(self, request: FrameRequest) -> Frames:
         """Read one clip in a decode process.
@@ -67,8 +80,11 @@ class DecodePool:
         return self._threads.submit(self._read, request).result()
 
     def _read(self, request: FrameRequest) -> Frames:
-        slot: Slot = self._mine.slot
-        return slot.read(request)
+        slot = self._free.get()
+        try:
+            return slot.read(request)
+        finally:
+            self._free.put(slot)
 
     def map(
         self, requests: Iterable[FrameRequest]
@@ -78,7 +94,7 @@ class DecodePool:
         source = iter(requests)
         try:
             while True:
-                while len(pending) < 2 * self.workers:
+                while len(pending) < 2 * self.active:
                     request = next(source, None)
                     if request is None:
                         break
@@ -144,7 +160,7 @@ class _Processes:
 
 
 class Slot:
-    """The decode processes of one thread: one per backend, since two do not share a process.
+    """The decode processes of one worker: one per backend, since two do not share a process.
 
     Args:
         backends: What to try, in order.

@@ -23,7 +23,7 @@ from vidfuse.evaluation.compare.leaderboard import (
 )
 from vidfuse.evaluation.compare.lock import alone_in
 from vidfuse.evaluation.compare.plan import Plan, make_plan
-from vidfuse.evaluation.compare.processes import MOST_PROCESSES, Crew, cores
+from vidfuse.evaluation.compare.processes import MOST_PROCESSES, Crew
 from vidfuse.evaluation.compare.results import write_results
 from vidfuse.evaluation.compare.schedule import Schedule
 from vidfuse.evaluation.compare.tables import Tables, load_table
@@ -31,6 +31,7 @@ from vidfuse.features.setup import resolve_device
 from vidfuse.features.spec import Grid
 from vidfuse.fusion import head_class
 from vidfuse.progress import Progress
+from vidfuse.system import cores
 from vidfuse.timing import Timings
 from vidfuse.training.prepare import Material
 from vidfuse.training.runs import RUNS

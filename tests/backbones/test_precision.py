@@ -1,0 +1,188 @@
+"""The numerical mode: offered only where features stay what they are, and remembered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vidfuse.backbones import choose, precision
+from vidfuse.backbones.load import Backbone, load_backbone
+from vidfuse.backbones.precision import FP32, MATCH, Choice, Modes, agreement, promising
+from vidfuse.errors import UserError
+from vidfuse.video.decoder import read_frames
+from vidfuse.video.frames import FrameRequest
+
+CPU = torch.device("cpu")
+
+
+class Body(torch.nn.Module):
+    """A network that is as exact and as fast in each precision as a test says."""
+
+    def __init__(self, error: float = 0.0) -> None:
+        super().__init__()
+        self.error = error
+        self.weight = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        odd = self.error * (self.weight.dtype == torch.bfloat16)
+        return torch.cat([images, odd * images.flip(-1) ** 2], 1)
+
+
+def network(error: float = 0.0) -> Backbone:
+    return Backbone(Body(error), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)).eval()
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def bf16_takes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Says how long bf16 takes where fp32 takes a second, on a processor that promises it."""
+
+    def take(seconds: float) -> None:
+        monkeypatch.setattr(precision, "promising", lambda device: ["bf16"])
+        told = {FP32: 1.0, "bf16": seconds}
+        monkeypatch.setattr(Modes, "_time", lambda modes, name, pictures: told[name])
+
+    return take
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error", "chosen", "reason"),
+    [
+        (0.5, 0.0, "bf16", "2.00 times as fast"),
+        (0.95, 0.0, "fp32", "bf16 is 1.05 times as fast"),
+        (8.0, 0.0, "fp32", "bf16 is 0.12 times as fast"),
+        (0.1, 0.5, "fp32", "bf16 does not agree"),
+    ],
+)
+def test_a_mode_must_be_faster_and_agree(
+    seconds: float,
+    error: float,
+    chosen: str,
+    reason: str,
+    pictures: torch.Tensor,
+    bf16_takes: Callable[[float], None],
+    tmp_path: Path,
+) -> None:
+    bf16_takes(seconds)
+    choice = Modes(network(error), file=tmp_path / "notes.json").choose(pictures, many=True)
+    assert choice.precision == chosen
+    assert reason in choice.reason
+
+
+def test_few_clips_are_always_fp32(
+    pictures: torch.Tensor, bf16_takes: Callable[[float], None], tmp_path: Path
+) -> None:
+    bf16_takes(0.1)
+    modes = Modes(network(), file=tmp_path / "notes.json")
+    assert modes.choose(pictures, many=False).precision == FP32
+    assert modes.choose(pictures, many=True).precision == "bf16"
+    assert modes.choose(pictures, many=False).precision == FP32
+
+
+def test_it_is_measured_once_for_each_use(
+    pictures: torch.Tensor,
+    bf16_takes: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "new" / "notes.json"
+    bf16_takes(0.5)
+    first = Modes(network(), identity=("a", 1), file=file).choose(pictures, many=True)
+    bf16_takes(2.0)
+    assert Modes(network(), identity=("a", 1), file=file).choose(pictures, many=True) == first
+    other = Modes(network(), identity=("a", 2), file=file).choose(pictures, many=True)
+    assert other.precision == FP32
+    assert len(json.loads(file.read_text())) == 2
+    monkeypatch.setattr(precision, "processor", lambda device: "another")
+    assert Modes(network(), identity=("a", 1), file=file).choose(pictures, True).precision == FP32
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", "{", '{"KEY": 3}', '{"KEY": {"precision": "fp8", "reason": ""}}', b"\xff"]
+)
+def test_damaged_notes_are_measured_again(
+    damage: str | bytes,
+    pictures: torch.Tensor,
+    bf16_takes: Callable[[float], None],
+    tmp_path: Path,
+) -> None:
+    bf16_takes(0.5)
+    modes = Modes(network(), file=tmp_path / "notes.json")
+    content = damage if isinstance(damage, bytes) else damage.replace("KEY", modes._key()).encode()
+    assert modes.file is not None
+    modes.file.write_bytes(content)
+    choice = modes.choose(pictures, many=True)
+    assert choice.precision == "bf16"
+    assert Choice(**json.loads(modes.file.read_text())[modes._key()]) == choice
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(
+    pictures: torch.Tensor, bf16_takes: Callable[[float], None], tmp_path: Path
+) -> None:
+    bf16_takes(0.5)
+    (tmp_path / "file").write_text("")
+    modes = Modes(network(), file=tmp_path / "file" / "notes.json")
+    assert modes.choose(pictures, many=True).precision == "bf16"
+
+
+def test_a_pinned_mode_must_agree_too(pictures: torch.Tensor) -> None:
+    assert Modes(network(), "bf16").choose(pictures, many=False).precision == "bf16"
+    with pytest.raises(UserError, match=r"bf16 do not agree .*0\.9") as error:
+        Modes(network(0.5), "bf16").choose(pictures, many=False)
+    assert "auto" in str(error.value.hint)
+
+
+def test_a_pinned_mode_that_the_device_lacks(
+    pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(body: Body, images: torch.Tensor) -> torch.Tensor:
+        if body.weight.dtype == torch.float16:
+            raise RuntimeError("\"conv\" not implemented for 'Half'")
+        return images
+
+    monkeypatch.setattr(Body, "forward", forward)
+    with pytest.raises(UserError, match=r"cannot compute in fp16 here .*Half"):
+        Modes(network(), "fp16").choose(pictures, many=False)
+
+
+def test_what_a_processor_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    for flags, expected in (({"avx2", "avx512f"}, []), ({"avx512_bf16"}, ["bf16"])):
+        monkeypatch.setattr(precision, "cpu_flags", lambda flags=flags: frozenset(flags))
+        assert promising(CPU) == expected
+
+
+def test_bf16_of_the_bundled_network_on_real_clips(
+    reference_data: Callable[[str], Path],
+) -> None:
+    """Same features, and the same nearest clip for every clip."""
+    paths = sorted(reference_data("ut_interaction").rglob("*.avi"))[::8][:6]
+    paths += sorted(reference_data("real_clips").glob("*.mp4"))
+    modes = Modes(load_backbone(choose()))
+    features: dict[str, list[Any]] = {FP32: [], "bf16": []}
+    for path in paths:
+        frames = read_frames(FrameRequest(str(path), "uniform", 4, size=128), "pyav")
+        shown = torch.from_numpy(frames.pictures.copy())
+        with torch.inference_mode():
+            for name, found in features.items():
+                found.append(modes.network(name)(shown))
+    assert len(paths) >= 6
+    worst = min(agreement(*pair) for pair in zip(*features.values(), strict=True))
+    assert worst >= MATCH
+    assert nearest(features[FP32]) == nearest(features["bf16"])
+
+
+def nearest(features: list[torch.Tensor]) -> list[int]:
+    means = torch.stack([each.mean((0, 2, 3)) for each in features])
+    distances = torch.cdist(means, means).fill_diagonal_(torch.inf)
+    return distances.argmin(1).tolist()

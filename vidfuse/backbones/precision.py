@@ -1,0 +1,215 @@
+"""The numerical mode for this machine: what it computes fast while features stay what they are.
+
+bf16 is 4 times as fast as fp32 where a processor has AMX, twice as fast with AVX512-BF16, and 8
+times slower where it has neither. So a precision is tried only where the instruction set promises
+something; then its features of the user's own pictures must agree with those of fp32, and it must
+have been faster. What came of it is remembered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from secrets import token_hex
+
+import torch
+from torch import Tensor
+
+from vidfuse.backbones.load import Backbone
+from vidfuse.errors import UserError, first_sentence
+from vidfuse.system import cpu_flags
+
+FP32 = "fp32"
+DTYPES = {FP32: torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # flags of processors that multiply bf16
+MATCH = 0.999  # least cosine at which features are the same ones
+WORTH = 1.15  # least gain in speed for which fp32 is left
+PICTURES, GPU_PICTURES = 4, 128  # for a calibration; fewer leave a GPU idle
+ROUNDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A precision, and why it was chosen in a few words."""
+
+    precision: str
+    reason: str
+
+
+class Modes:
+    """A backbone, and the same in the other precisions that this machine may run it in.
+
+    Args:
+        backbone: In fp32.
+        wanted: ``auto`` or the precision that was asked for.
+        identity: What tells this network and its use from others, such as layer and weights.
+        file: Where choices are remembered; None is the platform's place for caches.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        wanted: str = "auto",
+        identity: Sequence[object] = (),
+        file: Path | None = None,
+    ) -> None:
+        self.device = backbone.mean.device
+        self.wanted = wanted
+        self.identity = identity
+        self.file = file
+        self._networks = {FP32: backbone}
+        self._checked: set[str] = {FP32}
+
+    def network(self, precision: str) -> Backbone:
+        """The backbone in a precision."""
+        if precision not in self._networks:
+            self._networks[precision] = self._networks[FP32].cast(DTYPES[precision])
+        return self._networks[precision]
+
+    @torch.inference_mode()
+    def choose(self, pictures: Tensor, many: bool) -> Choice:
+        """The precision in which to go on.
+
+        With few clips ``auto`` is fp32, so that a prediction is the same today and tomorrow.
+
+        Args:
+            pictures: The first of those to encode, ``uint8 [N, S, S, 3]`` on the device.
+            many: Whether so many follow that a calibration pays.
+
+        Raises:
+            UserError: Features in the precision that was asked for do not agree with fp32, or
+                cannot be computed here.
+        """
+        if self.wanted == "auto":
+            if not many:
+                return Choice(FP32, "few clips")
+            return self._recall() or self._remember(self._calibrate(pictures))
+        if self.wanted not in self._checked:
+            alike = agreement(self.network(FP32)(pictures), self._pinned(pictures))
+            if not alike >= MATCH:
+                raise UserError(
+                    f"features in {self.wanted} do not agree with those in fp32 "
+                    f"(cosine {alike:.4f}, at least {MATCH} is needed)",
+                    "Leave --precision at 'auto'.",
+                )
+            self._checked.add(self.wanted)
+        return Choice(self.wanted, "as asked for")
+
+    def _pinned(self, pictures: Tensor) -> Tensor:
+        """Features in the precision that was asked for."""
+        try:
+            return self.network(self.wanted)(pictures)
+        except RuntimeError as error:  # layers that torch has not written for it
+            raise UserError(
+                f"this backbone cannot compute in {self.wanted} here ({first_sentence(error)})",
+                "Leave --precision at 'auto'.",
+            ) from error
+
+    def _calibrate(self, pictures: Tensor) -> Choice:
+        """Compare what this machine promises to do fast with fp32, side by side."""
+        candidates = promising(self.device)
+        if not candidates:
+            return Choice(FP32, "nothing else promises more on this processor")
+        count = PICTURES if self.device.type == "cpu" else GPU_PICTURES
+        pictures = pictures.repeat(math.ceil(count / len(pictures)), 1, 1, 1)[:count]
+        expected = self.network(FP32)(pictures)
+        alike = {each: agreement(expected, self.network(each)(pictures)) for each in candidates}
+        fitting = [each for each in candidates if alike[each] >= MATCH]
+        seconds = dict.fromkeys([FP32, *fitting], float("inf"))
+        for _ in range(ROUNDS):
+            for each in seconds:
+                seconds[each] = min(seconds[each], self._time(each, pictures))
+        best = min(seconds, key=lambda each: seconds[each] * (1 if each == FP32 else WORTH))
+        if best == FP32:
+            tried = ", ".join(
+                f"{each} is {seconds[FP32] / seconds[each]:.2f} times as fast"
+                if each in seconds
+                else f"{each} does not agree with it (cosine {alike[each]:.4f})"
+                for each in candidates
+            )
+            return Choice(FP32, f"measured: {tried}")
+        gain = seconds[FP32] / seconds[best]
+        return Choice(best, f"measured: {gain:.2f} times as fast, cosine {alike[best]:.5f}")
+
+    def _time(self, precision: str, pictures: Tensor) -> float:
+        """Seconds of a forward pass: on a CPU those of this thread, whatever else runs there."""
+        network = self.network(precision)
+        clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
+        began = clock()
+        network(pictures).sum().item()  # a GPU has finished when there is a number
+        return clock() - began
+
+    def _key(self) -> str:
+        parts = [processor(self.device), torch.__version__, *self.identity]
+        return " | ".join(map(str, parts))
+
+    def _place(self) -> Path:
+        if self.file is not None:
+            return self.file
+        from platformdirs import user_cache_path
+
+        return user_cache_path("vidfuse", appauthor=False) / "precision.json"
+
+    def _notes(self) -> dict[str, dict[str, str]]:
+        try:
+            found = json.loads(self._place().read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}  # none yet, or damaged: calibrate again
+        return found if isinstance(found, dict) else {}
+
+    def _recall(self) -> Choice | None:
+        try:
+            choice = Choice(**self._notes()[self._key()])
+        except (KeyError, TypeError):
+            return None
+        return choice if choice.precision in DTYPES else None
+
+    def _remember(self, choice: Choice) -> Choice:
+        notes = self._notes() | {self._key(): asdict(choice)}
+        place = self._place()
+        partial = place.with_name(f"{place.name}.{os.getpid()}-{token_hex(4)}.partial")
+        with contextlib.suppress(OSError):  # where nothing can be kept, it is measured each time
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(notes, indent=2), "utf-8")
+            partial.replace(place)
+        return choice
+
+
+def promising(device: torch.device) -> list[str]:
+    """Precisions that this device has instructions for."""
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return ["bf16", "fp16"] if major >= 8 else ["fp16"] if major >= 7 else []
+    if device.type != "cpu":
+        return []
+    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    flags = cpu_flags() | {name for name, there in told.items() if there is True}
+    return ["bf16"] if flags & CPU_BF16 else []
+
+
+@cache
+def processor(device: torch.device) -> str:
+    """Name of what computes, with what torch makes of it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    sets = "+".join(sorted(cpu_flags() & CPU_BF16))
+    return f"{name} {torch.backends.cpu.get_cpu_capability()} {sets}".strip()
+
+
+def agreement(expected: Tensor, features: Tensor) -> float:
+    """Least cosine between the features of a picture in two precisions."""
+    return torch.cosine_similarity(expected.flatten(1), features.flatten(1)).min().item()

@@ -1,0 +1,258 @@
+"""How near an extraction comes to what the machine can do, on somebody's own clips."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.config import FeatureConfig
+from vidfuse.features.encode import Encoder
+from vidfuse.features.extract import Extractor
+from vidfuse.features.pace import Pace
+from vidfuse.features.setup import Setup
+from vidfuse.features.spec import Grid
+from vidfuse.features.store import Store
+from vidfuse.progress import Progress
+from vidfuse.timing import Timings
+from vidfuse.video.frames import FrameRequest, Frames
+from vidfuse.video.workers import DecodePool
+
+if TYPE_CHECKING:
+    from torch import device as Device
+
+DISTINCT = 64  # clips whose pictures are held for the forward pass alone
+TRIED = 8  # clips of which a first round says how long one takes
+ROUND_SECONDS = 5.0  # that each part of a round shall last
+SIDE = 4096  # of the matrices multiplied on a GPU; half of it on a CPU
+Rounds = dict[str, list[float]]
+
+
+def bench(
+    clips: Sequence[Clip],
+    config: FeatureConfig,
+    grid: Grid,
+    repeats: int,
+    progress: Progress,
+    timings: Timings,
+) -> dict[str, Any]:
+    """Measure decoding alone, the forward pass alone, and the pipeline, in turns.
+
+    All use all cores, the same clips and one set of decode processes, which are warm. The pipeline
+    writes to a cache that is thrown away.
+
+    Args:
+        clips: What to measure with; ``DISTINCT`` of them at most, again and again if need be.
+        config: The settings of the extraction.
+        grid: Side of the features' grid.
+        repeats: Rounds; the medians are reported.
+        progress: Hears of progress.
+        timings: The command's clock.
+
+    Returns:
+        Clips per second and how they compare; see docs/scripting.md.
+
+    Raises:
+        UserError: No clip can be read, or the settings cannot be used here.
+    """
+    from vidfuse.backbones.precision import processor
+
+    setup = Setup(config, timings, progress)
+    extractor = setup.extractor(setup.spec(grid))
+    encoder = extractor.encoder()
+    with (
+        tempfile.TemporaryDirectory(prefix="vidfuse-bench-") as folder,
+        DecodePool(config.decoder, config.workers, config.time_limit) as pool,
+    ):
+        extractor.store = Store(Path(folder))
+        requests = [extractor.request(clip) for clip in clips[:DISTINCT]]
+        decoded = _readable(pool, requests, progress)
+        work = Work(extractor, pool, decoded)
+        work.warm_up()
+        rounds: Rounds = {}
+        progress.start("Measuring", repeats)
+        try:
+            for _ in range(repeats):
+                for name, measure in work.parts().items():
+                    rounds.setdefault(name, []).append(measure())
+                progress.advance()
+        finally:
+            progress.finish()
+    choice, device = encoder.choice, encoder.modes.device
+    assert choice is not None
+    pictures = sum(len(frames.pictures) for _, frames in decoded) / len(decoded)
+    flops = pictures * flops_of_picture(work.fp32, extractor.spec.size)
+    return {
+        **_compared({name: median(values) for name, values in rounds.items()}, device, flops),
+        "precision": choice.precision,
+        "reason": choice.reason,
+        "device": str(device),
+        "processor": processor(device),
+        "decode_processes": pool.workers,
+        "streams": encoder.streams,
+        "batch": encoder.batch,
+        "clips": work.count,
+        "distinct_clips": len(decoded),
+        "pictures_per_clip": pictures,
+        "rounds": {name: [round(value, 3) for value in each] for name, each in rounds.items()},
+        "spec": extractor.spec.to_dict(),
+    }
+
+
+class Work:
+    """The parts of a round.
+
+    Args:
+        extractor: Its cache is written to.
+        pool: Reads the clips.
+        decoded: Clips with their pictures.
+
+    Attributes:
+        count: How many clips a part of a round takes, so that it lasts.
+    """
+
+    def __init__(
+        self, extractor: Extractor, pool: DecodePool, decoded: list[tuple[FrameRequest, Frames]]
+    ) -> None:
+        self.extractor = extractor
+        self.encoder = extractor.encoder()
+        self.pool = pool
+        self.decoded = decoded
+        self.count = TRIED
+
+    def warm_up(self) -> None:
+        """Choose the numerical mode, and how many clips a round takes."""
+        self.pipeline()
+        self.count = max(TRIED, round(ROUND_SECONDS * self.pipeline()))
+
+    @cached_property
+    def fp32(self) -> Encoder:
+        """The backbone in fp32, whatever the mode that was chosen."""
+        from vidfuse.backbones.precision import Modes
+
+        modes = Modes(self.encoder.modes.network("fp32"), "fp32")
+        return Encoder(modes, self.encoder.grid)
+
+    def parts(self) -> dict[str, Callable[[], float]]:
+        """What is measured in turns."""
+        parts = {
+            "decode_only": self.decode,
+            "forward_only": lambda: self.forward(self.encoder),
+            "pipeline": self.pipeline,
+            "gemm_flops": lambda: gemm(self.encoder.modes.device),
+        }
+        if self.encoder.choice and self.encoder.choice.precision != "fp32":
+            parts["forward_fp32"] = lambda: self.forward(self.fp32)
+        return parts
+
+    def decode(self) -> float:
+        """Clips per second of the decode processes alone."""
+        requests = [request for request, _ in self._clips()]
+        return self._rate(lambda: sum(1 for _ in self.pool.map(requests)))
+
+    def forward(self, encoder: Encoder) -> float:
+        """Clips per second of a backbone alone."""
+        clips = self._clips()
+        pictures = sum(len(frames.pictures) for _, frames in clips)
+        return self._rate(lambda: sum(1 for _ in encoder.run(clips, pictures, many=True)))
+
+    def pipeline(self) -> float:
+        """Clips per second of an extraction."""
+        requests = {
+            f"{number:032x}": replace(request)  # several of one clip are told apart
+            for number, (request, _) in enumerate(self._clips())
+        }
+        pace = Pace(self.extractor.timings)
+        stages = self.extractor.stages
+        return self._rate(lambda: sum(1 for _ in stages(self.pool, requests, many=True, pace=pace)))
+
+    def _clips(self) -> list[tuple[FrameRequest, Frames]]:
+        return list(islice(cycle(self.decoded), self.count))
+
+    def _rate(self, work: Callable[[], int]) -> float:
+        began = time.perf_counter()
+        done = work()
+        return done / (time.perf_counter() - began)
+
+
+def _readable(
+    pool: DecodePool, requests: Sequence[FrameRequest], progress: Progress
+) -> list[tuple[FrameRequest, Frames]]:
+    """Clips that can be read, with their pictures; of the others, a warning."""
+    found = []
+    for request, frames in pool.map(requests):
+        if isinstance(frames, InputError):
+            progress.warn(frames.message)
+        else:
+            found.append((request, frames))
+    if not found:
+        raise UserError("none of these clips can be read", "See why with: vidfuse inspect CLIPS")
+    return found
+
+
+def _compared(rate: dict[str, float], device: Device, flops: float) -> dict[str, float]:
+    """Rates, the limit that they set, and the shares of limits that are reached.
+
+    Args:
+        rate: Clips per second by part; FLOP/s of ``gemm_flops``.
+        device: Where the backbone runs: decoding shares a CPU's cores with it, and no GPU's.
+        flops: Of a clip's forward pass.
+    """
+    decode, forward = rate["decode_only"], rate["forward_only"]
+    limit = 1 / (1 / decode + 1 / forward) if device.type == "cpu" else min(decode, forward)
+    in_fp32 = rate.get("forward_fp32", forward)
+    return {
+        "decode_only": decode,
+        "forward_only": forward,
+        "pipeline": rate["pipeline"],
+        "limit": limit,
+        "fraction_of_limit": rate["pipeline"] / limit,
+        "forward_fp32": in_fp32,
+        "gemm_fraction": in_fp32 * flops / rate["gemm_flops"],
+        "gemm_gflops": rate["gemm_flops"] / 1e9,
+        "gflop_per_clip": flops / 1e9,
+    }
+
+
+def flops_of_picture(encoder: Encoder, size: int) -> float:
+    """Floating-point operations of a picture's forward pass, two for a multiply-add."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    picture = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=encoder.modes.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoder.modes.network("fp32")(picture)
+    return float(counter.get_total_flops())
+
+
+def gemm(device: Device) -> float:
+    """FLOP/s of a large product of fp32 matrices with all cores: the better of torch's libraries.
+
+    The one that multiplies matrices (MKL in many builds) may use narrower instructions on other
+    makers' processors than the one that convolves (oneDNN) does: a 1x1 convolution is a product.
+    """
+    import torch
+
+    side = SIDE if device.type != "cpu" else SIDE // 2
+    left, right = (torch.ones((side, side), device=device) for _ in range(2))
+    products: list[Callable[[], Any]] = [lambda: left @ right]
+    if device.type == "cpu":
+        pixels, weight = left.T.reshape(1, side, -1, 64), right[:, :, None, None]
+        products.append(lambda: torch.nn.functional.conv2d(pixels, weight))
+    best = 0.0
+    with torch.inference_mode():
+        for product in products * 3:
+            began = time.perf_counter()
+            product()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best = max(best, 2 * side**3 / (time.perf_counter() - began))
+    return best
