@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,7 @@ class Extractor:
         progress: Hears of progress.
         timings: The command's clock. ``cache`` is the time for content hashes and the cache,
             ``decode`` the time this process waits for pictures, ``forward`` that in the backbone.
+        pool: Decode processes that are kept by whoever made them; None starts some for each run.
         mirrored: Whether pictures are mirrored left to right, a view with entries of its own.
         tally: What was done so far.
     """
@@ -76,6 +78,7 @@ class Extractor:
     time_limit: float | None = None
     progress: Progress = field(default_factory=Progress)
     timings: Timings = field(default_factory=Timings)
+    pool: DecodePool | None = None
     mirrored: bool = False
     tally: Tally = field(default_factory=Tally)
     _encoder: Encoder | None = None
@@ -148,18 +151,19 @@ class Extractor:
 
     def _compute(self, missing: dict[str, list[Clip]]) -> Iterator[tuple[Clip, Result]]:
         """Decode and encode each content once, whatever the number of clips that have it."""
-        encoder = self.encoder()
-        if len(missing) >= LARGE and self.store is not None:
-            self._estimate(encoder, self.store, len(missing))
         requests = [self.request(clips[0]) for clips in missing.values()]
         owners = {
             id(request): owner for request, owner in zip(requests, missing.items(), strict=True)
         }
-        before = encoder.seconds
-        self.progress.start("Extracting features", len(missing))
-        try:
-            with DecodePool(self.decoder, self.workers, self.time_limit) as pool:
-                for request, result in encoder.run(self._timed(pool.map(requests))):
+        with self._decoding() as pool:
+            decoded = pool.map(requests)  # goes on while torch is imported and the network built
+            encoder = self.encoder()
+            if len(missing) >= LARGE and self.store is not None:
+                self._estimate(encoder, self.store, len(missing))
+            before = encoder.seconds
+            self.progress.start("Extracting features", len(missing))
+            try:
+                for request, result in encoder.run(self._timed(decoded)):
                     key, clips = owners[id(request)]
                     self.progress.advance()
                     if isinstance(result, InputError):
@@ -171,9 +175,15 @@ class Extractor:
                             if self.store is not None:
                                 self.store.write(self.spec, key, result)
                     yield from ((clip, result) for clip in clips)
-        finally:
-            self.progress.finish()
-            self.timings.add("forward", encoder.seconds - before)
+            finally:
+                self.progress.finish()
+                self.timings.add("forward", encoder.seconds - before)
+
+    def _decoding(self) -> AbstractContextManager[DecodePool]:
+        """The decode processes; those that nobody keeps end with the run."""
+        if self.pool is not None:
+            return nullcontext(self.pool)
+        return DecodePool(self.decoder, self.workers, self.time_limit)
 
     def encoder(self) -> Encoder:
         """Turns pictures into features; built when it is first needed."""
