@@ -81,6 +81,8 @@ def predict(
     kept = []
     failed = False
     try:
+        if watch is not None:
+            progress.info(f"Watching {watch}; Ctrl-C ends it")
         for record in write_records(records, format):
             failed = failed or not record["ok"]
             if format == "json":
