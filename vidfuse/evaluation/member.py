@@ -18,6 +18,7 @@ from vidfuse.features.extract import Extractor
 from vidfuse.features.identity import ContentIndex
 from vidfuse.features.setup import resolve_device, weights_digest
 from vidfuse.features.store import Entry, Store
+from vidfuse.garbage import no_collection
 from vidfuse.model import BATCH, Model, StoredModel
 from vidfuse.progress import Progress
 from vidfuse.settings import Settings, option
@@ -118,7 +119,7 @@ class Member:
         """The model with its weights."""
         if isinstance(self.card, Model):
             return self.card
-        with self.timings.measure("imports"):
+        with self.timings.measure("imports"), no_collection():
             import_torch()
         with self.timings.measure("model"):
             return self.card.load()
@@ -129,9 +130,9 @@ class Member:
         return resolve_device(self.config.device)
 
     def _build(self) -> Backbone:
-        with self.timings.measure("imports"):
-            find_factory(self.card.choice.info.factory)
         model = self.model
+        with self.timings.measure("imports"), no_collection():
+            find_factory(self.card.choice.info.factory)
         with self.timings.measure("model"):
             return model.build_backbone(self.device)
 

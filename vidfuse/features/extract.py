@@ -151,6 +151,8 @@ class Extractor:
 
     def _compute(self, missing: dict[str, list[Clip]]) -> Iterator[tuple[Clip, Result]]:
         """Decode and encode each content once, whatever the number of clips that have it."""
+        if len(missing) >= LARGE and self.store is not None:
+            self._estimate(self.encoder(), self.store, len(missing))
         requests = [self.request(clips[0]) for clips in missing.values()]
         owners = {
             id(request): owner for request, owner in zip(requests, missing.items(), strict=True)
@@ -158,8 +160,6 @@ class Extractor:
         with self._decoding() as pool:
             decoded = pool.map(requests)  # goes on while torch is imported and the network built
             encoder = self.encoder()
-            if len(missing) >= LARGE and self.store is not None:
-                self._estimate(encoder, self.store, len(missing))
             before = encoder.seconds
             self.progress.start("Extracting features", len(missing))
             try:
