@@ -20,7 +20,7 @@ from vidfuse.errors import UserError
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry, EntryInfo
 from vidfuse.fusion import build_head
-from vidfuse.model import SEEN_DIGITS, Model, load_model
+from vidfuse.model import SEEN_DIGITS, Model, load_model, open_model
 
 SPEC = FeatureSpec("auto/1", "uniform", 4, 32, "center", "resnet18", "layer1", "random", 2)
 SEEN = {"train": ["a" * SEEN_DIGITS], "val": ["b" * SEEN_DIGITS]}
@@ -144,6 +144,17 @@ def rewrite(path: Path, change: Any) -> None:
     change(manifest)
     text = json.dumps(manifest)
     save_file(tensors, path, {"vidfuse": text, "crc32": _checksum(tensors, text)})
+
+
+@pytest.mark.parametrize("head", ["lstm", "policy"])
+def test_whether_it_chooses_frames_is_known_with_and_without_the_manifest(
+    tmp_path: Path, head: str
+) -> None:
+    built = build_head(head, channels=3, grid=2, classes=3)
+    path = saved(tmp_path, head=built)
+    assert open_model(path).chooses_frames is (head == "policy")
+    rewrite(path, lambda manifest: manifest["head"].pop("chooses_frames"))
+    assert open_model(path).chooses_frames is (head == "policy")
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

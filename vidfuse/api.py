@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.data.clip import Clip
-from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.config import FeatureConfig
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
-from vidfuse.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from vidfuse.evaluation.inference import Inference
@@ -67,6 +64,8 @@ def extract(
     Raises:
         UserError: The settings or the machine do not allow it.
     """
+    from vidfuse.data.layouts import read_dataset
+    from vidfuse.features.config import FeatureConfig
     from vidfuse.features.export import extract_clips
     from vidfuse.features.setup import finest
     from vidfuse.fusion import head_class
@@ -123,6 +122,8 @@ def train(
 
         return go_on(resume, settings, progress=progress, timings=timings)
     assert dataset is not None
+    from vidfuse.training.config import TrainConfig
+
     config = TrainConfig.from_mapping(settings)
     if folds is not None:
         from vidfuse.training.folds import train_folds
@@ -158,14 +159,10 @@ def evaluate(
     """
     from vidfuse.evaluation.evaluate import evaluate_dataset
 
-    return evaluate_dataset(
-        _inference(model, settings, progress, timings),
-        dataset,
-        subset=subset,
-        split=split,
-        layout=layout,
-        progress=progress,
-    )
+    with _inference(model, settings, progress, timings) as inference:
+        return evaluate_dataset(
+            inference, dataset, subset=subset, split=split, layout=layout, progress=progress
+        )
 
 
 def compare(
@@ -194,7 +191,7 @@ def compare(
 
 
 def predict(
-    inputs: Iterable[Path | str | InputError],
+    inputs: Iterable[Path | str | InputError | None],
     *,
     model: Path | str | Sequence[Path | str] | None = None,
     top: int = 5,
@@ -205,7 +202,8 @@ def predict(
     """Predict the class of clips; see ``evaluation.predict.predict_records``.
 
     Args:
-        inputs: Video files.
+        inputs: Video files. They may come over time: None among them says that the next one is
+            not there yet, so that those before it are answered first.
         model: A model file or run folder, or several to average; None is the latest run.
         top: How many classes each record lists.
         progress: Hears of progress.
@@ -215,7 +213,7 @@ def predict(
     from vidfuse.evaluation.predict import predict_records
 
     inference = _inference(model, settings, progress, timings)
-    paths = (item if isinstance(item, InputError) else Path(item) for item in inputs)
+    paths = (Path(item) if isinstance(item, (str, Path)) else item for item in inputs)
     return predict_records(inference, paths, top)
 
 
@@ -266,8 +264,11 @@ def bench(
         timings: The command's clock.
         **settings: Fields of ``FeatureConfig``; without a grid it is that of the default head.
     """
+    from vidfuse.data.layouts import read_dataset
     from vidfuse.features.bench import bench as measure
+    from vidfuse.features.config import FeatureConfig
     from vidfuse.fusion import head_class
+    from vidfuse.training.config import TrainConfig
 
     config = FeatureConfig.from_mapping(settings)
     progress = progress or Progress()
@@ -328,8 +329,6 @@ def _inference(
     timings = timings or Timings()
     progress = progress or Progress()
     with timings.measure("imports"):
-        import torch  # noqa: F401
-
         from vidfuse.evaluation.inference import Inference, InferenceConfig, find_model
 
     config = InferenceConfig.from_mapping(settings)

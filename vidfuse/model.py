@@ -1,6 +1,8 @@
 """The model file: a head, the backbone it needs, and all that is known about both.
 
-One ``.safetensors`` file. Its metadata holds a JSON manifest; nothing in it is executed.
+One ``.safetensors`` file. Its metadata holds a JSON manifest; nothing in it is executed. What the
+manifest says is read first and without torch, whose import takes seconds in which videos can be
+decoded already.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,7 @@ from vidfuse.backbones import RANDOM_WEIGHTS, BackboneChoice, choose
 from vidfuse.errors import UnknownNameError, UserError
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry
-from vidfuse.fusion import build_head
+from vidfuse.fusion import build_head, head_class
 from vidfuse.video.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -36,33 +39,121 @@ SEEN_DIGITS = 32  # of each content hash kept: 128 bits tell any two videos apar
 BATCH = 64
 
 
-@dataclass
-class Model:
-    """A trained classifier.
+@dataclass(kw_only=True)
+class ModelCard:
+    """What is known about a classifier besides its weights.
 
     Attributes:
-        head: Reads the features.
         classes: Class names in the order of the head's logits.
         spec: The features that prediction extracts.
         cached: The features that training cached, which may hold more frames.
         sampling: The rule that chose the frames.
         choice: The backbone. Its ``weights`` path is only where they were found at training.
-        backbone_weights: The backbone's weights where the file carries them.
         facts: What is known about training: dataset, split, protocol, metrics, versions, config.
         seen: Content hashes (shortened) of the clips it saw: ``train`` and ``val``.
         path: The file it was read from.
     """
 
-    head: Head
     classes: list[str]
     spec: FeatureSpec
     cached: FeatureSpec
     sampling: str
     choice: BackboneChoice
-    backbone_weights: dict[str, Tensor] | None
     facts: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, list[str]] = field(default_factory=dict)
     path: Path | None = None
+
+    @cached_property
+    def _seen(self) -> frozenset[str]:
+        """Shortened hashes of all clips that it saw in training or validation."""
+        return frozenset(digest for part in self.seen.values() for digest in part)
+
+    def saw(self, content: str) -> bool:
+        """Whether a clip of this content was used in training or validation."""
+        return content[:SEEN_DIGITS] in self._seen
+
+
+@dataclass(kw_only=True)
+class StoredModel(ModelCard):
+    """A model file of which only the manifest was read.
+
+    Attributes:
+        head: The manifest's words on the head.
+        included: Whether the file carries the backbone's weights.
+    """
+
+    path: Path
+    head: dict[str, Any]
+    included: bool
+
+    @property
+    def head_name(self) -> str:
+        """Name of the head."""
+        return str(self.head["name"])
+
+    @cached_property
+    def chooses_frames(self) -> bool:
+        """Whether the head chooses the frames that it looks at."""
+        known = self.head.get("chooses_frames")
+        return head_class(self.head_name).chooses_frames if known is None else bool(known)
+
+    def load(self) -> Model:
+        """The model, with its weights.
+
+        Raises:
+            UserError: The file is damaged, or needs a head that is not installed.
+        """
+        from safetensors import safe_open
+
+        with _told(self.path):
+            with safe_open(self.path, framework="pt") as tensors:
+                metadata = tensors.metadata()
+                state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+            if metadata["crc32"] != _checksum(state, metadata["vidfuse"]):
+                raise ValueError("its checksum does not fit")
+            card = {each.name: getattr(self, each.name) for each in fields(ModelCard)}
+            own = _part(state, "backbone.") if self.included else None
+            return Model(**card, head=self._head(state), backbone_weights=own)
+
+    def _head(self, state: Mapping[str, Tensor]) -> Head:
+        try:
+            head = build_head(
+                self.head_name,
+                channels=self.head["channels"],
+                grid=self.head["grid"],
+                classes=len(self.classes),
+                settings=self.head["settings"],
+            )
+        except UnknownNameError as error:
+            raise UserError(
+                f"{self.path}: needs the head '{self.head_name}', which is not installed here",
+                "Install the package that this head came from.",
+            ) from error
+        head.load_state_dict(_part(state, "head."))
+        return head.eval()
+
+
+@dataclass(kw_only=True)
+class Model(ModelCard):
+    """A trained classifier.
+
+    Attributes:
+        head: Reads the features.
+        backbone_weights: The backbone's weights where the file carries them.
+    """
+
+    head: Head
+    backbone_weights: dict[str, Tensor] | None
+
+    @property
+    def head_name(self) -> str:
+        """Name of the head."""
+        return self.head.name
+
+    @property
+    def chooses_frames(self) -> bool:
+        """Whether the head chooses the frames that it looks at."""
+        return self.head.chooses_frames
 
     def probabilities(
         self, entries: Sequence[Entry], device: str | torch.device = "cpu"
@@ -95,15 +186,6 @@ class Model:
         from vidfuse.backbones.load import load_backbone
 
         return load_backbone(self.choice, state=self.backbone_weights, device=device)
-
-    @cached_property
-    def _seen(self) -> frozenset[str]:
-        """Shortened hashes of all clips that it saw in training or validation."""
-        return frozenset(digest for part in self.seen.values() for digest in part)
-
-    def saw(self, content: str) -> bool:
-        """Whether a clip of this content was used in training or validation."""
-        return content[:SEEN_DIGITS] in self._seen
 
     def save(self, path: Path) -> None:
         """Write the model file, whole or not at all.
@@ -142,6 +224,7 @@ class Model:
                 "channels": self.head.channels,
                 "grid": self.head.grid,
                 "settings": self.head.settings,
+                "chooses_frames": self.head.chooses_frames,
             },
             "features": self.spec.to_dict(),
             "cached_frames": self.cached.frames,
@@ -164,35 +247,27 @@ RESERVED = (
 )  # fmt: skip
 
 
-def load_model(path: Path | str) -> Model:
-    """Read a model file.
+def open_model(path: Path | str) -> StoredModel:
+    """Read what a model file says of itself; imports no torch.
 
     Args:
         path: The file, or a run folder that holds ``model.safetensors``.
 
     Raises:
-        UserError: It is missing, damaged, not a vidfuse model, written by a newer vidfuse, or
-            needs a head that is not installed.
+        UserError: It is missing, damaged, not a vidfuse model, or written by a newer vidfuse.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
-    try:
-        with safe_open(file, framework="pt") as tensors:
+    with _told(file):
+        with safe_open(file, framework="np") as tensors:
             metadata = tensors.metadata() or {}
-            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        hint = "Name a model file or a run folder that holds model.safetensors."
-        raise UserError(f"{file}: no such model", hint) from error
-    except (SafetensorError, OSError) as error:
-        raise _damaged(file, "not a model file, or a damaged one", error) from error
-    if "vidfuse" not in metadata:
-        raise UserError(
-            f"{file}: not a vidfuse model",
-            "Weights of a backbone are given to train, with --weights.",
-        )
-    try:
+        if "vidfuse" not in metadata:
+            raise UserError(
+                f"{file}: not a vidfuse model",
+                "Weights of a backbone are given to train, with --weights.",
+            )
         manifest = json.loads(metadata["vidfuse"])
         if manifest["format"] > FORMAT:
             raise UserError(
@@ -200,9 +275,47 @@ def load_model(path: Path | str) -> Model:
                 f"this one reads up to {FORMAT})",
                 "Upgrade: pip install --upgrade vidfuse",
             )
-        if metadata["crc32"] != _checksum(state, metadata["vidfuse"]):
-            raise ValueError("its checksum does not fit")
-        return _from_manifest(manifest, state, file)
+        spec = FeatureSpec.from_dict(manifest["features"])
+        backbone = manifest["backbone"]
+        weights = None if backbone["published"] else RANDOM_WEIGHTS  # or those in the file
+        return StoredModel(
+            classes=list(manifest["classes"]),
+            spec=spec,
+            cached=replace(spec, frames=manifest["cached_frames"]),
+            sampling=manifest["sampling"],
+            choice=choose(backbone["name"], weights, backbone["layer"]),
+            facts={name: value for name, value in manifest.items() if name not in RESERVED},
+            seen=dict(manifest["seen"]),
+            path=file,
+            head=dict(manifest["head"]),
+            included=backbone["included"],
+        )
+
+
+def load_model(path: Path | str) -> Model:
+    """Read a model file.
+
+    Args:
+        path: The file, or a run folder that holds ``model.safetensors``.
+
+    Raises:
+        UserError: As ``open_model``, or it needs a head that is not installed.
+    """
+    return open_model(path).load()
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Say which file it is that cannot be read, and why."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        hint = "Name a model file or a run folder that holds model.safetensors."
+        raise UserError(f"{file}: no such model", hint) from error
+    except (SafetensorError, OSError) as error:
+        raise _damaged(file, "not a model file, or a damaged one", error) from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise _damaged(file, "a damaged model file", error) from error
 
@@ -221,40 +334,6 @@ def _checksum(state: Mapping[str, Tensor], manifest: str) -> str:
         content = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         value = zlib.crc32(content, zlib.crc32(f"\n{name}\n".encode(), value))
     return f"{value:08x}"
-
-
-def _from_manifest(manifest: Mapping[str, Any], state: Mapping[str, Tensor], file: Path) -> Model:
-    spec = FeatureSpec.from_dict(manifest["features"])
-    name = manifest["head"]["name"]
-    try:
-        head = build_head(
-            name,
-            channels=manifest["head"]["channels"],
-            grid=manifest["head"]["grid"],
-            classes=len(manifest["classes"]),
-            settings=manifest["head"]["settings"],
-        )
-    except UnknownNameError as error:
-        raise UserError(
-            f"{file}: needs the head '{name}', which is not installed here",
-            "Install the package that this head came from.",
-        ) from error
-    head.load_state_dict(_part(state, "head."))
-    head.eval()
-    backbone = manifest["backbone"]
-    weights = None if backbone["published"] else RANDOM_WEIGHTS  # or those in the file
-    return Model(
-        head=head,
-        classes=list(manifest["classes"]),
-        spec=spec,
-        cached=replace(spec, frames=manifest["cached_frames"]),
-        sampling=manifest["sampling"],
-        choice=choose(backbone["name"], weights, backbone["layer"]),
-        backbone_weights=_part(state, "backbone.") if backbone["included"] else None,
-        facts={name: value for name, value in manifest.items() if name not in RESERVED},
-        seen=dict(manifest["seen"]),
-        path=file,
-    )
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

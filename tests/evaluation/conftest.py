@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import vidfuse
+from vidfuse.video import workers
+from vidfuse.video.process import DecodeProcess
 
 CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
 Train = Callable[..., str]
@@ -43,3 +45,17 @@ def manifest(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{os.fspath(clip)},{clip.parent.name},g{i},{part}")
     path.write_text("\n".join(rows))
     return path
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[DecodeProcess]:
+    """The decode processes that the test starts."""
+    processes: list[DecodeProcess] = []
+
+    class Counted(DecodeProcess):
+        def __init__(self) -> None:
+            super().__init__()
+            processes.append(self)
+
+    monkeypatch.setattr(workers, "DecodeProcess", Counted)
+    return processes

@@ -20,6 +20,7 @@ from vidfuse.features.store import Store
 from vidfuse.model import Model
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
+from vidfuse.video.process import DecodeProcess
 
 SEEN = ["looks", "frames_encoded", "pictures_decoded"]
 # Features of other batches may differ in their last bit of float16; see test_same_answer.py.
@@ -125,6 +126,16 @@ def test_evaluate_says_how_many_frames_it_took(
     assert live["accuracy"] == cached["accuracy"]
     trained = vidfuse.load_model(policy).facts["validation"]
     assert cached["confusion_matrix"] == trained["confusion_matrix"]
+
+
+def test_decode_processes_are_kept_for_the_whole_command(
+    policy: str, dataset: Path, started: list[DecodeProcess]
+) -> None:
+    inputs = [each for path in sorted(dataset.rglob("*.mkv"))[:3] for each in (path, None)]
+    records = vidfuse.predict(inputs, model=policy, use_cache=False, workers=1)
+    assert all(record["ok"] for record in records)
+    assert len(started) == 1
+    assert not started[0].alive()
 
 
 def test_in_an_ensemble_what_was_seen_adds_up(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from vidfuse.backbones import BACKBONES, choose
 from vidfuse.backbones.load import read_weights
 from vidfuse.errors import InputError, UserError
 from vidfuse.features import identity
+from vidfuse.video.process import DecodeProcess
 
 INFO = BACKBONES["thin_resnet"]
 FIELDS = ["path", "ok", "label", "score", "top", "warnings", "error"]
@@ -109,6 +112,55 @@ def test_inputs_are_taken_as_they_come(predict: Any, dataset: Path, run: str) ->
 
     records = vidfuse.predict(endless(), model=run, workers=1)
     assert next(records)["ok"]
+
+
+def test_what_came_is_answered_before_more_is_asked_for(
+    run: str, shared_cache: str, dataset: Path
+) -> None:
+    asked: list[Any] = []
+    paths = sorted(dataset.rglob("*.mkv"))[:3]
+
+    def arriving() -> Any:
+        for item in (None, paths[0], None, None, paths[1], paths[2], None):
+            asked.append(item)
+            yield item
+
+    records = vidfuse.predict(arriving(), model=run, cache=shared_cache, workers=1)
+    assert next(records)["path"] == str(paths[0])
+    assert asked == [None, paths[0], None]
+    assert [record["path"] for record in records] == [str(path) for path in paths[1:]]
+
+
+def test_decode_processes_are_kept_for_the_whole_command(
+    run: str, dataset: Path, started: list[DecodeProcess]
+) -> None:
+    inputs = [each for path in sorted(dataset.rglob("*.mkv"))[:3] for each in (path, None)]
+    records = vidfuse.predict(inputs, model=run, use_cache=False, workers=1)
+    assert all(record["ok"] for record in records)
+    assert len(started) == 1
+    assert not started[0].alive()
+
+
+def test_clips_are_being_decoded_before_torch_is_imported(run: str, dataset: Path) -> None:
+    """The import takes as long as all the rest of a short command."""
+    code = """
+import sys
+import vidfuse
+from vidfuse.video import process
+
+begin = process.DecodeProcess.__init__
+
+def told(self):
+    print("torch" in sys.modules)
+    begin(self)
+
+process.DecodeProcess.__init__ = told
+(record,) = vidfuse.predict(sys.argv[2:], model=sys.argv[1], use_cache=False)
+print(record["ok"])
+"""
+    words = [sys.executable, "-c", code, run, str(next(dataset.rglob("*.mkv")))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=240)
+    assert done.stdout.split()[:2] == ["False", "True"]
 
 
 def test_the_latest_run_is_the_model(

@@ -14,7 +14,8 @@ from PIL import Image
 
 from vidfuse.data.clip import Clip
 from vidfuse.features.encode import Encoder
-from vidfuse.features.live import LiveSource, Looks
+from vidfuse.features.live import LiveSource
+from vidfuse.features.looks import Looks
 from vidfuse.video.open_clips import OpenClips
 
 

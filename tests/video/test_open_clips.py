@@ -100,6 +100,17 @@ def test_a_clip_stays_open_until_another_is_asked_for(make_clip: Any) -> None:
         assert isinstance(files.read_at({0: request(first, 1)})[0], InputError)
 
 
+def test_what_is_released_is_closed_and_the_process_stays(make_clip: Any) -> None:
+    path = make_clip()
+    with OpenClips("pyav", workers=1) as files:
+        files.read_at({0: request(path)})
+        (process,) = files._processes.running
+        files.release()
+        path.write_bytes(b"gone")
+        assert isinstance(files.read_at({0: request(path, 1)})[0], InputError)
+        assert files._processes.running == {process}
+
+
 def test_one_that_fails_does_not_hold_up_the_others(make_clip: Any, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     good, bad = make_clip(), tmp_path / "text.mp4"

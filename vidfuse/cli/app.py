@@ -6,6 +6,8 @@ vidfuse; 130 interrupted.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import time
@@ -138,6 +140,8 @@ def _main(
 
 def main() -> NoReturn:
     """Run the program and exit."""
+    # All memory is given back when the process ends; looking for cycles in it first takes long.
+    atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         # File names need not be valid text: print their bytes as they are.
         unicode = (stream.encoding or "").lower().startswith("utf")

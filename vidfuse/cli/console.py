@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+WARNINGS_KEPT = 256  # by which it is known what was said already
 SECONDS_BETWEEN_LINES = 30.0  # how often a log file hears of a long task
 ROWS_AROUND_BOARD = 7  # header, rules, margin and bar: a taller table would scroll away
 
@@ -33,7 +35,7 @@ class ConsoleProgress(Progress):
         self._board: Any = None
         self._task, self._total, self._done = "", 0, 0
         self._last_line = self._began = 0.0
-        self._warned: list[str] = []
+        self._warned: deque[str] = deque(maxlen=WARNINGS_KEPT)
 
     def start(self, task: str, total: int) -> None:
         """Show a bar."""
@@ -121,7 +123,7 @@ class ConsoleProgress(Progress):
 
     def warn_once(self, text: str) -> None:
         """Print a warning, unless one that begins like it came lately."""
-        if not any(line.startswith(text) for line in self._warned[-256:]):
+        if not any(line.startswith(text) for line in self._warned):
             self.warn(text)
 
     def _print(self, text: str) -> None:

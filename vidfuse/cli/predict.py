@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
@@ -19,6 +22,7 @@ from vidfuse.cli.options import (
     chosen_models,
 )
 from vidfuse.cli.output import RecordFormatOption, print_json, write_records
+from vidfuse.errors import InputError, UserError
 
 app = new_app()
 
@@ -26,11 +30,19 @@ app = new_app()
 @app.command(cls=Command)
 def predict(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="CLIPS", help="Videos, folders, globs, or - for a list on standard input."
         ),
-    ],
+    ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            "--watch",
+            metavar="FOLDER",
+            help="Predict the videos in a folder, and then each that comes, until Ctrl-C.",
+        ),
+    ] = None,
     model: ModelOption = None,
     top: Annotated[
         int, typer.Option("--top", metavar="N", help="Classes listed per record.", min=1)
@@ -48,17 +60,16 @@ def predict(
     """Predict the class of clips: one record per input, in order.
 
     In text form a record is a line with path, class and score, separated by tabs. Exits with 1
-    where an input could not be read; the others are predicted all the same.
+    where an input could not be read; the others are predicted all the same. With - and with
+    --watch the model stays loaded, and each clip is answered as soon as it is there.
     """
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
-    from vidfuse.data.files import expand_inputs
     from vidfuse.timing import Timings
 
     progress, timings = ConsoleProgress(), Timings(BEGAN)
-    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     records = api.predict(
-        expand_inputs(inputs, sys.stdin),
+        _clips(inputs or [], watch),
         model=chosen_models(model),
         top=top,
         progress=progress,
@@ -72,15 +83,54 @@ def predict(
     )
     kept = []
     failed = False
-    for record in write_records(records, format):
-        failed = failed or not record["ok"]
-        if format == "json":
-            kept.append(record)
-        if not record["ok"]:
-            progress.warn_once(f"{record['path']}: {record['error']}")
-        for warning in record["warnings"]:
-            progress.warn(f"{record['path']}: {warning}")
+    try:
+        if watch is not None:
+            progress.info(f"Watching {watch}; Ctrl-C ends it")
+        for record in write_records(records, format):
+            failed = failed or not record["ok"]
+            if format == "json":
+                kept.append(record)
+            if not record["ok"]:
+                progress.warn_once(f"{record['path']}: {record['error']}")
+            for warning in record["warnings"]:
+                progress.warn(f"{record['path']}: {warning}")
+    except KeyboardInterrupt:
+        if watch is None:
+            raise
     if format == "json":
         print_json({"records": kept, "timings": timings.to_dict()})
     if failed:
         raise typer.Exit(1)
+
+
+def _clips(inputs: list[str], folder: str | None) -> Iterator[Path | InputError | None]:
+    """What to predict, with None where the next clip is not there yet.
+
+    Raises:
+        UserError: There is nothing to predict, or no folder to watch.
+    """
+    from vidfuse.data.arriving import as_it_comes, watch
+    from vidfuse.data.files import expand_inputs
+
+    if bool(inputs) is (folder is not None):
+        what = "both clips and a folder to watch" if inputs else "missing argument 'CLIPS'"
+        raise UserError(what, "Name either CLIPS or --watch FOLDER. Try: vidfuse predict --help")
+    if folder is not None:
+        place = Path(folder).expanduser()
+        if not place.is_dir():
+            raise UserError(f"{folder}: no such folder", "Make it first, or check --watch.")
+        return watch(place)
+    if "-" not in inputs:
+        return expand_inputs(inputs)
+    return as_it_comes(expand_inputs(inputs, _standard_input()))
+
+
+def _standard_input() -> TextIO | None:
+    """Standard input, whatever the names on it are; None where the program has none.
+
+    Not ``sys.stdin``: a thread that waits for the next line would hold its lock when Python ends.
+    """
+    if sys.stdin is None:
+        return None
+    raw = io.FileIO(sys.stdin.fileno(), closefd=False)
+    return io.TextIOWrapper(raw, encoding=sys.stdin.encoding, errors="surrogateescape")

@@ -111,7 +111,7 @@ def _frames(answers: list[Answer], inference: Inference) -> dict[str, Any]:
     seen = [answer.looks for answer in answers if answer.looks is not None]
     if not seen:
         return {}
-    choosing = [model for model in inference.models if model.head.chooses_frames]
+    choosing = [model for model in inference.models if model.chooses_frames]
     return {
         "frames": {
             "candidates": sum(model.spec.frames for model in choosing),

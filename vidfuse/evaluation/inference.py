@@ -4,50 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
-from vidfuse.evaluation.looking import LookingMember
-from vidfuse.evaluation.member import Answer, InferenceConfig, Member
+from vidfuse.evaluation.member import Answer, AnyModel, InferenceConfig, Member
+from vidfuse.features.extract import Tally
 from vidfuse.features.identity import ContentIndex
-from vidfuse.features.live import Looks
-from vidfuse.model import Model, load_model
+from vidfuse.features.looks import Looks
+from vidfuse.model import StoredModel, open_model
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
-from vidfuse.training.runs import latest_run
 
 __all__ = ["Inference", "InferenceConfig", "find_model"]
 
 
-def find_model(named: str | Path | None, progress: Progress) -> Model:
-    """Load the model that the user named, or the latest run's.
+def find_model(named: str | Path | None, progress: Progress) -> StoredModel:
+    """Open the model that the user named, or the latest run's.
 
     Raises:
         UserError: There is none (the hint shows the command that makes one), or it is damaged.
     """
-    path = Path(named).expanduser() if named is not None else latest_run()
+    path = Path(named).expanduser() if named is not None else _latest_run()
     if path is None:
         raise UserError(
             "there is no model yet: no --model was given and runs/latest names none",
             "Make one with: vidfuse train DATASET",
         )
     try:
-        model = load_model(path)
+        model = open_model(path)
     except InputError as error:  # not one of the inputs: nothing was done at all
         raise UserError(error.message, error.hint) from error
-    progress.info(f"Model: {model.path} ({model.head.name}, {len(model.classes)} classes)")
+    progress.info(f"Model: {model.path} ({model.head_name}, {len(model.classes)} classes)")
     return model
+
+
+def _latest_run() -> Path | None:
+    from vidfuse.training.runs import latest_run
+
+    return latest_run()
 
 
 class Inference:
     """One model, or an ensemble whose probabilities are averaged (late fusion).
 
-    Each member extracts the features that it was trained on; classes are matched by name.
+    Each member extracts the features that it was trained on; classes are matched by name. Decode
+    processes are kept from one `run` to the next, until it is closed.
 
     Args:
-        models: At least one.
+        models: At least one, or their files.
         config: How they are used.
         progress: Hears of progress.
         timings: The command's clock.
@@ -58,7 +66,7 @@ class Inference:
 
     def __init__(
         self,
-        models: Sequence[Model],
+        models: Sequence[AnyModel],
         config: InferenceConfig,
         progress: Progress,
         timings: Timings,
@@ -73,17 +81,38 @@ class Inference:
                     "Probabilities can only be averaged over the same classes.",
                 )
         self.timings = timings
-        self.members = [
-            (LookingMember if model.head.chooses_frames else Member)(
-                model, config, progress, timings
-            )
-            for model in models
-        ]
+        self.members = [_member_class(model)(model, config, progress, timings) for model in models]
+
+    def close(self) -> None:
+        """End the decode processes."""
+        for member in self.members:
+            member.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def prepare(self) -> None:
+        """Do all that can be done before a clip is known, for there is time."""
+        for member in self.members:
+            member.extractor.encoder()
+
+    def forget(self) -> None:
+        """Drop what is kept of each clip for a summary at the end: there may be no end."""
+        for member in self.members:
+            member.extractor.tally = Tally()
 
     @property
     def chooses_frames(self) -> bool:
         """Whether a model chooses the frames that it looks at."""
-        return any(model.head.chooses_frames for model in self.models)
+        return any(model.chooses_frames for model in self.models)
 
     @property
     def index(self) -> ContentIndex:
@@ -120,3 +149,11 @@ class Inference:
                 looks += answer.looks or Looks()
             seen = looks if self.chooses_frames else None
             yield clip, Answer(np.mean(rows, axis=0), list(warnings), seen)
+
+
+def _member_class(model: AnyModel) -> type[Member]:
+    if not model.chooses_frames:
+        return Member
+    from vidfuse.evaluation.looking import LookingMember  # imports torch
+
+    return LookingMember

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError
 from vidfuse.evaluation.member import Answer, Member
-from vidfuse.features.live import LiveSource, Looks
+from vidfuse.features.live import LiveSource
+from vidfuse.features.looks import Looks
 from vidfuse.features.store import Entry
 from vidfuse.features.table import FeatureTable
 from vidfuse.fusion.choosing import ChoosingHead
@@ -29,6 +30,8 @@ class LookingMember(Member):
     Of any other, what the head asks for is decoded and encoded, and nothing is kept: an entry of
     the cache holds all candidates. As many clips are looked at side by side as there are workers.
     """
+
+    pool_class = OpenClips
 
     def run(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Answer | InputError]]:
         """The answer to each clip, in the order given."""
@@ -76,17 +79,18 @@ class LookingMember(Member):
 
     def _look(self, clips: Sequence[Clip]) -> dict[Clip, Answer | InputError]:
         """Answers to clips that have to be opened."""
-        extractor, answers = self.extractor, dict[Clip, Answer | InputError]()
-        decoder, workers, limit = extractor.decoder, extractor.workers, extractor.time_limit
-        extractor.progress.start("Looking at clips", len(clips))
+        progress, files = self.extractor.progress, self.pool
+        assert isinstance(files, OpenClips)
+        answers: dict[Clip, Answer | InputError] = {}
+        progress.start("Looking at clips", len(clips))
         try:
-            with OpenClips(decoder, workers, limit) as files:
-                for start in range(0, len(clips), files.workers):
-                    part = clips[start : start + files.workers]
-                    answers |= self._look_at(files, part)
-                    extractor.progress.advance(len(part))
+            for start in range(0, len(clips), files.workers):
+                part = clips[start : start + files.workers]
+                answers |= self._look_at(files, part)
+                progress.advance(len(part))
         finally:
-            extractor.progress.finish()
+            files.release()
+            progress.finish()
         return answers
 
     def _look_at(self, files: OpenClips, clips: Sequence[Clip]) -> dict[Clip, Answer | InputError]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.backbones.imports import find_factory
+from vidfuse.backbones.imports import find_factory, import_torch
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import PRECISION_HELP, PRECISIONS, cache_folder
@@ -17,15 +18,17 @@ from vidfuse.features.extract import Extractor
 from vidfuse.features.identity import ContentIndex
 from vidfuse.features.setup import resolve_device, weights_digest
 from vidfuse.features.store import Entry, Store
-from vidfuse.model import BATCH, Model
+from vidfuse.garbage import no_collection
+from vidfuse.model import BATCH, Model, StoredModel
 from vidfuse.progress import Progress
 from vidfuse.settings import Settings, option
 from vidfuse.timing import Timings
 from vidfuse.video.decoder import POLICIES
+from vidfuse.video.workers import DecodePool
 
 if TYPE_CHECKING:
     from vidfuse.backbones.load import Backbone
-    from vidfuse.features.live import Looks
+    from vidfuse.features.looks import Looks
 
 
 class Answer(NamedTuple):
@@ -59,11 +62,17 @@ class InferenceConfig(Settings):
     )
 
 
+AnyModel = Model | StoredModel
+ALWAYS_HERE = ("auto", "cpu")  # devices
+
+
 class Member:
-    """One model ready to be used on clips.
+    """One model at work, with decode processes that it keeps until it is closed.
+
+    Nothing that needs torch is done before the first clips are being decoded.
 
     Args:
-        model: The model.
+        card: The model, or its file, which is then read when it is needed.
         config: How it is used.
         progress: Hears of progress.
         timings: The command's clock.
@@ -73,20 +82,26 @@ class Member:
             are not here.
     """
 
+    pool_class: ClassVar[type[DecodePool]] = DecodePool
+
     def __init__(
-        self, model: Model, config: InferenceConfig, progress: Progress, timings: Timings
+        self, card: AnyModel, config: InferenceConfig, progress: Progress, timings: Timings
     ) -> None:
-        self.model = model
-        self.device = resolve_device(config.device)
+        self.card = card
+        self.config = config
         self.timings = timings
+        if config.device not in ALWAYS_HERE:
+            resolve_device(config.device)  # a wrong one is told before anything is done
         folder = cache_folder(config.cache)
         self.index = ContentIndex(folder if config.use_cache else None)
-        if model.choice.published:
+        if card.choice.published:
             self._check_weights(progress)
+        decoder = _decoder(card)
+        self.pool = self.pool_class(decoder, config.workers, config.time_limit)
         self.extractor = Extractor(
-            spec=model.spec,
+            spec=card.spec,
             backbone=self._build,
-            decoder=_decoder(model),
+            decoder=decoder,
             store=Store(folder) if config.use_cache else None,
             index=self.index,
             workers=config.workers,
@@ -94,28 +109,50 @@ class Member:
             precision=config.precision,
             progress=progress,
             timings=timings,
+            pool=self.pool,
         )
 
+    def close(self) -> None:
+        """End the decode processes."""
+        self.pool.close()
+
+    @cached_property
+    def model(self) -> Model:
+        """The model with its weights."""
+        if isinstance(self.card, Model):
+            return self.card
+        with self.timings.measure("imports"), no_collection():
+            import_torch()
+        with self.timings.measure("model"):
+            return self.card.load()
+
+    @cached_property
+    def device(self) -> str:
+        """Where it computes."""
+        return resolve_device(self.config.device)
+
     def _build(self) -> Backbone:
-        with self.timings.measure("imports"):
-            find_factory(self.model.choice.info.factory)
-        return self.model.build_backbone(self.device)
+        model = self.model
+        with self.timings.measure("imports"), no_collection():
+            find_factory(self.card.choice.info.factory)
+        with self.timings.measure("model"):
+            return model.build_backbone(self.device)
 
     def _check_weights(self, progress: Progress) -> None:
         """The features only mean what they meant in training with the same weights."""
-        digest = weights_digest(self.model.choice, self.index, progress)
-        if digest != self.model.spec.weights:
+        digest = weights_digest(self.card.choice, self.index, progress)
+        if digest != self.card.spec.weights:
             raise UserError(
-                f"{self.model.choice.weights} are not the weights that "
-                f"{self.model.path or 'the model'} was trained with",
+                f"{self.card.choice.weights} are not the weights that "
+                f"{self.card.path or 'the model'} was trained with",
                 self._way_back(),
             )
 
     def _way_back(self) -> str:
         """How to get the weights that the model was trained with."""
-        if self.model.choice.info.sha256 is None:
+        if self.card.choice.info.sha256 is None:
             return "Remove that file, so that the published weights are fetched again."
-        made_by = self.model.facts["versions"]["vidfuse"]
+        made_by = self.card.facts["versions"]["vidfuse"]
         return (
             "The bundled network is another one now. Train the model again, or use the release of\n"
             f"vidfuse that made it ({made_by})."
@@ -147,7 +184,7 @@ class Member:
         }
 
 
-def _decoder(model: Model) -> str:
+def _decoder(model: AnyModel) -> str:
     """Name of the decode policy that a model's features were made with."""
     for name, (decode, _) in POLICIES.items():
         if decode == model.spec.decode:

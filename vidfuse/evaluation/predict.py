@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,22 @@ from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError
 from vidfuse.evaluation.inference import Inference
 from vidfuse.evaluation.member import Answer
-from vidfuse.features.live import Looks
+from vidfuse.features.looks import Looks
 
-AT_ONCE = 64  # inputs whose records are held back until all of them are known
+AT_ONCE = 64  # inputs at most whose records are held back until all of them are known
 
 Record = dict[str, Any]
 
 
 def predict_records(
-    inference: Inference, inputs: Iterable[Path | InputError], top: int
+    inference: Inference, inputs: Iterable[Path | InputError | None], top: int
 ) -> Iterator[Record]:
     """Predict clips.
 
     Args:
-        inference: The model, ready for use.
-        inputs: Video files; an ``InputError`` stands for an input that could not be found.
+        inference: The model; it is closed when no more records are wanted.
+        inputs: Video files; an ``InputError`` stands for an input that could not be found. None
+            says that the next one is not there yet: those before it are answered first.
         top: How many classes each record lists.
 
     Yields:
@@ -35,17 +35,33 @@ def predict_records(
         and ``error``; of a model that chooses its frames also ``looks``, ``frames_encoded`` and
         ``pictures_decoded``.
     """
-    source = iter(inputs)
-    while chunk := list(islice(source, AT_ONCE)):
-        clips = [Clip(item) for item in chunk if isinstance(item, Path)]
-        answers = inference.run(clips) if clips else iter(())
-        for item in chunk:
-            if isinstance(item, InputError):
-                record, looks = failed(item.path, item), None
-            else:
-                clip, answer = next(answers)
-                record, looks = _record(clip, answer, inference.classes, top)
-            yield record | (_seen(looks) if inference.chooses_frames else {})
+    with inference:
+        for part in _parts(inputs):
+            if not part:
+                inference.prepare()
+            clips = [Clip(item) for item in part if isinstance(item, Path)]
+            answers = inference.run(clips) if clips else iter(())
+            for item in part:
+                if isinstance(item, InputError):
+                    record, looks = failed(item.path, item), None
+                else:
+                    clip, answer = next(answers)
+                    record, looks = _record(clip, answer, inference.classes, top)
+                yield record | (_seen(looks) if inference.chooses_frames else {})
+            inference.forget()
+
+
+def _parts(inputs: Iterable[Path | InputError | None]) -> Iterator[list[Path | InputError]]:
+    """Inputs to be answered together; an empty part where there is nothing to do for now."""
+    part: list[Path | InputError] = []
+    for item in inputs:
+        if item is not None:
+            part.append(item)
+        if item is None or len(part) == AT_ONCE:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def failed(path: str, error: InputError) -> Record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -71,6 +72,7 @@ class Extractor:
         timings: The command's clock. ``cache`` is the time for content hashes and looking into the
             cache, ``decode``, ``forward`` and ``write`` that of waiting for each of these stages.
         precision: ``auto``, or the numerical precision that was asked for.
+        pool: Decode processes that are kept by whoever made them; None starts some for each run.
         mirrored: Whether pictures are mirrored left to right, a view with entries of its own.
         tally: What was done so far.
     """
@@ -85,6 +87,7 @@ class Extractor:
     progress: Progress = field(default_factory=Progress)
     timings: Timings = field(default_factory=Timings)
     precision: str = "auto"
+    pool: DecodePool | None = None
     mirrored: bool = False
     tally: Tally = field(default_factory=Tally)
     _encoder: Encoder | None = None
@@ -161,13 +164,10 @@ class Extractor:
         if many and self.store is not None:
             self._estimate(self.encoder(), self.store, len(missing))
         requests = {key: self.request(clips[0]) for key, clips in missing.items()}
-        gently = many and self.workers is None
         pace = Pace(self.timings)
         self.progress.start("Extracting features", len(missing))
         try:
-            with DecodePool(
-                self.decoder, self.workers, self.time_limit, active=1 if gently else None
-            ) as pool:
+            with self._decoding(many) as pool:
                 for key, result in self.stages(pool, requests, many=many, pace=pace):
                     clips = missing[key]
                     if isinstance(result, InputError):
@@ -220,6 +220,16 @@ class Extractor:
         )
         with ThreadPoolExecutor(1, "write") as writer:
             yield from ahead(writer, write, encoded, WRITES, waiting["write"])
+
+    def _decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
+        """The decode processes; those that nobody keeps end with the run.
+
+        Of many clips it begins with one process, and `stages` adds others as they are needed.
+        """
+        if self.pool is not None:
+            return nullcontext(self.pool)
+        active = 1 if many and self.workers is None else None
+        return DecodePool(self.decoder, self.workers, self.time_limit, active=active)
 
     def encoder(self) -> Encoder:
         """Turns pictures into features; built when it is first needed."""

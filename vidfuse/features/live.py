@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,33 +13,9 @@ from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError
 from vidfuse.features.encode import check_finite
 from vidfuse.features.extract import Extractor
+from vidfuse.features.looks import Looks
 from vidfuse.video.frames import Frames
 from vidfuse.video.open_clips import OpenClips
-
-
-@dataclass(slots=True)
-class Looks:
-    """What was seen of a clip.
-
-    Attributes:
-        times: Presentation times in seconds of the pictures that were looked at, in the order of
-            the looks.
-        encoded: How many pictures went through the backbone for it.
-        decoded: How many pictures were decoded: those, and those that lie between them and an
-            earlier picture from which decoding can begin. A short video is decoded once as a whole.
-    """
-
-    times: list[float] = field(default_factory=list)
-    encoded: int = 0
-    decoded: int = 0
-
-    def __add__(self, other: Looks) -> Looks:
-        """What two models saw, one after the other."""
-        return Looks(
-            [*self.times, *other.times],
-            self.encoded + other.encoded,
-            self.decoded + other.decoded,
-        )
 
 
 class LiveSource:

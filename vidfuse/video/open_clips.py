@@ -43,3 +43,8 @@ class OpenClips(DecodePool):
             except InputError as error:
                 answers[place] = error
         return answers
+
+    def release(self) -> None:
+        """Close all clips; the processes stay."""
+        for slot in self._slots:
+            slot.release()

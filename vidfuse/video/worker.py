@@ -50,12 +50,15 @@ class Desk:
 
 
 def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], bytes]:
-    """Carry out one order: ``read`` (pictures) or ``index`` (the timeline, for decord).
+    """Carry out one order: ``read`` (pictures), ``index`` (the timeline, for decord) or
+    ``release``.
 
     With ``keep`` in it the clip stays open, unless reading fails.
     """
     keep = False
     try:
+        if order["op"] == "release":
+            return {}, b""
         if order["op"] == "index":
             from vidfuse.video.pyav_backend import PyAVReader
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +29,7 @@ from vidfuse.video.process import DecodeProcess, ProcessEndedError
 BASE_SECONDS = 120.0
 BYTES_PER_EXTRA_SECOND = 2_000_000
 FILES_PER_EXTRA_SECOND = 50
+RELEASE_SECONDS = 10.0
 
 
 class DecodePool:
@@ -89,18 +91,27 @@ class DecodePool:
     def map(
         self, requests: Iterable[FrameRequest]
     ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
-        """Read clips side by side; answers come as they are ready, a few at a time in memory."""
-        pending: dict[Future[Frames], FrameRequest] = {}
+        """Read clips side by side, beginning at once, whenever the first answer is asked for.
+
+        Answers come as they are ready, a few at a time in memory.
+        """
         source = iter(requests)
+        pending: dict[Future[Frames], FrameRequest] = {}
+        self._submit(source, pending)
+        return self._answers(source, pending)
+
+    def _submit(
+        self, source: Iterator[FrameRequest], pending: dict[Future[Frames], FrameRequest]
+    ) -> None:
+        """Give the processes so much to do that none waits for the next order."""
+        for request in islice(source, max(0, 2 * self.active - len(pending))):
+            pending[self._threads.submit(self._read, request)] = request
+
+    def _answers(
+        self, source: Iterator[FrameRequest], pending: dict[Future[Frames], FrameRequest]
+    ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
         try:
-            while True:
-                while len(pending) < 2 * self.active:
-                    request = next(source, None)
-                    if request is None:
-                        break
-                    pending[self._threads.submit(self._read, request)] = request
-                if not pending:
-                    return
+            while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 while done:  # a set that kept its answers would double what is in memory
                     future = done.pop()
@@ -110,6 +121,7 @@ class DecodePool:
                     except InputError as error:
                         answer = error
                     yield request, answer
+                self._submit(source, pending)
         finally:
             for future in pending:
                 future.cancel()
@@ -206,6 +218,14 @@ class Slot:
                 frames = replace(frames, warnings=[warning, *frames.warnings])
             return frames
         raise InputError(request.path, reasons[0], hint)
+
+    def release(self) -> None:
+        """Close the clip that was kept open."""
+        for process in list(self.mine.values()):
+            try:
+                process.ask({"op": "release"}, RELEASE_SECONDS)
+            except ProcessEndedError:
+                self.processes.end(process)
 
     def _read_with(self, backend: str, request: FrameRequest, deadline: float) -> Frames:
         order: dict[str, Any] = {"op": "read", "backend": backend, "keep": self.keep}

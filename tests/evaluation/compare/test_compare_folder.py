@@ -11,24 +11,24 @@ from vidfuse.training.prepare import Material
 
 
 def test_a_clip_that_fails_on_one_grid_is_in_the_table_of_none(compare, monkeypatch):
-    extract, save_table = Material.extract, tables.save_table
-    saved, failed = {}, []
+    gather, save_table = Material.gather, tables.save_table
+    saved = {}
 
-    def unlucky(self, clips, *, mirrored=False, grid=None):
-        found = extract(self, clips, mirrored=mirrored, grid=grid)
-        if grid == 2 and mirrored and not failed:
-            failed.append(found.popitem())
+    def unlucky(self, clips, *, grid=None, **more):
+        found = gather(self, clips, grid=grid, **more)
+        if grid == 2:
+            found._rows[True].popitem()
         return found
 
     def counted(table, path):
-        saved[path] = len(table.features)
+        saved[path] = len(table.chosen_lengths)
         save_table(table, path)
 
-    monkeypatch.setattr(Material, "extract", unlucky)
+    monkeypatch.setattr(Material, "gather", unlucky)
     monkeypatch.setattr(tables, "save_table", counted)
     summary = compare(heads="lstm,convlstm", seeds=1, epochs=1, mirror=True)
     assert summary["clips"] == 24
-    assert list(saved.values()) == [24 + 23] * 3, "grids 4, 2 and 1 again, without the mirrored one"
+    assert list(saved.values()) == [24 + 23] * 3, "grids 4, 2 and 1, without the mirrored one"
 
 
 def test_a_folder_has_one_comparison_at_a_time(compare, tmp_path):
