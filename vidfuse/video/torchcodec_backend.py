@@ -23,7 +23,7 @@ from vidfuse.video.decoder import check_size, wrong_frames
 from vidfuse.video.frames import Pictures
 from vidfuse.video.sampling import Timeline, Times, on_screen
 
-# Since torchcodec 0.12 one build works with every torch from 2.11 on; earlier ones fit one each.
+# As pyproject.toml has it: since torchcodec 0.12 one build works with every torch from 2.11 on; earlier ones fit one each.
 MINIMUM = {"torchcodec": (0, 12), "torch": (2, 11)}
 FFMPEG_HINT = (
     "Install FFmpeg 4 to 9 with its shared libraries (Debian and Ubuntu: apt-get install ffmpeg; "
@@ -147,8 +147,9 @@ class TorchCodecReader:
             ) from error
         expected = self.timeline.times[indices]
         got = batch.pts_seconds.cpu().numpy() - self._begin + self.timeline.times[0]
-        if np.abs(got - expected).max() > OFF:
-            at = int(np.abs(got - expected).argmax())
+        wrong = np.flatnonzero(np.abs(got - expected) > OFF)
+        if len(wrong):
+            at = wrong[0]
             why = f"its picture of {expected[at]:.3f} s is that of {got[at]:.3f} s"
             raise wrong_frames(self.path, self.name, why)
         self.decoded += len(np.unique(indices))
