@@ -140,7 +140,7 @@ class BackendProcess:
         if obstacle is not None:
             raise wrong_frames(str(path), self.backend, obstacle)
         arguments = (str(path), self.backend, timeline, reference(str(path)), tolerance)
-        wrong = self.executor.submit(_backend_disagreements, *arguments).result(timeout=120)
+        wrong = self.executor.submit(_backend_disagreements, *arguments).result(timeout=240)
         if isinstance(wrong, str):
             raise InputError(path, wrong)
         return wrong
