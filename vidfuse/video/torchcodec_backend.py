@@ -23,7 +23,8 @@ from vidfuse.video.decoder import check_size, wrong_frames
 from vidfuse.video.frames import Pictures
 from vidfuse.video.sampling import Timeline, Times, on_screen
 
-# As pyproject.toml has it: since torchcodec 0.12 one build works with every torch from 2.11 on; earlier ones fit one each.
+# As in pyproject.toml. Since torchcodec 0.12 one build works with every torch from 2.11 on; earlier
+# ones fit one each.
 MINIMUM = {"torchcodec": (0, 12), "torch": (2, 11)}
 FFMPEG_HINT = (
     "Install FFmpeg 4 to 9 with its shared libraries (Debian and Ubuntu: apt-get install ffmpeg; "
