@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 CHECKS = [
     "python", "packages", "torch", "torchvision", "bundled weights", "gpu", "instructions",
     "cores", "memory", "/dev/shm", "decoder pyav", "decoder decord", "decoder decord-gpu",
+    "decoder torchcodec", "decoder torchcodec-cuda",
     "cache", "disk",
 ]  # fmt: skip
 

@@ -230,3 +230,35 @@ def test_disk(monkeypatch, tmp_path: Path, free, status):
     check = storage.disk(str(tmp_path))
     assert check.status == status
     assert bool(check.fix) == (status != "ok")
+
+
+TORCHCODEC = {"version": "0.17.0+cu130", "ffmpeg": 5, "gpu_error": None}
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "words", "fix"),
+    [
+        (Probe(TORCHCODEC), "ok", "0.17.0+cu130 (FFmpeg 5), used with --decoder torchcodec", None),
+        (MISSING, "ok", "not used, since the extra", None),
+        (BROKEN, "warning", "not used: libx.so", "Run: pip install --force-reinstall"),
+        (Probe(error="no FFmpeg", hint="apt-get"), "warning", "not used: no FFmpeg", "apt-get"),
+    ],
+)
+def test_torchcodec_is_an_extra(found, status, words, fix):
+    check = decoders.torchcodec(found)
+    assert check.status == status
+    assert words in check.summary
+    assert (check.fix or "").startswith(fix or "")
+    assert bool(check.fix) == bool(fix)
+
+
+def test_torchcodec_on_a_gpu():
+    problem = "torch finds no NVIDIA GPU"
+    for found, words in (
+        (Probe(TORCHCODEC), "used with --decoder torchcodec-cuda only"),
+        (Probe(TORCHCODEC | {"gpu_error": problem}), f"not used: {problem}"),
+        (MISSING, "not used: torchcodec is not installed"),
+        (BROKEN, "not used: torchcodec does not work"),
+    ):
+        check = decoders.torchcodec_cuda(found)
+        assert (check.status, check.summary) == ("ok", words)

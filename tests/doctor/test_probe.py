@@ -77,3 +77,12 @@ def test_one_broken_package_does_not_hide_the_others(package):
     assert found.error is None
     assert "numpy.core.multiarray" in found.values["errors"]["numpy"]
     assert "typer" in found.values["versions"]
+
+
+def test_torchcodec_says_what_it_lacks(package):
+    package("torchcodec", "ffmpeg_major_version = None")
+    found = probe("torchcodec")
+    assert "shared libraries of FFmpeg" in (found.error or "")
+    assert "apt-get install ffmpeg" in (found.hint or "")
+    package("torchcodec", "raise ModuleNotFoundError('no torchcodec', name='torchcodec')")
+    assert probe("torchcodec").missing

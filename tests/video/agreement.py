@@ -117,29 +117,30 @@ def pool_disagreements(pool: DecodePool, path: Path, tolerance: float = TOLERANC
     return wrong
 
 
-class DecordProcess:
-    """Reads with decord in a process of its own, for it must not share one with other libraries."""
+class BackendProcess:
+    """Reads with decord or torchcodec in a process of its own, as decoders do not get along."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
         spawn = multiprocessing.get_context("spawn")
         self.executor = ProcessPoolExecutor(1, mp_context=spawn)
 
     def disagreements(
         self, path: Path, tolerance: float = TOLERANCE, may_refuse: bool = True
     ) -> list[str]:
-        """What decord, given the timeline of PyAV, reads differently from the ffmpeg program."""
+        """What it, given the timeline of PyAV, reads differently from the ffmpeg program."""
         try:
             return self._disagreements(path, tolerance)
         except InputError as error:
-            return [] if may_refuse and "decord" in error.reason else [f"refused: {error}"]
+            return [] if may_refuse and self.backend in error.reason else [f"refused: {error}"]
 
     def _disagreements(self, path: Path, tolerance: float) -> list[str]:
         with closing(PyAVReader(str(path))) as reader:
-            timeline, obstacle = reader.index(), reader.obstacle()
+            timeline, obstacle = reader.index(), reader.obstacle(self.backend)
         if obstacle is not None:
-            raise wrong_frames(str(path), obstacle)
-        arguments = (str(path), timeline, reference(str(path)), tolerance)
-        wrong = self.executor.submit(_decord_disagreements, *arguments).result(timeout=60)
+            raise wrong_frames(str(path), self.backend, obstacle)
+        arguments = (str(path), self.backend, timeline, reference(str(path)), tolerance)
+        wrong = self.executor.submit(_backend_disagreements, *arguments).result(timeout=240)
         if isinstance(wrong, str):
             raise InputError(path, wrong)
         return wrong
@@ -148,12 +149,12 @@ class DecordProcess:
         self.executor.shutdown()
 
 
-def _decord_disagreements(
-    path: str, timeline: Timeline, expected: Reference, tolerance: float
+def _backend_disagreements(
+    path: str, backend: str, timeline: Timeline, expected: Reference, tolerance: float
 ) -> list[str] | str:
-    """The list of disagreements, or why decord refuses the file."""
+    """The list of disagreements, or why the backend refuses the file."""
     try:
-        reads = read_every_case(lambda: open_video(path, "decord", timeline), expected.times)
+        reads = read_every_case(lambda: open_video(path, backend, timeline), expected.times)
         return _compare(expected, reads, tolerance)
     except InputError as error:
         return error.reason

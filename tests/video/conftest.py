@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from agreement import DecordProcess
+from agreement import BackendProcess
 
+from vidfuse.doctor.probe import probe
 from vidfuse.video.decoder import installed
 from vidfuse.video.workers import DecodePool
 
@@ -16,9 +17,19 @@ def pool() -> Iterator[DecodePool]:
 
 
 @pytest.fixture(scope="session")
-def decord_process() -> Iterator[DecordProcess]:
+def decord_process() -> Iterator[BackendProcess]:
     if not installed("decord"):
         pytest.skip("decord has no wheel for this machine")
-    process = DecordProcess()
+    process = BackendProcess("decord")
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def torchcodec_process() -> Iterator[BackendProcess]:
+    problem = probe("torchcodec").error if installed("torchcodec") else "it is not installed"
+    if problem:
+        pytest.skip(f"torchcodec does not work here: {problem}")
+    process = BackendProcess("torchcodec")
     yield process
     process.close()

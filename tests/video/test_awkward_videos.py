@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from agreement import DecordProcess, disagreements, pool_disagreements, wrong_timeline
+from agreement import BackendProcess, disagreements, pool_disagreements, wrong_timeline
 from awkward import AWKWARD, H264, LARGER, PATTERN, SOUND, joined, make, run
 from reference import COARSE_TOLERANCE, reference
 
@@ -40,7 +40,7 @@ def make_or_skip(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", PLAYABLE)
-def test_frames_are_right(name: str, folder: Path, decord_process: DecordProcess) -> None:
+def test_frames_are_right(name: str, folder: Path, decord_process: BackendProcess) -> None:
     path = make_or_skip(name, folder)
     assert len(reference(str(path)).times)
     with closing(open_video(str(path), "pyav")) as reader:
@@ -51,6 +51,35 @@ def test_frames_are_right(name: str, folder: Path, decord_process: DecordProcess
     assert not disagreements(path, None)
     assert not disagreements(path, 0)
     assert not decord_process.disagreements(path, COARSE_TOLERANCE)
+
+
+# What torchcodec may refuse. Of open groups only the last pictures fail, which depends on FFmpeg.
+REFUSED_BY_TORCHCODEC = {
+    "accelerating.webm", "simultaneous.mkv",  # two pictures at one time
+    "b_frames.avi", "packed.avi", "mpeg4.avi", "no_tail.avi",  # B-frames in AVI
+    "b_frames.flv", "mpeg2.mpg",
+    "open_groups.mp4", "open_groups.mkv", "open_groups.ts",
+    "mirrored.mp4", "turned_mirrored.mp4",
+    "no_head.ts", "no_tail.mp4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLAYABLE)
+def test_torchcodec_is_right_or_refuses(
+    name: str, folder: Path, torchcodec_process: BackendProcess
+) -> None:
+    path = make_or_skip(name, folder)
+    may_refuse = name in REFUSED_BY_TORCHCODEC
+    assert not torchcodec_process.disagreements(path, COARSE_TOLERANCE, may_refuse)
+
+
+@pytest.mark.parametrize("second", [LARGER, PATTERN])
+def test_torchcodec_refuses_joined_recordings(
+    second: str, tmp_path: Path, torchcodec_process: BackendProcess
+) -> None:
+    path = joined(tmp_path, PATTERN + H264, second + H264)
+    wrong = torchcodec_process.disagreements(path, COARSE_TOLERANCE, may_refuse=False)
+    assert any("refused" in text for text in wrong)
 
 
 def test_seeks_are_used(folder: Path) -> None:

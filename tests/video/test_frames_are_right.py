@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agreement import DecordProcess, disagreements, pool_disagreements, wrong_timeline
+from agreement import BackendProcess, disagreements, pool_disagreements, wrong_timeline
 from reference import COARSE_TOLERANCE, TOLERANCE, data_folder, reference
 
 from vidfuse.video.pyav_backend import KEEP_BYTES, PyAVReader
@@ -35,13 +35,19 @@ COARSE = {
 }
 # Its packet at 3.0 s is damaged: the container's index lists a picture that nothing can decode.
 DAMAGED = {"corrupted.mp4": 3.0}
-# What decord may refuse, besides the clips of ut_interaction with their late starts.
-REFUSED = {
+# What decord and torchcodec may refuse, besides the clips of ut_interaction: they start late, and
+# torchcodec reads no AVI with B-frames.
+REFUSED_BY_DECORD = {
     "nasa_13013_rotated.mp4",
     "video_90.mov",
     "corrupted.mp4",
     "discard_first_keyframe.mp4",
     "testsrc2_av1_10bit.mp4",
+    "v_ApplyEyeMakeup_g01_c01.avi",
+    "v_BaseballPitch_g01_c03.avi",
+}
+REFUSED_BY_TORCHCODEC = {
+    "corrupted.mp4",
     "v_ApplyEyeMakeup_g01_c01.avi",
     "v_BaseballPitch_g01_c03.avi",
 }
@@ -88,9 +94,14 @@ def test_auto_in_a_decode_process(clip: Path, pool: DecodePool) -> None:
     assert not pool_disagreements(pool, clip, tolerance(clip))
 
 
-def test_decord_is_right_or_refuses(clip: Path, decord_process: DecordProcess) -> None:
-    may_refuse = clip.name in REFUSED or clip.parts[-3] == "ut_interaction"
+def test_decord_is_right_or_refuses(clip: Path, decord_process: BackendProcess) -> None:
+    may_refuse = clip.name in REFUSED_BY_DECORD or clip.parts[-3] == "ut_interaction"
     assert not decord_process.disagreements(clip, tolerance(clip), may_refuse)
+
+
+def test_torchcodec_is_right_or_refuses(clip: Path, torchcodec_process: BackendProcess) -> None:
+    may_refuse = clip.name in REFUSED_BY_TORCHCODEC or clip.parts[-3] == "ut_interaction"
+    assert not torchcodec_process.disagreements(clip, tolerance(clip), may_refuse)
 
 
 def test_damaged_packet_leaves_the_picture_before_it_on_screen() -> None:

@@ -45,6 +45,8 @@ def examine(cache: str | None = None, progress: Progress | None = None) -> list[
         decoders.pyav(found["av"]),
         decoders.decord(found["decord"]),
         decoders.decord_gpu(found["decord"]),
+        decoders.torchcodec(found["torchcodec"]),
+        decoders.torchcodec_cuda(found["torchcodec"]),
         storage.cache(cache),
         storage.disk(cache),
     ]

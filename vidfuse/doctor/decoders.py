@@ -59,3 +59,29 @@ def decord_gpu(found: Probe) -> Check:
         why = "works, and is used with --decoder decord-gpu only"
         values = {"found": True, "used": False, "why": why}
     return Check("decoder decord-gpu", "ok", why, values)
+
+
+def torchcodec(found: Probe) -> Check:
+    """torchcodec, an extra, which needs FFmpeg's libraries on the system."""
+    name = "decoder torchcodec"
+    if found.missing:
+        why = "not used, since the extra 'torchcodec' is not installed; nothing needs it"
+        return Check(name, "ok", why, {"found": False, "used": False, "why": why})
+    if found.error:
+        why = f"not used: {found.error}"
+        fix = found.hint or "Run: pip install --force-reinstall --no-deps torchcodec"
+        return Check(name, "warning", why, {"found": True, "used": False, "why": why}, fix)
+    why = "used with --decoder torchcodec only"
+    values = {"found": True, "used": False, "why": why, **found.values}
+    versions = f"{found.values['version']} (FFmpeg {found.values['ffmpeg']})"
+    return Check(name, "ok", f"{versions}, {why}", values)
+
+
+def torchcodec_cuda(found: Probe) -> Check:
+    """torchcodec on an NVIDIA GPU (NVDEC)."""
+    problem = found.values.get("gpu_error")
+    if found.error:
+        problem = "torchcodec is not installed" if found.missing else "torchcodec does not work"
+    why = f"not used: {problem}" if problem else "used with --decoder torchcodec-cuda only"
+    values = {"found": not problem, "used": False, "why": why}
+    return Check("decoder torchcodec-cuda", "ok", why, values)

@@ -183,6 +183,17 @@ def _decord() -> dict[str, Any]:
     return values
 
 
+def _torchcodec() -> dict[str, Any]:
+    from vidfuse.video.torchcodec_backend import gpu_problem, import_torchcodec
+
+    torchcodec = import_torchcodec()
+    return {
+        "version": torchcodec.__version__,
+        "ffmpeg": torchcodec.ffmpeg_major_version,
+        "gpu_error": gpu_problem(torchcodec),
+    }
+
+
 def _packages() -> dict[str, Any]:
     from vidfuse.backbones.imports import installed_version
 
@@ -201,5 +212,6 @@ PROBES = {
     "torchvision": _torchvision,
     "av": _av,
     "decord": _decord,
+    "torchcodec": _torchcodec,
     "packages": _packages,
 }

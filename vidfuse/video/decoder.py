@@ -5,6 +5,8 @@ are equally fast on one core, but decord numbers packets, not pictures: where a 
 packed B-frames or an edit list it returns wrong pictures without an error. So decord is used on
 request, and only where its frame table agrees with the stream's own timestamps.
 
+torchcodec (an extra) is used on request only, with the same check.
+
 What is no video stream (frame folders, picture files, DICOM) has one reader, whatever decoder was
 asked for.
 """
@@ -29,6 +31,13 @@ BACKENDS = {
     "pyav": ("av", "vidfuse.video.pyav_backend:PyAVReader"),
     "decord": ("decord", "vidfuse.video.decord_backend:DecordReader"),
     "decord-gpu": ("decord", "vidfuse.video.decord_backend:DecordGPUReader"),
+    "torchcodec": ("torchcodec", "vidfuse.video.torchcodec_backend:TorchCodecReader"),
+    "torchcodec-cuda": ("torchcodec", "vidfuse.video.torchcodec_backend:TorchCodecCudaReader"),
+}
+# package → what to say of one that is not installed
+INSTALL = {
+    "decord": "Leave --decoder at 'auto' (decord has wheels for x86-64 only).",
+    "torchcodec": "Run: pip install 'vidfuse[torchcodec]', or leave --decoder at 'auto'.",
 }
 # The same for clips that are no video streams; only these are told how many pictures a second has.
 PICTURE_BACKENDS = {
@@ -43,6 +52,8 @@ POLICIES = {
     "pyav": ("pyav", ("pyav",)),
     "decord": ("decord", ("decord",)),
     "decord-gpu": ("decord-gpu", ("decord-gpu",)),
+    "torchcodec": ("torchcodec", ("torchcodec",)),
+    "torchcodec-cuda": ("torchcodec-cuda", ("torchcodec-cuda",)),
 }
 MAX_PIXELS = 2**27  # 134 megapixels, four times 8K: more than that is a damaged or hostile header
 
@@ -99,10 +110,7 @@ def open_video(
             "reading DICOM needs the package pydicom: pip install 'vidfuse[dicom]'",
         )
     if not installed(backend):
-        raise UserError(
-            f"decoder '{backend}' is not installed on this machine",
-            "Leave --decoder at 'auto', or install it (decord has wheels for x86-64 only).",
-        )
+        raise not_installed(backend)
     module, _, name = known[backend][1].partition(":")
     reader = getattr(import_module(module), name)
     return cast(Reader, reader(path, fps if backend in PICTURE_BACKENDS else timeline))
@@ -136,6 +144,14 @@ def installed(backend: str) -> bool:
     return find_spec((BACKENDS | PICTURE_BACKENDS)[backend][0]) is not None
 
 
+def not_installed(backend: str) -> UserError:
+    """The refusal to read with a decoder whose package is missing, with the next step."""
+    return UserError(
+        f"decoder '{backend}' is not installed on this machine",
+        INSTALL.get(BACKENDS[backend][0], "Run: pip install --force-reinstall av"),
+    )
+
+
 def policy(decoder: str) -> tuple[str, tuple[str, ...]]:
     """The policy's name in cache keys, and the backends to try in order.
 
@@ -149,14 +165,14 @@ def policy(decoder: str) -> tuple[str, tuple[str, ...]]:
 
 def needs_timeline(backend: str) -> bool:
     """Whether a backend must be given the stream's timeline to be right (see the module)."""
-    return backend.startswith("decord")
+    return backend.startswith(("decord", "torchcodec"))
 
 
-def wrong_frames(path: str, why: str) -> InputError:
-    """The refusal to read with decord what it would read wrongly."""
+def wrong_frames(path: str, backend: str, why: str) -> InputError:
+    """The refusal to read with a decoder what it would read wrongly."""
     return InputError(
         path,
-        f"decord would return wrong frames here: {why}",
+        f"{backend} would return wrong frames here: {why}",
         "Use --decoder auto, which reads it with PyAV.",
     )
 

@@ -56,18 +56,19 @@ class DecordReader:
         starts = stamps[:, 0] if stamps.size else np.empty(0)
         plausible = len(starts) and np.isfinite(starts).all() and starts[0] >= -1e-6
         if not plausible or (np.diff(starts) <= 0).any():
-            raise wrong_frames(self.path, "its frame table has impossible timestamps")
+            raise wrong_frames(self.path, self.name, "its frame table has impossible timestamps")
         if timeline is None:
             self.warnings.append("decord's frame table could not be checked")
             return Timeline(starts, float(stamps[-1, 1]))
         if len(starts) != len(timeline.times):
             raise wrong_frames(
                 self.path,
+                self.name,
                 f"it counts {len(starts)} frames where the stream shows {len(timeline.times)}",
             )
         # decord counts from the stream's first picture, the container from its own start.
         if np.abs((starts - starts[0]) - (timeline.times - timeline.times[0])).max() > 2e-3:
-            raise wrong_frames(self.path, "its timestamps differ from the stream's")
+            raise wrong_frames(self.path, self.name, "its timestamps differ from the stream's")
         return timeline
 
     def read(self, times: Times) -> tuple[list[Pictures], Times]:

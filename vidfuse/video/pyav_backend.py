@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import end_of
 from vidfuse.video.frames import Pictures
-from vidfuse.video.pyav_stream import KeyFrame, SeekError, VideoFile, is_turned, to_rgb
+from vidfuse.video.pyav_stream import KeyFrame, SeekError, VideoFile, is_mirrored, is_turned, to_rgb
 from vidfuse.video.sampling import EPSILON, Timeline, Times, on_screen
 
 # Decoded pictures of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
@@ -110,16 +110,29 @@ class PyAVReader:
         times = np.array([time for time, _ in found])
         return Timeline(times, end_of(times, found[-1][1]))
 
-    def obstacle(self) -> str | None:
-        """Why decord, seen to return wrong pictures of such files, must not read this one."""
+    def obstacle(self, backend: str) -> str | None:
+        """Why another backend, seen to return wrong pictures of such files, must not read this one.
+
+        Args:
+            backend: ``decord``, ``torchcodec``, or the name of one of their variants.
+        """
         self._restart()
         _, frame = next(self._file.pictures(), (0.0, None))
+        if backend.startswith("torchcodec"):
+            return self._obstacle_for_torchcodec(frame)
         if "mpegts" in self._file.container.format.name:
             return "it loses the first pictures of transport streams"
         if frame is not None and is_turned(frame):
             return "it does not turn or mirror pictures in every container"
         if frame is not None and min(frame.width, frame.height) < SMALLEST_FOR_DECORD:
             return f"pictures of {frame.width}x{frame.height} are too small for it"
+        return None
+
+    def _obstacle_for_torchcodec(self, frame: VideoFrame | None) -> str | None:
+        if frame is not None and is_mirrored(frame):
+            return "it does not mirror pictures"
+        if self._file.decode_timed and self._file.stream.codec_context.has_b_frames:
+            return "it mistakes the order of B-frames in AVI files"
         return None
 
     def read(self, times: Times) -> tuple[list[Pictures], Times]:

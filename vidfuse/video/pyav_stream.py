@@ -203,6 +203,12 @@ def is_turned(frame: VideoFrame) -> bool:
     return bool(b or c or a < 0 or d < 0)
 
 
+def is_mirrored(frame: VideoFrame) -> bool:
+    """Whether a picture is shown as in a mirror, turned or not."""
+    (a, b), (c, d) = np.sign(_axes(frame))
+    return bool(a * d - b * c < 0)
+
+
 def _axes(frame: VideoFrame) -> NDArray[np.int32]:
     """``[[a, b], [c, d]]`` of the display matrix: x' = a x + c y, y' = b x + d y.
 

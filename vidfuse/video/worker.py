@@ -1,9 +1,9 @@
 """A decode process.
 
 Reads one request a line (JSON) on standard input and answers each with a line of JSON on standard
-output, followed by the pictures' bytes. It imports one decoding library and never torch: decord
-imported before torch is known to hang or crash. It lives apart from the program because decoders
-crash and hang on damaged files.
+output, followed by the pictures' bytes. It imports one decoding library and no torch, unless that
+is torchcodec, which needs it: decord imported before torch is known to hang or crash. It lives
+apart from the program because decoders crash and hang on damaged files.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Desk:
 
 
 def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], bytes]:
-    """Carry out one order: ``read`` (pictures), ``index`` (the timeline, for decord) or
+    """Carry out one order: ``read`` (pictures), ``index`` (PyAV's timeline, for another backend) or
     ``release``.
 
     With ``keep`` in it the clip stays open, unless reading fails.
@@ -63,7 +63,7 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], bytes]:
             from vidfuse.video.pyav_backend import PyAVReader
 
             reader = PyAVReader(order["path"])
-            timeline, obstacle = reader.index(), reader.obstacle()
+            timeline, obstacle = reader.index(), reader.obstacle(order["backend"])
             reader.close()
             index = {"times": timeline.times.tolist(), "end": timeline.end, "obstacle": obstacle}
             return index, b""

@@ -18,6 +18,7 @@ from vidfuse.system import cores
 from vidfuse.video.decoder import (
     installed,
     needs_timeline,
+    not_installed,
     picture_backend,
     policy,
     wrong_frames,
@@ -54,10 +55,7 @@ class DecodePool:
     ) -> None:
         _, self.backends = policy(decoder)
         if len(self.backends) == 1 and not installed(self.backends[0]):
-            raise UserError(
-                f"decoder '{decoder}' is not installed on this machine",
-                "Leave --decoder at 'auto' (decord has wheels for x86-64 only).",
-            )
+            raise not_installed(self.backends[0])
         self.workers = workers or cores()
         self.time_limit = time_limit
         self._processes = _Processes()
@@ -232,10 +230,10 @@ class Slot:
         order["request"] = request_to_dict(request) | {"path": os.path.abspath(request.path)}
         if needs_timeline(backend):
             # A file that PyAV cannot open has no timeline to check against.
-            index = {"op": "index", "backend": "pyav", "path": order["request"]["path"]}
+            index = {"op": "index", "backend": backend, "path": order["request"]["path"]}
             header, _ = self._ask("pyav", request.path, index, deadline)
             if header.get("obstacle"):
-                raise wrong_frames(request.path, header["obstacle"])
+                raise wrong_frames(request.path, backend, header["obstacle"])
             if "times" in header:
                 order["timeline"] = {"times": header["times"], "end": header["end"]}
         header, payload = self._ask(backend, request.path, order, deadline)
