@@ -151,7 +151,7 @@ from vidfuse.video import process
 begin = process.DecodeProcess.__init__
 
 def told(self):
-    print("torch" in sys.modules)
+    print("torch.nn" in sys.modules)
     begin(self)
 
 process.DecodeProcess.__init__ = told

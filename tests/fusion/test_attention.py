@@ -4,7 +4,7 @@ from by_hand import check, layer_norm, linear, position, read, run_cell, sequenc
 
 from vidfuse.errors import UserError
 from vidfuse.fusion import build_head
-from vidfuse.fusion.attention import Attention
+from vidfuse.fusion.attention import Attention, Distances
 from vidfuse.fusion.positions import Positions
 
 SDPA = torch.nn.functional.scaled_dot_product_attention
@@ -14,13 +14,13 @@ def gelu(x):
     return x * 0.5 * (1 + torch.erf(x / 2**0.5))
 
 
-def attend(layer, rows, tokens=0):
+def attend(layer, rows, distances, tokens=0):
     """Multi-head attention over the rows of one clip, one query and one key at a time."""
 
     def bias(head, query, key):
         if min(query, key) < tokens:
             return 0.0
-        return layer.distances[head, max(-8, min(8, key - query)) + 8]
+        return distances.table[head, max(-8, min(8, key - query)) + 8]
 
     size = len(rows[0]) // layer.heads
     queries, keys, values = (
@@ -43,7 +43,7 @@ def self_attention(head, clip):
         places = [position(head.positions.table, t, len(rows)) for t in range(len(rows))]
         pairs = zip(rows, places, strict=True)
         rows = [layer_norm(row + place, head.attention_norm) for row, place in pairs]
-        pairs = zip(rows, attend(head.attend, rows), strict=True)
+        pairs = zip(rows, attend(head.attend, rows, head.distances), strict=True)
         rows = [gelu(linear(row + heard, head.transform[0])) for row, heard in pairs]
         return read(rows, head.readout)
 
@@ -56,7 +56,7 @@ def transformer(head, clip):
         rows = [head.token, *(row + place for row, place in zip(rows, places, strict=True))]
         for block in head.blocks:
             normed = [layer_norm(row, block.attention_norm) for row in rows]
-            heard = attend(block.attend, normed, tokens=1)
+            heard = attend(block.attend, normed, head.distances, tokens=1)
             rows = [row + each for row, each in zip(rows, heard, strict=True)]
             norm, first, _, second = block.transform
             inner = [gelu(linear(layer_norm(row, norm), first)) for row in rows]
@@ -101,17 +101,22 @@ def test_attention_is_that_of_torch(heads):
     sequence = torch.randn(3, 7, 8, requires_grad=True)
     lengths = torch.tensor([7, 4, 1])
     real = torch.arange(7) < lengths[:, None]
-    output, weights = layer(sequence, real)
+    distances = Distances(heads)
+    output, weights = layer(sequence, real, distances(7))
 
     split = layer.queries_keys_values(sequence).chunk(3, dim=2)
     queries, keys, values = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in split)
-    biases = layer.bias(7, 0).masked_fill(~real[:, None, None], -torch.inf)
+    biases = distances(7).masked_fill(~real[:, None, None], -torch.inf)
     heard = SDPA(queries, keys, values, attn_mask=biases)
     expected = layer.out(heard.transpose(1, 2).flatten(2))
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
     for mine, theirs in zip(
-        torch.autograd.grad(output[real].square().sum(), [sequence, *layer.parameters()]),
-        torch.autograd.grad(expected[real].square().sum(), [sequence, *layer.parameters()]),
+        torch.autograd.grad(
+            output[real].square().sum(), [sequence, *layer.parameters(), *distances.parameters()]
+        ),
+        torch.autograd.grad(
+            expected[real].square().sum(), [sequence, *layer.parameters(), *distances.parameters()]
+        ),
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)

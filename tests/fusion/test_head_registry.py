@@ -77,7 +77,7 @@ def test_text_from_a_command_line_is_converted():
         "hidden": 8,
         "layers": 1,
         "bidirectional": True,
-        "readout": "mean",
+        "readout": "max",
         "dropout": 0.25,
     }
 

@@ -203,7 +203,7 @@ def test_only_the_machine_may_differ(dataset: Path, shared_cache: str, tmp_path:
     run = cut_off(dataset, shared_cache, Killed, 3)
     with pytest.raises(UserError, match="not with others for lr, head_options") as error:
         vidfuse.train(resume=run, lr=0.5, head="lstm", head_options={"hidden": 8}, workers=2)
-    assert "device, cache, workers" in str(error.value.hint)
+    assert "device, precision, cache, workers" in str(error.value.hint)
     other = str(tmp_path / "other cache")
     assert vidfuse.train(resume=run, workers=2, cache=other, epochs=6)["reused"] == 0
     same(run, Path("straight"))

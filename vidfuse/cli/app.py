@@ -138,10 +138,15 @@ def _main(
     """
 
 
+def _forgo_last_collection() -> None:
+    """All memory is given back when the process ends; looking for cycles in it first takes long."""
+    if "triton" not in sys.modules:  # it would count what is left, and complain of it
+        gc.freeze()
+
+
 def main() -> NoReturn:
     """Run the program and exit."""
-    # All memory is given back when the process ends; looking for cycles in it first takes long.
-    atexit.register(gc.freeze)
+    atexit.register(_forgo_last_collection)
     for stream in (sys.stdout, sys.stderr):
         # File names need not be valid text: print their bytes as they are.
         unicode = (stream.encoding or "").lower().startswith("utf")

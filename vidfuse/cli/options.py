@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from vidfuse.backbones import PRECISION_HELP
 from vidfuse.errors import UserError
-from vidfuse.features.config import PRECISION_HELP
 from vidfuse.settings import Settings, read_toml, typed_fields
 
 # Options whose command-line form takes pairs: field name → option.

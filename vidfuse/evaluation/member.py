@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.backbones import PRECISION_HELP, PRECISIONS
 from vidfuse.backbones.imports import find_factory, import_torch
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.config import PRECISION_HELP, PRECISIONS, cache_folder
+from vidfuse.features.config import cache_folder
 from vidfuse.features.extract import Extractor
 from vidfuse.features.identity import ContentIndex
 from vidfuse.features.setup import resolve_device, weights_digest

@@ -6,19 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE
+from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, PRECISION_HELP, PRECISIONS
 from vidfuse.errors import UserError
 from vidfuse.features.spec import Grid, parse_grid
 from vidfuse.settings import Settings, option
 from vidfuse.video.decoder import POLICIES
 from vidfuse.video.frames import CROPS, DEFAULT_FPS
 from vidfuse.video.sampling import Sampling
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-PRECISION_HELP = (
-    "Numbers that the backbone computes with; auto takes fp32 for few clips, and for many what is "
-    "fastest here and gives the same features."
-)
 
 
 @dataclass

@@ -19,23 +19,42 @@ FIRST_FALL = 2.0
 """How much less a frame is heard, in the logits, for each frame that it is further away."""
 
 
+class Distances(nn.Module):
+    """A learned bias for how many frames lie between two, in either direction, for each head.
+
+    R_ts = r_{s - t} (as in Raffel et al., 2020, without their bins); beyond 8 frames it is that of
+    8. The biases start with a slope for each head (as in Press et al., 2022): the first hears most
+    of the frame before, the second of the frame behind, the third and fourth of those two away, and
+    so on. With positions alone, frames learn to look for their neighbours only from far more clips
+    than most people have.
+
+    Args:
+        heads: Number of attention heads h.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        sought = torch.tensor([(head // 2 + 1) * (-1) ** (head + 1) for head in range(heads)])
+        away = (torch.arange(-REACH, REACH + 1) - sought[:, None]).abs()
+        self.table = nn.Parameter(-FIRST_FALL * away)
+
+    def forward(self, frames: int, tokens: int = 0) -> Tensor:
+        """R [h, T, T] of a sequence of tokens, which are at no distance from any, and frames."""
+        numbers = torch.arange(frames, device=self.table.device)
+        steps = (numbers - numbers[:, None]).clamp(-REACH, REACH) + REACH
+        return F.pad(self.table[:, steps], (tokens, 0, tokens, 0))
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention, section 3.2 of Vaswani et al. (2017).
 
-    For a sequence X [T, hidden] and each of h heads, with d = hidden/h and products
-    Q, K, V [T, d] of X with matrices of its own::
+    For a sequence X [T, hidden] and each of h heads, with d = hidden/h, products Q, K, V [T, d] of
+    X with matrices of its own, and biases R [T, T] of pairs of steps (`Distances`)::
 
         A = softmax(Q Kᵀ / √d + R),  Y = A V
 
-    and the output is [Y_1, …, Y_h] W + b. R_ts = r_{s - t} is a learned bias for how many frames
-    lie between two, in either direction (as in Raffel et al., 2020, without their bins; beyond 8
-    frames it is that of 8). Rows of A sum to 1 over the real steps; what is behind the end of a
-    clip gets no weight. Keys have no bias, which would cancel in the softmax.
-
-    The biases start with a slope for each head (as in Press et al., 2022): the first hears most of
-    the frame before, the second of the frame behind, the third and fourth of those two away, and
-    so on. With positions alone, frames learn to look for their neighbours only from far more clips
-    than most people have.
+    and the output is [Y_1, …, Y_h] W + b. Rows of A sum to 1 over the real steps; what is behind
+    the end of a clip gets no weight. Keys have no bias, which would cancel in the softmax.
 
     Cost: 4·hidden² products a step for the matrices, and 2·T·hidden for Q Kᵀ and A V.
 
@@ -55,34 +74,23 @@ class Attention(nn.Module):
         self.heads = heads
         self.queries_keys_values = nn.Linear(hidden, 3 * hidden, bias=False)
         self.out = nn.Linear(hidden, hidden)
-        sought = torch.tensor([(head // 2 + 1) * (-1) ** (head + 1) for head in range(heads)])
-        away = (torch.arange(-REACH, REACH + 1) - sought[:, None]).abs()
-        self.distances = nn.Parameter(-FIRST_FALL * away)
 
-    def forward(self, sequence: Tensor, real: Tensor, tokens: int = 0) -> tuple[Tensor, Tensor]:
+    def forward(self, sequence: Tensor, real: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """Output [B, T, hidden] and weights A [B, h, T, T] of a sequence [B, T, hidden].
 
-        `real` [B, T] is true where a step is not padding. The first `tokens` steps are no frames,
-        and so at no distance from any.
+        `real` [B, T] is true where a step is not padding; the biases are R [h, T, T].
         """
         split = self.queries_keys_values(sequence).unflatten(2, (3, self.heads, -1))
         queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each [B, h, T, d]
-        scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[3])
-        scores = scores + self.bias(sequence.shape[1] - tokens, tokens)
+        scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[3]) + biases
         weights = scores.masked_fill(~real[:, None, None], -torch.inf).softmax(3)
         return self.out((weights @ values).transpose(1, 2).flatten(2)), weights
-
-    def bias(self, frames: int, tokens: int) -> Tensor:
-        """R [h, T, T] of a sequence of tokens and frames."""
-        numbers = torch.arange(frames, device=self.distances.device)
-        steps = (numbers - numbers[:, None]).clamp(-REACH, REACH) + REACH
-        return F.pad(self.distances[:, steps], (tokens, 0, tokens, 0))
 
 
 class SelfAttention(SequenceHead):
     """One layer of self-attention over the frames, which positions tell apart.
 
-    With the projected frames x_t [hidden] and learned positions p_t (`Positions`)::
+    With the projected frames x_t [hidden], learned positions p_t (`Positions`) and distances::
 
         u_t = LayerNorm(x_t + p_t),  y_t = u_t + Attention(u)_t,  s_t = GELU(W y_t + b)
 
@@ -124,6 +132,7 @@ class SelfAttention(SequenceHead):
         self.positions = Positions(hidden)
         self.attention_norm = nn.LayerNorm(hidden)
         self.attend = Attention(hidden, heads)
+        self.distances = Distances(heads)
         self.transform = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU())
         self.add_classifier(hidden)
 
@@ -131,7 +140,7 @@ class SelfAttention(SequenceHead):
         """The read-out of the transformed frames [B, hidden]."""
         steps = sequence.shape[1]
         sequence = self.attention_norm(sequence + self.positions(lengths, steps))
-        attended, _ = self.attend(sequence, mask(lengths, steps))
+        attended, _ = self.attend(sequence, mask(lengths, steps), self.distances(steps))
         return read_out(self.transform(sequence + attended), lengths, self.readout)
 
 
@@ -163,9 +172,9 @@ class Block(nn.Module):
         )
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, sequence: Tensor, real: Tensor) -> Tensor:
-        """A token and frames [B, 1 + T, hidden] from others; `real` is false for padding."""
-        attended, _ = self.attend(self.attention_norm(sequence), real, tokens=1)
+    def forward(self, sequence: Tensor, real: Tensor, biases: Tensor) -> Tensor:
+        """A sequence [B, T, hidden] from another; for the rest see `Attention`."""
+        attended, _ = self.attend(self.attention_norm(sequence), real, biases)
         sequence = sequence + self.drop(attended)
         return sequence + self.drop(self.transform(sequence))
 
@@ -174,8 +183,9 @@ class Transformer(SequenceHead):
     """A small transformer encoder with a class token.
 
     A learned vector, the class token, stands before the projected frames, to which learned
-    positions are added (`Positions`). After the blocks (`Block`) the token has collected from the
-    frames what the classifier reads, beside the mean frame.
+    positions are added (`Positions`). All blocks (`Block`) share the biases of `Distances`. After
+    the last the token has collected from the frames what the classifier reads, beside the mean
+    frame.
 
     Cost: layers·(8·hidden² + 2·T·hidden) products a frame behind the projection.
 
@@ -215,6 +225,7 @@ class Transformer(SequenceHead):
         self.block_dropout = block_dropout
         self.token = nn.Parameter(torch.randn(hidden) * 0.02)
         self.positions = Positions(hidden)
+        self.distances = Distances(heads)
         self.blocks = nn.ModuleList(Block(hidden, heads, block_dropout) for _ in range(layers))
         self.last_norm = nn.LayerNorm(hidden)
         self.add_classifier(hidden)
@@ -225,7 +236,8 @@ class Transformer(SequenceHead):
         token = self.token.expand(len(sequence), 1, -1)
         sequence = torch.cat([token, sequence], dim=1)
         real = mask(lengths + 1, sequence.shape[1])
+        biases = self.distances(sequence.shape[1] - 1, tokens=1)
         for block in self.blocks:
-            sequence = block(sequence, real)
+            sequence = block(sequence, real, biases)
         read: Tensor = self.last_norm(sequence[:, 0])
         return read
