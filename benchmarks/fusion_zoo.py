@@ -35,10 +35,8 @@ def main() -> None:
         if arguments.only and dataset.name not in arguments.only:
             continue
         out = str(arguments.out / dataset.name)
-        chosen = {**settings}
-        if dataset.name in FEWER:
-            chosen.setdefault("epochs", FEWER[dataset.name])
-        summary = api.compare(dataset, out=out, progress=ConsoleProgress(), **chosen)
+        fewer = {"epochs": FEWER[dataset.name]} if dataset.name in FEWER else {}
+        summary = api.compare(dataset, out=out, progress=ConsoleProgress(), **(fewer | settings))
         text = section(dataset.name, summary)
         (arguments.out / f"{dataset.name}.md").write_text(text, encoding="utf-8")
         print(text)

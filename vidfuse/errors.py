@@ -37,13 +37,18 @@ class InputError(UserError):
         self.reason = reason
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that one was probably meant to be; None where none is like it."""
+    return next(iter(get_close_matches(name, list(known), n=1)), None)
+
+
 class UnknownNameError(UserError):
     """A name that is not in a registry: lists the known ones and the closest match."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = get_close_matches(name, names, n=1)
-        guess = f" Did you mean '{close[0]}'?" if close else ""
+        close = closest(name, names)
+        guess = f" Did you mean '{close}'?" if close else ""
         super().__init__(f"unknown {kind} '{name}'.{guess}", f"Known: {', '.join(names)}")
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, closest
 
 SPOKEN = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "a switch"}
 
@@ -43,8 +42,8 @@ class Settings:
         problems = []
         for name in values:
             if name not in known:
-                close = get_close_matches(name, known, n=1)
-                guess = f", did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+                close = closest(name, known)
+                guess = f", did you mean '{close}'?" if close else f"; known: {', '.join(known)}"
                 problems.append(f"{name}: unknown setting{guess}")
         settings = cls(**{name: value for name, value in values.items() if name in known})
         _refuse(problems + settings.problems())
@@ -119,8 +118,8 @@ def _problem(value: Any, kind: Any, optional: bool, rules: Mapping[str, Any]) ->
     if kind is float and not math.isfinite(value):
         return f"{value} is not a finite number"
     if "choices" in rules and value not in rules["choices"]:
-        close = get_close_matches(value, rules["choices"], n=1)
-        guess = f" (did you mean '{close[0]}'?)" if close else ""
+        close = closest(str(value), rules["choices"])
+        guess = f" (did you mean '{close}'?)" if close else ""
         return f"'{value}' is not one of {', '.join(rules['choices'])}{guess}"
     if "min" in rules and value < rules["min"]:
         return f"{value} is below {rules['min']}"

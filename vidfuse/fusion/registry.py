@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from vidfuse.errors import UnknownNameError, UserError, first_sentence
+from vidfuse.errors import UnknownNameError, UserError, closest, first_sentence
 
 if TYPE_CHECKING:
     from vidfuse.fusion.base import Head
@@ -145,8 +144,8 @@ def _load(entry: EntryPoint) -> type[Head]:
 
 
 def _unknown_setting(head: str, key: str, known: list[str]) -> UserError:
-    close = get_close_matches(key, known, n=1)
-    guess = f" Did you mean '{close[0]}'?" if close else ""
+    close = closest(key, known)
+    guess = f" Did you mean '{close}'?" if close else ""
     return UserError(
         f"head '{head}' has no setting '{key}'.{guess}",
         f"Known: {', '.join(sorted(known))}" if known else "This head has no settings.",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
+from vidfuse.errors import closest
 from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import head_names
 from vidfuse.settings import option
@@ -74,7 +74,7 @@ class TrainConfig(FeatureConfig):
         found = super().problems()
         names = head_names()
         if isinstance(self.head, str) and self.head not in names:
-            close = get_close_matches(self.head, names, n=1)
-            guess = f", did you mean '{close[0]}'?" if close else ""
+            close = closest(self.head, names)
+            guess = f", did you mean '{close}'?" if close else ""
             found.append(f"head: unknown head '{self.head}'{guess}; known: {', '.join(names)}")
         return found

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any
 
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, closest
 from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import head_names
 from vidfuse.settings import option
@@ -137,8 +136,8 @@ class CompareConfig(FeatureConfig):
 
 def _guessed(name: str, known: list[str]) -> str:
     """A name that is not known, with the closest one that is."""
-    close = get_close_matches(name, known, n=1)
-    return f"{name} (did you mean '{close[0]}'?)" if close else name
+    close = closest(name, known)
+    return f"{name} (did you mean '{close}'?)" if close else name
 
 
 def _complaints(name: str, read: Any) -> list[str]:

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 from vidfuse.errors import UserError, first_sentence
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.evaluation.compare.workload import Workload
+from vidfuse.system import keep_memory
 
 if TYPE_CHECKING:
     from vidfuse.evaluation.compare.fits import Bench
@@ -38,10 +39,6 @@ WORKER = (
 )
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-# glibc hands large blocks back to the system as soon as they are free, and every step of training
-# would ask for the same pages again: where that is slow, as on virtual machines, it is a tenth to
-# a fifth of the time. Other C libraries ignore these names.
-ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
 def answer(bench: Bench, request: Request) -> Answer:
@@ -177,7 +174,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if debug else subprocess.DEVNULL,
-            env=ENVIRONMENT | os.environ | ONE_THREAD,
+            env=os.environ | ONE_THREAD,
         )
 
     def ask(self, request: Request) -> Answer | None:
@@ -221,6 +218,7 @@ def serve(workload: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
 def main(workload: str) -> None:
     """Serve on standard input and output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
+    keep_memory()  # every step of training needs the same blocks again
     # Libraries that print to standard output must not damage the protocol.
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
