@@ -16,8 +16,8 @@ class TemporalAttention(LSTM):
 
         u_t = tanh(W h_t + b),  α_t = exp(uᵀ u_t) / Σ_s exp(uᵀ u_s),  read = Σ_t α_t h_t
 
-    where the context vector u [S] is learned. The `lstm` head reads all frames alike; here a short
-    action in a long clip can get most of the weight, and `attention` shows which frames did.
+    where the context vector u [S] is learned. The `lstm` head keeps each unit's maximum; here a
+    short action in a long clip can get most of the weight, and `attention` shows which frames did.
 
     Cost: that of `lstm`, and S² products a frame, S = hidden·directions.
 
