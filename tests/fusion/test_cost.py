@@ -37,7 +37,7 @@ IN_AND_OUT = T * P * H + (H + P) * C  # projection of each frame, and the classi
         ("rnn-cnn", {"kernel": 3}, IN_AND_OUT + T * (6 * H * H + 3 * H * H)),
         ("parallel", {"fusion": "sum"}, IN_AND_OUT + T * (6 * H * H + 3 * H * H)),
         ("parallel", {"fusion": "gated"}, IN_AND_OUT + T * 9 * H * H + 4 * H * H),
-        ("gcn", {"layers": 2}, IN_AND_OUT + T * 2 * H * H),
+        ("gcn", {"layers": 2}, IN_AND_OUT + T * 2 * 2 * H * H),
         # One step more than frames: the class token.
         (
             "transformer",

@@ -75,14 +75,14 @@ def logits_by_hand(head, clip):
             row = linear(cell, head.project)
             if head.positions:
                 row = row + position(head.times.table, t, len(frames))
-                row = row + head.places[number] if head.graph == "regions" else row
-            rows.append(row)
+            rows.append(row + head.places[number] if head.graph == "regions" else row)
     layer_by_hand = {"gcn": gcn_layer, "gat": gat_layer}[head.name]
     heard = heard_by(head, frames)
     for block in head.blocks:
         normed = [layer_norm(row, block.norm) for row in rows]
         pairs = zip(block.kinds, heard, strict=True)
         kinds = [layer_by_hand(layer, normed, mine) for layer, mine in pairs]
+        kinds.append([block.own.weight @ row for row in normed])
         rows = [row + sum(each).relu() for row, *each in zip(rows, *kinds, strict=True)]
     return linear(torch.cat([read(rows, head.readout), mean]), head.classifier)
 
@@ -93,10 +93,10 @@ def logits_by_hand(head, clip):
     "settings",
     [
         {},
-        {"direction": "both", "positions": False, "readout": "mean"},
-        {"graph": "neighbours"},
-        {"graph": "regions", "layers": 1, "readout": "last"},
-        {"graph": "regions", "direction": "both", "positions": False},
+        {"direction": "both", "readout": "mean"},
+        {"graph": "neighbours", "positions": True},
+        {"graph": "regions", "positions": True, "layers": 1, "readout": "last"},
+        {"graph": "regions", "direction": "both"},
     ],
 )
 def test_heads_follow_their_equations_and_so_do_their_gradients(name, settings, dtype, close):
@@ -139,10 +139,10 @@ def test_a_graph_without_direction_says_so():
         return head.reversal_aware, head.order_aware
 
     assert aware() == (True, True)
-    assert aware(positions=False) == (True, True)
-    assert aware(direction="both") == (True, True)
-    assert aware(direction="both", positions=False) == (False, True)
-    assert aware(direction="both", positions=False, readout="last") == (True, True)
+    assert aware(positions=True) == (True, True)
+    assert aware(direction="both", positions=True) == (True, True)
+    assert aware(direction="both") == (False, True)
+    assert aware(direction="both", readout="last") == (True, True)
 
 
 def test_without_the_package_the_heads_are_known_and_say_what_to_install():

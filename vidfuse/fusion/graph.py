@@ -34,8 +34,9 @@ class _GraphHead(Head):
     With direction=both, edges of time lead backwards too, with the same weights. `_Block` has what
     happens in a layer.
 
-    Positions are those of `Positions`, and for regions also a learned vector for each cell. The
-    clips of a batch are one graph without edges in between.
+    Frames learn their order from the edges' direction, and `Positions` can be added. Regions also
+    hold a learned vector for their cell. The clips of a batch are one graph without edges in
+    between.
 
     Shapes: features [B, T, D, g, g] → nodes [B, N, hidden], N = T or T·g² → read-out [B, hidden],
     beside the mean frame [B, D·g·g] → logits [B, C].
@@ -49,7 +50,7 @@ class _GraphHead(Head):
         direction: Whether time's edges lead `forward` or `both` ways. With both and without
             positions, a clip played backwards is the same.
         neighbours: How many frames each hears that are most like it, for graph=neighbours.
-        positions: Whether nodes know where in the clip, and in the frame, they are.
+        positions: Whether nodes know when in the clip they are.
         hidden: Length of each node's vector.
         layers: Graph layers, one upon the other; so far does a node hear.
         readout: What is read from the nodes: their `mean`, the `last` one, or the `max` of each
@@ -73,8 +74,8 @@ class _GraphHead(Head):
         graph: Graph = "chain",
         direction: Direction = "forward",
         neighbours: int = 3,
-        positions: bool = True,
-        hidden: int = 128,
+        positions: bool = False,
+        hidden: int = 256,
         layers: int = 2,
         readout: Readout = "max",
         block_dropout: float = 0.1,
@@ -97,8 +98,8 @@ class _GraphHead(Head):
         self.project = nn.Linear(channels if graph == "regions" else self.frame_size, hidden)
         if positions:
             self.times = Positions(hidden)
-            if graph == "regions":
-                self.places = nn.Parameter(torch.randn(grid * grid, hidden) * 0.5)
+        if graph == "regions":
+            self.places = nn.Parameter(torch.randn(grid * grid, hidden) * 0.5)
         kinds = 1 if graph == "chain" else 2
         self.blocks = nn.ModuleList(
             _Block(hidden, [self.new_layer() for _ in range(kinds)], block_dropout)
@@ -139,28 +140,32 @@ class _GraphHead(Head):
 
     def nodes(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """What the nodes hold before the first layer [B, N, hidden]."""
-        times = self.times(lengths, frames.shape[1]) if self.positions else None
-        if self.graph != "regions":
-            nodes = self.project(frames)
-            return nodes if times is None else nodes + times
-        cells = frames.unflatten(2, (self.channels, -1)).transpose(2, 3)  # [B, T, g², D]
+        cells = frames[:, :, None]  # [B, T, 1, D·g·g]
+        if self.graph == "regions":
+            cells = frames.unflatten(2, (self.channels, -1)).transpose(2, 3)  # [B, T, g², D]
         nodes = self.project(cells)
-        if times is not None:
-            nodes = nodes + times[:, :, None] + self.places
+        if self.positions:
+            nodes = nodes + self.times(lengths, frames.shape[1])[:, :, None]
+        if self.graph == "regions":
+            nodes = nodes + self.places
         return nodes.flatten(1, 2)
 
 
 class _Block(nn.Module):
-    """A residual layer: what a node holds has weights of its own, and so has each kind of edge::
+    """A residual layer: what a node holds has weights W of its own, and so has each kind of edge::
 
-        x ← x + Dropout(ReLU(Σ_kind layer_kind(LayerNorm(x), edges_kind)))
+        y = LayerNorm(x)
+        x ← x + Dropout(ReLU(W y + Σ_kind layer_kind(y, edges_kind)))
 
-    The sum over kinds is equation 4 of Wang and Gupta (2018).
+    With weights of its own a node can tell what differs from what it hears; a `GCNConv` alone adds
+    the two up. The sum is equation 2 of Schlichtkrull et al., Modeling Relational Data with Graph
+    Convolutional Networks, ESWC 2018.
     """
 
     def __init__(self, hidden: int, kinds: list[nn.Module], dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
+        self.own = nn.Linear(hidden, hidden, bias=False)
         self.kinds = nn.ModuleList(kinds)
         self.drop = nn.Dropout(dropout)
 
@@ -168,7 +173,7 @@ class _Block(nn.Module):
         """Nodes [V, hidden] from others, and the edges [2, E] of each kind."""
         normed = self.norm(nodes)
         heard = [layer(normed, along) for layer, along in zip(self.kinds, edges, strict=True)]
-        return nodes + self.drop(F.relu(torch.stack(heard).sum(0)))
+        return nodes + self.drop(F.relu(self.own(normed) + torch.stack(heard).sum(0)))
 
 
 class GCN(_GraphHead):
@@ -180,8 +185,8 @@ class GCN(_GraphHead):
 
         layer(x)_i = b + Σ_{j ∈ N(i)} W x_j / √(d_i d_j)
 
-    Cost: layers·hidden² products a node and kind of edge for W; the sums over E edges take
-    layers·E·hidden more, which counts of matrix products leave out.
+    Cost: layers·hidden² products a node for its own weights, and again for each kind of edge; the
+    sums over E edges take layers·E·hidden more, which counts of matrix products leave out.
     """
 
     name = "gcn"
@@ -208,8 +213,9 @@ class GAT(_GraphHead):
 
     where `gcn` hears all neighbours alike.
 
-    Cost: layers·hidden² products a node and kind of edge for W; scores and sums over E edges take
-    layers·2·E·hidden more, which counts of matrix products leave out.
+    Cost: layers·hidden² products a node for its own weights, and again for each kind of edge;
+    scores and sums over E edges take layers·2·E·hidden more, which counts of matrix products leave
+    out.
 
     Args:
         channels: Channels D of the features.
@@ -220,7 +226,7 @@ class GAT(_GraphHead):
         direction: Whether time's edges lead `forward` or `both` ways. With both and without
             positions, a clip played backwards is the same.
         neighbours: How many frames each hears that are most like it, for graph=neighbours.
-        positions: Whether nodes know where in the clip, and in the frame, they are.
+        positions: Whether nodes know when in the clip they are.
         hidden: Length of each node's vector.
         heads: Attention heads; divides `hidden`.
         layers: Graph layers, one upon the other; so far does a node hear.
@@ -242,8 +248,8 @@ class GAT(_GraphHead):
         graph: Graph = "chain",
         direction: Direction = "forward",
         neighbours: int = 3,
-        positions: bool = True,
-        hidden: int = 128,
+        positions: bool = False,
+        hidden: int = 256,
         heads: int = 4,
         layers: int = 2,
         readout: Readout = "max",
