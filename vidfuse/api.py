@@ -249,6 +249,7 @@ def bench(
     clips: Path | str | Iterable[Clip | InputError],
     *,
     repeats: int = 3,
+    seconds: float = 5.0,
     layout: str | None = None,
     progress: Progress | None = None,
     timings: Timings | None = None,
@@ -259,6 +260,7 @@ def bench(
     Args:
         clips: A dataset's folder or manifest, or clips.
         repeats: Rounds of measurement.
+        seconds: What the pipeline takes in a round, about.
         layout: Name of the dataset's layout; None finds out.
         progress: Hears of progress.
         timings: The command's clock.
@@ -281,7 +283,7 @@ def bench(
         else:
             good.append(clip)
     grid = config.chosen_grid or head_class(TrainConfig().head).grid
-    return measure(good, config, grid, repeats, progress, timings or Timings())
+    return measure(good, config, grid, repeats, seconds, progress, timings or Timings())
 
 
 def heads(

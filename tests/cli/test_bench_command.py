@@ -14,12 +14,12 @@ from vidfuse.features import bench
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(bench, "ROUND_SECONDS", 0.01)
     monkeypatch.setattr(bench, "SIDE", 256)
 
 
 def run(*arguments):
     words = [*map(str, arguments), *NETWORK, "--frames", "4", "--workers", "1", "--repeats", "1"]
+    words += ["--seconds", "0.01"]
     answer = CliRunner().invoke(app, words)
     assert answer.exit_code == 0, answer.output
     return answer.stdout

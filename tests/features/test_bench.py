@@ -21,7 +21,6 @@ CONFIG = FeatureConfig("resnet18", weights="random", layer="layer1", size=32, fr
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_module, "ROUND_SECONDS", 0.01)
     monkeypatch.setattr(bench_module, "SIDE", 256)
 
 
@@ -32,7 +31,7 @@ def test_all_parts_are_measured_on_the_clips_that_can_be_read(
     torn = Clip(tmp_path / "torn.mkv")
     torn.path.write_bytes(clips[0].path.read_bytes()[:100])
     heard = Heard()
-    report = bench([torn, *clips], CONFIG, 2, 2, heard, Timings())
+    report = bench([torn, *clips], CONFIG, 2, 2, 0.01, heard, Timings())
     assert {name: len(values) for name, values in report["rounds"].items()} == {
         "decode_only": 2, "forward_only": 2, "pipeline": 2, "gemm_flops": 2,
     } | ({"forward_fp32": 2} if report["precision"] != "fp32" else {})  # fmt: skip
@@ -53,7 +52,7 @@ def test_all_parts_are_measured_on_the_clips_that_can_be_read(
 def test_nothing_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(UserError, match="none of these clips"):
-        bench([Clip(tmp_path / "text.mp4")], CONFIG, 2, 1, Heard(), Timings())
+        bench([Clip(tmp_path / "text.mp4")], CONFIG, 2, 1, 0.01, Heard(), Timings())
 
 
 def test_on_a_gpu_the_limit_is_the_slower_part() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from clips import SPEC, TOLERANCE, Heard, close, entries, extractor, network, on_grid
+from torch import Tensor
 
 from vidfuse.backbones import choose
 from vidfuse.backbones.load import Backbone, load_backbone
@@ -24,6 +25,7 @@ from vidfuse.data.hashing import content_hash
 from vidfuse.errors import InputError, UserError
 from vidfuse.features import extract as extract_module
 from vidfuse.features import identity
+from vidfuse.features.encode import Encoder
 from vidfuse.features.extract import Extractor
 from vidfuse.features.store import Entry, Store
 from vidfuse.video.decoder import read_frames
@@ -68,6 +70,11 @@ def forward_by_hand(clip: Clip) -> np.ndarray[Any, Any]:
     with torch.inference_mode():
         maps = network("layer1")(torch.from_numpy(frames.pictures.copy()))
     return torch.nn.functional.adaptive_avg_pool2d(maps, SPEC.grid).numpy()
+
+
+def near(entry: Entry, clip: Clip) -> bool:
+    """Whether features are those of the clip alone."""
+    return np.allclose(entry.features.astype(np.float32), forward_by_hand(clip), **TOLERANCE)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 32])
@@ -140,21 +147,18 @@ def test_decode_processes_are_started_as_they_are_needed(
 ) -> None:
     monkeypatch.setattr(extract_module, "LARGE", 4)
     monkeypatch.setattr("vidfuse.video.workers.cores", lambda: 3)
-    active: dict[str, list[int]] = {"decode": [], "forward": []}
+    active: dict[bool, list[int]] = {True: [], False: []}
     grow = DecodePool.grow
-    for bottleneck, seen in active.items():
+    for idle, seen in active.items():
 
         def note(pool: DecodePool, wanted: int, seen: list[int] = seen) -> None:
             grow(pool, wanted)
             seen.append(pool.active)
 
         monkeypatch.setattr(DecodePool, "grow", note)
-        monkeypatch.setattr(
-            "vidfuse.features.pace.Pace.bottleneck", lambda pace, stage=bottleneck: stage
-        )
+        monkeypatch.setattr(Encoder, "idle", property(lambda encoder, idle=idle: idle))
         entries(extractor(None, workers=None, precision="fp32"), clips)
-    assert active["decode"] == [1, 2, 3, 3, 3, 3, 3]
-    assert active["forward"] == [1]
+    assert active == {True: [1, 2, 3, 3, 3, 3, 3], False: [1]}
 
 
 def test_order_does_not_matter(clips: list[Clip]) -> None:
@@ -321,10 +325,49 @@ def test_features_that_fit_no_float16_are_refused(
         network.factor = factor
         return network
 
-    with pytest.raises(UserError, match="float16") as error:
-        list(extractor(cache if cached else None, backbone=build).run(clips[:1]))
-    assert str(clips[0].path) in error.value.message
+    ((clip, found),) = extractor(cache if cached else None, backbone=build).run(clips[:1])
+    assert clip == clips[0]
+    assert isinstance(found, InputError)
+    assert "float16" in found.reason
     assert not list(cache.rglob("*.safetensors"))
+
+
+def test_one_clip_that_overflows_a_narrow_precision_is_computed_in_fp32(
+    cache: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = Backbone.forward
+
+    def overflowing(network: Backbone, pictures: Tensor) -> Tensor:
+        maps = ordinary(network, pictures)
+        return maps if network.dtype == torch.float32 else maps * torch.inf
+
+    made = extractor(cache, precision="bf16")
+    made.encoder().modes._checked.add("bf16")
+    monkeypatch.setattr(Backbone, "forward", overflowing)
+    found = entries(made, clips[:2])
+    monkeypatch.undo()
+    assert all(near(entry, clip) for clip, entry in found.items())
+
+
+def test_a_batch_too_large_for_the_memory_is_divided(
+    clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary, sizes = Backbone.forward, []
+
+    def small(network: Backbone, pictures: Tensor, most: int = 3) -> Tensor:
+        sizes.append(len(pictures))
+        if len(pictures) > most:
+            raise torch.OutOfMemoryError
+        return ordinary(network, pictures)
+
+    monkeypatch.setattr(Backbone, "forward", small)
+    found = entries(extractor(None, precision="fp32"), clips)
+    assert max(sizes) > 3
+    monkeypatch.setattr(Backbone, "forward", ordinary)
+    assert all(near(entry, clip) for clip, entry in found.items())
+    monkeypatch.setattr(Backbone, "forward", lambda *given: small(*given, most=0))
+    with pytest.raises(UserError, match="too little memory"):
+        entries(extractor(None, precision="fp32"), clips)
 
 
 @pytest.mark.parametrize(

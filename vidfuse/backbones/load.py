@@ -49,8 +49,9 @@ class Backbone(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features ``[N, D, h, w]`` (float32) of pictures ``uint8 [N, S, S, 3]``."""
-        images = pictures.permute(0, 3, 1, 2).float().div(255)
-        features: Tensor = self.body(((images - self.mean) / self.std).to(self.dtype)).float()
+        images = pictures.permute(0, 3, 1, 2).float().div_(255)
+        images = images.sub_(self.mean).div_(self.std)
+        features: Tensor = self.body(images.to(self.dtype)).float()
         return features if features.dim() == 4 else features.flatten(1)[:, :, None, None]
 
     def cast(self, dtype: torch.dtype) -> Backbone:

@@ -34,6 +34,7 @@ MATCH = 0.999  # least cosine at which features are the same ones
 WORTH = 1.15  # least gain in speed for which fp32 is left
 PICTURES, GPU_PICTURES = 4, 128  # for a calibration; fewer leave a GPU idle
 ROUNDS = 2
+TICKS = 20  # of the clock, that a measured pass takes at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +143,14 @@ class Modes:
     def _time(self, precision: str, pictures: Tensor) -> float:
         """Seconds of a forward pass: on a CPU those of this thread, whatever else runs there."""
         network = self.network(precision)
-        clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
-        began = clock()
-        network(pictures).sum().item()  # a GPU has finished when there is a number
-        return clock() - began
+        clock, tick = time.perf_counter, time.get_clock_info("perf_counter").resolution
+        if self.device.type == "cpu":
+            clock, tick = time.thread_time, time.get_clock_info("thread_time").resolution
+        began, passes = clock(), 0
+        while not passes or clock() - began < TICKS * tick:  # of 1/64 s on some systems
+            network(pictures).sum().item()  # a GPU has finished when there is a number
+            passes += 1
+        return (clock() - began) / passes
 
     def _key(self) -> str:
         parts = [processor(self.device), torch.__version__, *self.identity]

@@ -29,6 +29,9 @@ def bench(
     repeats: Annotated[
         int, typer.Option("--repeats", metavar="N", help="Rounds of measurement.", min=1)
     ] = 3,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", help="Length of a round's extraction.", min=0)
+    ] = 5.0,
     layout: LayoutOption = None,
     format: FormatOption = "text",
     *,
@@ -46,6 +49,7 @@ def bench(
     report = api.bench(
         source(inputs, layout),
         repeats=repeats,
+        seconds=seconds,
         layout=layout,
         progress=ConsoleProgress(),
         timings=Timings(BEGAN),

@@ -94,6 +94,7 @@ def source(inputs: list[str], layout: str | None) -> str | Iterable[Clip | Input
         layout is not None or any(load_layout(name).recognise(only) for name in LAYOUTS)
     ):
         return inputs[0]
-    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    if sys.stdin is not None:  # as where it was closed
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     found = expand_inputs(inputs, sys.stdin)
     return (item if isinstance(item, InputError) else Clip(item) for item in found)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 Piece = TypeVar("Piece")
@@ -17,8 +17,10 @@ def ahead(
     function: Callable[[Piece], Outcome],
     pieces: Iterable[Piece],
     depth: int,
-    waiting: Callable[[], AbstractContextManager[None]],
-) -> Iterator[Outcome]:
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    *,
+    finish: bool = False,
+) -> Generator[Outcome]:
     """Outcomes in the order of the pieces; at most ``depth`` pieces are taken and not answered.
 
     Args:
@@ -27,6 +29,8 @@ def ahead(
         pieces: What it is done on; taken one by one, so whoever makes them is held up, too.
         depth: How far to go ahead.
         waiting: Hears how long outcomes are waited for.
+        finish: Whether pieces that were taken are still worked on if whoever takes the outcomes
+            stops, or the next piece cannot be made.
     """
     pending: deque[Future[Outcome]] = deque()
     try:
@@ -42,5 +46,5 @@ def ahead(
                 outcome = pending.popleft().result()
             yield outcome
     finally:
-        for future in pending:
+        for future in () if finish else pending:
             future.cancel()

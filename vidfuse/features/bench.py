@@ -17,7 +17,6 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.features.encode import Encoder
 from vidfuse.features.extract import Extractor
-from vidfuse.features.pace import Pace
 from vidfuse.features.setup import Setup
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Store
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
     from torch import device as Device
 
 DISTINCT = 64  # clips whose pictures are held for the forward pass alone
-TRIED = 8  # clips of which a first round says how long one takes
-ROUND_SECONDS = 5.0  # that each part of a round shall last
+TRIED = 8  # clips for each decode process, of which a first round says how long one takes
 SIDE = 4096  # of the matrices multiplied on a GPU; half of it on a CPU
 Rounds = dict[str, list[float]]
 
@@ -41,6 +39,7 @@ def bench(
     config: FeatureConfig,
     grid: Grid,
     repeats: int,
+    seconds: float,
     progress: Progress,
     timings: Timings,
 ) -> dict[str, Any]:
@@ -54,6 +53,7 @@ def bench(
         config: The settings of the extraction.
         grid: Side of the features' grid.
         repeats: Rounds; the medians are reported.
+        seconds: What the pipeline takes in a round, about; the other parts take as many clips.
         progress: Hears of progress.
         timings: The command's clock.
 
@@ -76,7 +76,7 @@ def bench(
         requests = [extractor.request(clip) for clip in clips[:DISTINCT]]
         decoded = _readable(pool, requests, progress)
         work = Work(extractor, pool, decoded)
-        work.warm_up()
+        work.warm_up(seconds)
         rounds: Rounds = {}
         progress.start("Measuring", repeats)
         try:
@@ -126,12 +126,12 @@ class Work:
         self.encoder = extractor.encoder()
         self.pool = pool
         self.decoded = decoded
-        self.count = TRIED
+        self.count = TRIED * pool.workers
 
-    def warm_up(self) -> None:
-        """Choose the numerical mode, and how many clips a round takes."""
+    def warm_up(self, seconds: float) -> None:
+        """Choose the numerical mode, and how many clips the pipeline takes in so many seconds."""
         self.pipeline()
-        self.count = max(TRIED, round(ROUND_SECONDS * self.pipeline()))
+        self.count = max(TRIED, round(seconds * self.pipeline()))
 
     @cached_property
     def fp32(self) -> Encoder:
@@ -170,9 +170,8 @@ class Work:
             f"{number:032x}": replace(request)  # several of one clip are told apart
             for number, (request, _) in enumerate(self._clips())
         }
-        pace = Pace(self.extractor.timings)
         stages = self.extractor.stages
-        return self._rate(lambda: sum(1 for _ in stages(self.pool, requests, many=True, pace=pace)))
+        return self._rate(lambda: sum(1 for _ in stages(self.pool, requests, many=True)))
 
     def _clips(self) -> list[tuple[FrameRequest, Frames]]:
         return list(islice(cycle(self.decoded), self.count))
@@ -238,21 +237,23 @@ def gemm(device: Device) -> float:
 
     The one that multiplies matrices (MKL in many builds) may use narrower instructions on other
     makers' processors than the one that convolves (oneDNN) does: a 1x1 convolution is a product.
+    And on a GPU convolutions may use TF32 where products do not.
     """
     import torch
 
     side = SIDE if device.type != "cpu" else SIDE // 2
     left, right = (torch.ones((side, side), device=device) for _ in range(2))
-    products: list[Callable[[], Any]] = [lambda: left @ right]
-    if device.type == "cpu":
-        pixels, weight = left.T.reshape(1, side, -1, 64), right[:, :, None, None]
-        products.append(lambda: torch.nn.functional.conv2d(pixels, weight))
+    pixels, weight = left.T.reshape(1, side, -1, 64), right[:, :, None, None]
+    products: list[Callable[[], Any]] = [
+        lambda: left @ right,
+        lambda: torch.nn.functional.conv2d(pixels, weight),
+    ]
     best = 0.0
     with torch.inference_mode():
         for product in products * 3:
             began = time.perf_counter()
             product()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
             best = max(best, 2 * side**3 / (time.perf_counter() - began))
     return best

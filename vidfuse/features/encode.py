@@ -29,10 +29,12 @@ from vidfuse.video.frames import FrameRequest, Frames, Pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch import device as Device
 
     from vidfuse.backbones.precision import Choice, Modes
 
 CPU_BATCH, GPU_BATCH = 16, 256
+FP32 = "fp32"  # what all others must agree with
 GPU_STREAMS = 2  # one batch is copied while the other is computed
 Decoded = Iterable[tuple[FrameRequest, Frames | InputError]]
 
@@ -65,8 +67,14 @@ class Encoder:
             self.batch = GPU_BATCH
             self.streams = GPU_STREAMS if modes.device.type == "cuda" else 1
         self._threads = ThreadPoolExecutor(
-            self.streams, "forward", initializer=_use_one_thread, initargs=(modes.device.type,)
+            self.streams, "forward", initializer=_begin_stream, initargs=(modes.device,)
         )
+        self._taken = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether a stream waits for pictures."""
+        return self._taken < self.streams
 
     def run(
         self,
@@ -85,8 +93,8 @@ class Encoder:
             waiting: Hears how long forward passes are waited for.
 
         Raises:
-            UserError: Features of a clip are not finite or too large for float16, or those in the
-                precision that was asked for do not agree with fp32.
+            UserError: Features in the precision that was asked for do not agree with fp32, or the
+                device has too little memory for a single picture.
         """
         import torch
 
@@ -129,14 +137,20 @@ class Encoder:
                 room -= len(pictures[:room])
                 pictures = pictures[len(shares[-1][1]) :]
                 if not room:
+                    self._taken += 1
                     yield precision, shares
                     shares, room = [], batch
         if shares:
+            self._taken += 1
             yield precision, shares
 
     def _choose(self, pictures: Pictures, many: bool) -> str:
+        import torch
+
         self.choice = self.modes.choose(self._on_device([pictures]), many)
         self.modes.network(self.choice.precision)  # once, before the streams need it
+        if self.modes.device.type == "cuda":
+            torch.cuda.synchronize(self.modes.device)  # they do not wait for each other's work
         return self.choice.precision
 
     def _forward(self, batch: _Batch) -> list[_Encoded]:
@@ -144,7 +158,10 @@ class Encoder:
         precision, shares = batch
         if not shares:
             return []
-        features = self._features([pictures for _, pictures in shares], precision)
+        try:
+            features = self._features([pictures for _, pictures in shares], precision)
+        finally:
+            self._taken -= 1
         answers = []
         for clip, pictures in shares:
             answers.append((clip, features[: len(pictures)]))
@@ -155,14 +172,35 @@ class Encoder:
         """Pooled features ``float16 [N, D, g, g]`` of a few pictures ``uint8 [N, S, S, 3]``."""
         return self._features([pictures], self._choose(pictures, many=False))
 
+    def in_fp32(self, pictures: Pictures) -> NDArray[np.float16]:
+        """The same, without a choice of precision."""
+        return self._features([pictures], FP32)
+
     def _features(self, parts: Sequence[Pictures], precision: str) -> NDArray[np.float16]:
+        """Features of a batch; in halves where the device has too little memory for it.
+
+        What does not fit float16 is infinite; in a narrow precision that may come from within the
+        network, so then it is computed in fp32.
+        """
         import torch
 
-        with torch.inference_mode():
-            maps = self.modes.network(precision)(self._on_device(parts))
-            # What does not fit float16 becomes infinite, and an error with the clip's name later.
-            features: NDArray[np.float16] = pool_maps(maps, self.grid).half().cpu().numpy()
-        return features
+        try:
+            with torch.inference_mode():
+                maps = self.modes.network(precision)(self._on_device(parts))
+                features: NDArray[np.float16] = pool_maps(maps, self.grid).half().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            pictures = np.concatenate(parts)
+            if len(pictures) == 1:
+                raise UserError(
+                    f"{self.modes.device} has too little memory for this backbone",
+                    "Choose a smaller --size or --backbone, or --device cpu.",
+                ) from error
+            halves = np.array_split(pictures, 2)
+        else:
+            if precision != FP32 and not np.isfinite(features).all():
+                return self._features(parts, FP32)
+            return features
+        return np.concatenate([self._features([half], precision) for half in halves])
 
     def _on_device(self, parts: Sequence[Pictures]) -> Tensor:
         """Pictures side by side where they are computed; a GPU fetches them by itself."""
@@ -175,24 +213,28 @@ class Encoder:
         return pictures.to(self.modes.device, non_blocking=pinned)
 
 
-def _use_one_thread(device: str) -> None:
-    """What a thread of a stream does first: on a CPU it computes alone."""
+def _begin_stream(device: Device) -> None:
+    """What a thread of a stream does first: on a CPU it computes alone, on a GPU beside others."""
     import torch
 
-    if device == "cpu":
+    if device.type == "cpu":
         torch.set_num_threads(1)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
 def check_finite(features: NDArray[np.float16], path: str) -> None:
     """Refuse features that no head can read.
 
     Raises:
-        UserError: They are not finite, or were too large for float16.
+        InputError: They are not finite, or were too large for float16.
     """
     if not np.isfinite(features).all():
-        raise UserError(
-            f"features of {path} do not fit float16 (or are not finite)",
-            "Are these weights sound? Choose another --layer or other --weights.",
+        raise InputError(
+            path,
+            "its features do not fit float16 (or are not finite)",
+            "Are the weights sound? Choose another --layer or other --weights.",
         )
 
 
@@ -222,7 +264,10 @@ class _OpenClip:
         if sum(map(len, self.parts)) < self.pictures:
             return None
         features = np.concatenate(self.parts)
-        check_finite(features, self.request.path)
+        try:
+            check_finite(features, self.request.path)
+        except InputError as error:
+            return error
         info = EntryInfo(
             start=frames.start,
             end=frames.end,

@@ -168,7 +168,7 @@ class Extractor:
         self.progress.start("Extracting features", len(missing))
         try:
             with self._decoding(many) as pool:
-                for key, result in self.stages(pool, requests, many=many, pace=pace):
+                for key, result in self.stages(pool, requests, many=many):
                     clips = missing[key]
                     if isinstance(result, InputError):
                         self.tally.failures += [(clip, result) for clip in clips]
@@ -188,16 +188,14 @@ class Extractor:
         requests: Mapping[str, FrameRequest],
         *,
         many: bool,
-        pace: Pace,
     ) -> Iterator[tuple[str, Result]]:
         """Decode, encode and write side by side.
 
         Args:
-            pool: Reads clips. It is given more decode processes as long as pictures are waited for
-                more than the network is.
+            pool: Reads clips. It is given more decode processes as long as forward passes wait for
+                pictures.
             requests: Key of an entry → what to read for it.
             many: Whether there are so many that a calibration of the precision pays.
-            pace: Knows what is waited for.
 
         Yields:
             Keys and what came of them, when it is in the cache.
@@ -212,14 +210,15 @@ class Extractor:
             return keys[id(request)], result
 
         waiting = {part: partial(self.timings.measure, part) for part in ("forward", "write")}
-        encoded = self.encoder().run(
-            self._timed(decoded, pool, pace),
+        encoder = self.encoder()
+        encoded = encoder.run(
+            self._timed(decoded, pool, encoder),
             len(requests) * self.spec.frames,
             many,
             waiting["forward"],
         )
         with ThreadPoolExecutor(1, "write") as writer:
-            yield from ahead(writer, write, encoded, WRITES, waiting["write"])
+            yield from ahead(writer, write, encoded, WRITES, waiting["write"], finish=True)
 
     def _decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
         """The decode processes; those that nobody keeps end with the run.
@@ -260,32 +259,33 @@ class Extractor:
         self,
         decoded: Iterator[tuple[FrameRequest, Frames | InputError]],
         pool: DecodePool,
-        pace: Pace,
+        encoder: Encoder,
     ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
         while True:
             with self.timings.measure("decode"):
                 item = next(decoded, None)
             if item is None:
                 return
-            if pace.bottleneck() == "decode":
+            if encoder.idle:
                 pool.grow(pool.active + 1)
             yield item
 
     def _estimate(self, encoder: Encoder, store: Store, clips: int) -> None:
-        """Say how large and how long, from one measured batch; stop if the disk is too small.
+        """Say how large, and how long at most, from one measured batch; stop if the disk is too
+        small.
 
         Raises:
             UserError: The cache would not fit on its disk.
         """
         blank = np.zeros((8, self.spec.size, self.spec.size, 3), np.uint8)
-        encoder.features(blank)  # the first pass also sets things up
+        encoder.in_fp32(blank)  # the first pass also sets things up
         began = time.perf_counter()
-        features = encoder.features(blank)
+        features = encoder.in_fp32(blank)
         seconds = (time.perf_counter() - began) / len(blank) * self.spec.frames * clips
         size = features[0].nbytes * self.spec.frames * clips
         self.progress.info(
             f"{clips} clips to extract: at most {size / 1e9:.2f} GB in {store.root}, "
-            f"about {seconds / 60:.0f} min of forward passes and the time to decode"
+            f"about {seconds / 60:.0f} min of forward passes in fp32 and the time to decode"
         )
         free = store.free_bytes()
         if size > free:

@@ -16,9 +16,11 @@ from typing import NamedTuple, TypeVar
 from vidfuse.data.clip import Clip
 from vidfuse.data.hashing import content_hash
 from vidfuse.errors import InputError
+from vidfuse.features.ahead import ahead
 from vidfuse.system import cores
 
 ROWS_AT_ONCE = 256
+HASHED_AHEAD = 4  # files for each thread
 # A file that is written again within one tick of the file system's clock keeps its stamp, so
 # what changed this recently is not remembered. Local file systems tick every 10 ms at most.
 TICK_NS = 100_000_000
@@ -60,28 +62,26 @@ class ContentIndex:
         stamps = {path: _stamp(path) for path in paths}
         known = self._recall(stamps)
         news: list[tuple[str | int, ...]] = []
-        threads = ThreadPoolExecutor(min(8, cores()))
+        unknown = [path for path in stamps if path not in known]
+        count = min(8, cores())
         try:
-            waiting = {
-                path: threads.submit(content_hash, path) for path in stamps if path not in known
-            }
-            for path, stamp in stamps.items():
-                if path in known:
-                    yield path, known[path]
-                    continue
-                try:
-                    digest = waiting.pop(path).result()
-                except InputError as error:
-                    yield path, error
-                    continue
-                # Only if it stayed as it was while it was read.
-                if stamp is not None and stamp.settled and stamp == _stamp(path):
-                    news.append((_key(path), *stamp, digest))
-                if len(news) >= ROWS_AT_ONCE:
-                    self._remember(news)
-                yield path, digest
+            with (
+                ThreadPoolExecutor(count) as threads,
+                closing(ahead(threads, _digest, unknown, HASHED_AHEAD * count)) as digests,
+            ):
+                for path, stamp in stamps.items():
+                    if path in known:
+                        yield path, known[path]
+                        continue
+                    digest = next(digests)
+                    # Only if it stayed as it was while it was read.
+                    settled = stamp if stamp is not None and stamp.settled else None
+                    if settled and isinstance(digest, str) and settled == _stamp(path):
+                        news.append((_key(path), *settled, digest))
+                    if len(news) >= ROWS_AT_ONCE:
+                        self._remember(news)
+                    yield path, digest
         finally:
-            threads.shutdown(cancel_futures=True)
             self._remember(news)
 
     def hash(self, path: Path) -> str:
@@ -187,3 +187,10 @@ def _folder_stamp(folder: Path) -> Stamp | None:
         max(status.st_ctime_ns for status in files.values()),
         int.from_bytes(digest.digest()[:8], signed=True),
     )
+
+
+def _digest(path: Path) -> str | InputError:
+    try:
+        return content_hash(path)
+    except InputError as error:
+        return error

@@ -56,10 +56,8 @@ class LiveSource:
         self.lengths = torch.tensor(lengths, device=device)
 
     def at(self, clips: Tensor, positions: Tensor) -> Tensor:
-        """Features float32 [n, D, g, g] of one candidate of each of n different clips.
-
-        Raises:
-            UserError: They are not finite, or too large for float16.
+        """Features float32 [n, D, g, g] of one candidate of each of n different clips; 0 of those
+        that failed.
         """
         size, encoder = self.extractor.spec.size, self.extractor.encoder()
         asked = dict(zip(clips.tolist(), positions.tolist(), strict=True))
@@ -75,7 +73,11 @@ class LiveSource:
         with self.extractor.timings.measure("forward"):
             features = encoder.features(pictures)
         for row, clip in zip(features, asked, strict=True):
-            check_finite(row, self.requests[clip].path)
+            try:
+                check_finite(row, self.requests[clip].path)
+            except InputError as error:
+                self.failures[clip] = error
+                row[:] = 0
         return torch.from_numpy(features).to(self.lengths.device).float()
 
     def _read(self, wanted: dict[int, tuple[int, ...]]) -> dict[int, Frames]:

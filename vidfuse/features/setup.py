@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from vidfuse.video.decoder import policy
 if TYPE_CHECKING:
     from vidfuse.backbones.load import Backbone
 
+DEVICE_ERRORS = (RuntimeError, AssertionError, NotImplementedError)
+
 
 def resolve_device(name: str) -> str:
     """The device that ``--device`` means; ``auto`` is the first GPU, else the CPU.
@@ -31,15 +34,25 @@ def resolve_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and _works("cuda"):
             return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return "mps" if torch.backends.mps.is_available() and _works("mps") else "cpu"
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.ones(1, device=name).add(1).item()
+    except DEVICE_ERRORS as error:
         message = f"device '{name}' cannot be used here ({first_sentence(error)})"
         raise UserError(message, "Use --device auto or --device cpu.") from error
     return name
+
+
+def _works(device: str) -> bool:
+    """Whether a device that is there computes: torch may have no kernels for an older GPU."""
+    try:
+        resolve_device(device)
+    except UserError as error:
+        warnings.warn(f"{error.message}: computing on the CPU", stacklevel=2)
+        return False
+    return True
 
 
 def finest(grids: Iterable[Grid]) -> list[Grid]:

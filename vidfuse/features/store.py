@@ -211,6 +211,8 @@ def load_entry(path: Path) -> Entry:
         return Entry(
             tensors["features"], tensors["times"], EntryInfo(**json.loads(metadata["info"]))
         )
+    except MemoryError:
+        raise
     except Exception as error:  # safetensors and JSON each have their own
         raise DamagedEntryError(path) from error
 

@@ -8,6 +8,7 @@ apart from the program because decoders crash and hang on damaged files.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -88,7 +89,7 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], bytes]:
 
 def serve(orders: IO[bytes], answers: IO[bytes]) -> None:
     """Answer orders until standard input ends, which it does when the program is gone."""
-    desk = Desk()
+    desk, settled = Desk(), False
     for line in orders:
         order = json.loads(line)
         end_after(order["limit"])
@@ -97,6 +98,12 @@ def serve(orders: IO[bytes], answers: IO[bytes]) -> None:
         answers.write(json.dumps(header | {"bytes": len(payload)}).encode() + b"\n")
         answers.write(payload)
         answers.flush()
+        # A closed container and its streams hold each other, and buffers with them: too few objects
+        # for Python to look for them by itself, and too large to wait.
+        gc.collect()
+        if not settled and desk.reader is None:
+            gc.freeze()  # what the libraries made, which is most of what would be looked at
+            settled = True
 
 
 def end_after(seconds: float | None) -> None:

@@ -1,0 +1,38 @@
+"""The benchmark that docs/performance.md is made with, in its short form; no times are asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ("limit,peer", "of the limit"),
+        ("growth", "ms a further clip"),
+        ("cache", "A finished extraction"),
+        ("latency", "import torch"),
+    ],
+)
+def test_its_short_form_works(tmp_path: Path, items: str, words: str) -> None:
+    out = tmp_path / "speed.json"
+    clips = [ROOT / "sample_data" / "blink" / f"g{group}_1.mp4" for group in (11, 12)]
+    options = ["--items", items, "--networks", "bundled", "--out", out]
+    command = [sys.executable, ROOT / "benchmarks" / "speed.py", *clips, "--short", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+    report = json.loads(out.read_text())
+    if items == "limit,peer":
+        compared = report["extraction"]["bundled"]["compared"]
+        parts = ("decode_of_independent", "forward_of_independent", "times_sampled", "times_every")
+        assert all(compared[part] > 0 for part in parts)
+    if items == "growth":
+        assert [row["clips"] for row in report["growth"]["rows"]] == [2, 4]
