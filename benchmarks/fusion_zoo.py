@@ -19,7 +19,7 @@ from vidfuse import api
 from vidfuse.cli.console import ConsoleProgress
 
 SAMPLE_DATA = Path(__file__).resolve().parents[1] / "sample_data"
-FEWER = {"sample_data": 12, "fight_surv": 12}
+FEWER = {"fight_surv": 12}
 """Epochs where the default would take an hour and more; still some 200 steps."""
 SETTINGS = ("heads", "seeds", "folds", "epochs", "jobs", "cache")
 FEATURES = ("backbone", "layer", "weights")
