@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import end_of
 from vidfuse.video.frames import Pictures
-from vidfuse.video.pyav_stream import KeyFrame, SeekError, VideoFile, is_mirrored, is_turned, to_rgb
+from vidfuse.video.pyav_stream import KeyFrame, SeekError, VideoFile, is_mirrored, is_turned
 from vidfuse.video.sampling import EPSILON, Timeline, Times, on_screen
 
 # Decoded pictures of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
@@ -141,7 +141,7 @@ class PyAVReader:
         times = np.maximum(times, timeline.times[0])
         if self._kept is not None:
             indices = on_screen(timeline.times, times)
-            pictures = {int(i): to_rgb(self._kept[i]) for i in np.unique(indices)}
+            pictures = {int(i): self._file.to_rgb(self._kept[i]) for i in np.unique(indices)}
             return [pictures[int(i)] for i in indices], timeline.times[indices]
         try:
             found = list(self._seek_each(times) if self._keys else self._from_start(times))
@@ -186,7 +186,7 @@ class PyAVReader:
             if shown is None and sought and time > times[0] + EPSILON:
                 raise SeekError
             while shown is not None and waiting and waiting[0] + EPSILON < time:
-                picture = to_rgb(shown[1]) if picture is None else picture
+                picture = self._file.to_rgb(shown[1]) if picture is None else picture
                 yield picture, shown[0]
                 waiting.pop(0)
             if not waiting:
@@ -194,7 +194,7 @@ class PyAVReader:
             shown, picture = (time, frame), None
         if shown is None:
             raise SeekError
-        picture = to_rgb(shown[1]) if waiting else None
+        picture = self._file.to_rgb(shown[1]) if waiting else None
         for _ in waiting:
             assert picture is not None
             yield picture, shown[0]

@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -21,6 +22,8 @@ from vidfuse.video.frames import Pictures
 # Share of the declared pictures below which a file counts as cut off: edit lists and packed
 # pictures leave some out.
 MOST = 0.75
+# Newer versions of PyAV convert with all cores, which others have work for.
+ONE_THREAD = {"threads": 1} if "threads" in str(VideoReformatter.reformat.__doc__) else {}
 MAX_DAMAGED = 1000  # packets that do not decode, after which decoding stops
 # Decode times only grow within a recording. A step back by more than this (seconds, as the ffmpeg
 # program has it) starts another recording in the same file.
@@ -56,6 +59,8 @@ class VideoFile:
         self.decoded = 0
         self.notes: list[str] = []
         self.damaged: set[int | None] = set()
+        # One for all pictures: to set one up takes longer than to convert a small picture.
+        self._reformatter = VideoReformatter()
         self.open()
 
     def open(self) -> None:
@@ -175,6 +180,20 @@ class VideoFile:
             return self.seconds(stamp)
         return 0.0 if previous is None else previous + self.frame_time
 
+    def to_rgb(self, frame: VideoFrame) -> Pictures:
+        """``[H, W, 3]`` RGB, turned by right angles and mirrored as the display matrix says."""
+        converted = self._reformatter.reformat(frame, format="rgb24", **ONE_THREAD)
+        picture = cast(Pictures, converted.to_ndarray())
+        (a, b), (c, d) = _axes(frame)
+        across, down = (a, d) if abs(a) >= abs(b) else (c, b)
+        if abs(b) > abs(a):
+            picture = picture.transpose(1, 0, 2)
+        if across < 0:
+            picture = picture[:, ::-1]
+        if down < 0:
+            picture = picture[::-1]
+        return np.ascontiguousarray(picture)
+
     def close(self) -> None:
         """Release the file."""
         self.container.close()
@@ -218,17 +237,3 @@ def _axes(frame: VideoFrame) -> NDArray[np.int32]:
     if matrix is None:
         return np.eye(2, dtype=np.int32)
     return np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2]
-
-
-def to_rgb(frame: VideoFrame) -> Pictures:
-    """``[H, W, 3]`` RGB, turned by right angles and mirrored as the display matrix says."""
-    picture = cast(Pictures, frame.to_ndarray(format="rgb24"))
-    (a, b), (c, d) = _axes(frame)
-    across, down = (a, d) if abs(a) >= abs(b) else (c, b)
-    if abs(b) > abs(a):
-        picture = picture.transpose(1, 0, 2)
-    if across < 0:
-        picture = picture[:, ::-1]
-    if down < 0:
-        picture = picture[::-1]
-    return np.ascontiguousarray(picture)
