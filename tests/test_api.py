@@ -90,6 +90,20 @@ class TestExtract:
             assert features.dtype == np.float32
             assert Path(row["path"]).parent.name == row["label"]
 
+    def test_an_index_never_lists_other_arrays(
+        self, dataset: Path, tmp_path: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "features"
+        vidfuse.extract(dataset, out=out, cache=shared_cache, workers=1, **CHEAP)
+
+        def interrupted(*given: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("numpy.save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            vidfuse.extract(dataset, out=out, cache=shared_cache, workers=1, **CHEAP)
+        assert not (out / "index.csv").exists()
+
     def test_out_that_is_a_file(self, dataset: Path, tmp_path: Path, shared_cache: str) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(UserError, match="cannot write"):

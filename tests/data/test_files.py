@@ -147,6 +147,9 @@ class TestExpandInputs:
         assert expand("-", stdin=text) == [
             "c/b2.avi", "nope.avi", "odd[1].avi", "c/sub/z.mp4", "with space .avi",
         ]  # fmt: skip
+        assert expand("-", stdin="c/b2.avi\0c/sub\0nope.avi\0") == [
+            "c/b2.avi", "c/sub/z.mp4", "nope.avi",
+        ]  # fmt: skip
         assert expand("-", stdin="") == ["!no paths on standard input"]
         assert expand("-") == ["!no paths on standard input"]
 

@@ -62,6 +62,37 @@ def test_an_error_comes_out_and_what_waits_is_dropped() -> None:
     assert len(done) <= 4
 
 
+def test_what_was_taken_can_be_finished() -> None:
+    taken, done, four, gate = [], [], threading.Event(), threading.Event()
+
+    def four_and_more() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+            if number == 2:
+                four.set()
+
+    def work(number: int) -> None:
+        assert (gate if number else four).wait(30)
+        done.append(number)
+
+    with ThreadPoolExecutor(1) as single:
+        outcomes = ahead(single, work, four_and_more(), 4, finish=True)
+        next(outcomes)
+        outcomes.close()
+        gate.set()
+    assert done == taken == [0, 1, 2, 3]
+
+    def pieces() -> Iterator[int]:
+        yield from range(3)
+        raise KeyboardInterrupt
+
+    done.clear()
+    with ThreadPoolExecutor(1) as single, pytest.raises(KeyboardInterrupt):
+        list(ahead(single, done.append, pieces(), 8, finish=True))
+    assert done == [0, 1, 2]
+
+
 def test_leaving_early_drops_what_waits() -> None:
     done, gate = [], threading.Event()
 

@@ -162,7 +162,8 @@ def expand_inputs(
 
     Args:
         arguments: Files, folders (every video inside), globs (``**`` too; an existing file of
-            that very name wins) or ``-`` (one path per line on ``stdin``). Repetitions are kept.
+            that very name wins) or ``-`` (on ``stdin`` one path per line, or zero bytes between
+            them). Repetitions are kept.
         stdin: Where ``-`` reads from, line by line.
 
     Yields:
@@ -228,15 +229,16 @@ def _expand_list(stdin: TextIO | None) -> Iterator[Path | InputError]:
     number = 0
     try:
         for number, line in enumerate(stdin or (), start=1):
-            path = line.rstrip("\r\n")
-            path = path.removeprefix("\ufeff") if number == 1 else path
-            if not path.strip():
-                continue
-            empty = False
-            if os.path.isdir(path):
-                yield from _expand_folder(path)
-            else:
-                yield Path(path)
+            text = line.rstrip("\r\n")
+            text = text.removeprefix("\ufeff") if number == 1 else text
+            for path in text.split("\0"):  # as `find -print0` separates them
+                if not path.strip():
+                    continue
+                empty = False
+                if os.path.isdir(path):
+                    yield from _expand_folder(path)
+                else:
+                    yield Path(path)
     except UnicodeDecodeError as error:
         # The text layer cannot go on behind a byte that it could not read.
         reason = f"standard input is not {error.encoding} text after line {number}"

@@ -35,8 +35,8 @@ def content_hash(path: Path) -> str:
         return _file_hash(path)
     except OSError as error:
         raise InputError(path, describe_os_error(error)) from None
-    except ValueError:  # the only one: a zero byte, as lists made with `find -print0` have
-        raise InputError(path, "a zero byte is in its name", "One path on each line.") from None
+    except ValueError:  # the only one
+        raise InputError(path, "a zero byte is in its name") from None
 
 
 def _file_hash(path: str | os.PathLike[str]) -> str:

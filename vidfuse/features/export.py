@@ -74,6 +74,8 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
     rows: dict[Clip, dict[str, Any]] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Beside other arrays that an earlier index names, or half of these, it would be wrong.
+        (folder / "index.csv").unlink(missing_ok=True)
         for clip, entry in entries:
             np.save(folder / names[clip], _array(entry))
             rows[clip] = _row(clip, names[clip], entry)
