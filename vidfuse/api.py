@@ -276,14 +276,16 @@ def bench(
     progress = progress or Progress()
     if isinstance(clips, (str, Path)):
         clips = read_dataset(Path(clips), layout=layout).clips
-    good = []
+    good, failed = [], 0
     for clip in clips:
         if isinstance(clip, InputError):
             progress.warn(clip.message)
+            failed += 1
         else:
             good.append(clip)
     grid = config.chosen_grid or head_class(TrainConfig().head).grid
-    return measure(good, config, grid, repeats, seconds, progress, timings or Timings())
+    report = measure(good, config, grid, repeats, seconds, progress, timings or Timings())
+    return {**report, "failed": report["failed"] + failed}
 
 
 def heads(

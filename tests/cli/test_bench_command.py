@@ -17,11 +17,11 @@ def short(monkeypatch):
     monkeypatch.setattr(bench, "SIDE", 256)
 
 
-def run(*arguments):
+def run(*arguments, code=0):
     words = [*map(str, arguments), *NETWORK, "--frames", "4", "--workers", "1", "--repeats", "1"]
     words += ["--seconds", "0.01"]
     answer = CliRunner().invoke(app, words)
-    assert answer.exit_code == 0, answer.output
+    assert answer.exit_code == code, answer.output
     return answer.stdout
 
 
@@ -34,3 +34,10 @@ def test_json_and_text(clips, dataset):
     text = run(dataset)
     for words in ("decoding alone", "extraction reaches", "of the limit", "precision "):
         assert words in text
+
+
+def test_what_cannot_be_read_is_counted_and_ends_with_1(clips, tmp_path):
+    (tmp_path / "torn.mp4").write_bytes(clips[0].read_bytes()[:100])
+    inputs = (clips[0], tmp_path / "torn.mp4", tmp_path / "*.mov")
+    report = json.loads(run(*inputs, "--format", "json", code=1))
+    assert (report["distinct_clips"], report["failed"]) == (1, 2)

@@ -17,7 +17,9 @@ app = new_app()
 
 
 @app.command(cls=Command)
-@with_settings(FeatureConfig, {"backbone": "Features", "decoder": "Machine"})
+@with_settings(
+    FeatureConfig, {"backbone": "Features", "decoder": "Machine"}, without=("cache", "max_failed")
+)
 def bench(
     inputs: Annotated[
         list[str],
@@ -59,6 +61,8 @@ def bench(
         print_json(report)
     else:
         print(_text(report))
+    if report["failed"]:
+        raise typer.Exit(1)
 
 
 def _text(report: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,7 +117,7 @@ def chosen_models(named: list[str] | None) -> list[str] | None:
 
 
 def with_settings(
-    cls: type[Settings], panels: dict[str, str] | None = None
+    cls: type[Settings], panels: dict[str, str] | None = None, without: Collection[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command an option for each field of a ``Settings`` class.
 
@@ -128,6 +128,7 @@ def with_settings(
     Args:
         cls: The settings.
         panels: Field name → title of the group in ``--help`` that begins with this field.
+        without: Fields that mean nothing to this command.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,7 +136,7 @@ def with_settings(
 
         @functools.wraps(command)
         def run(ctx: typer.Context, **arguments: Any) -> Any:
-            settings = _chosen(ctx, cls, arguments)
+            settings = _chosen(ctx, cls, arguments, without)
             kept = {name: value for name, value in arguments.items() if name in own}
             return command(settings=settings, **kept)
 
@@ -145,7 +146,8 @@ def with_settings(
             for name, parameter in own.items()
             if name != "settings"
         ]
-        parameters = [context, *mine, *_parameters(cls, panels or {})]
+        options = [p for p in _parameters(cls, panels or {}) if p.name not in without]
+        parameters = [context, *mine, *options]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
@@ -208,10 +210,14 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, keyword, annotation=annotation, default=default)
 
 
-def _chosen(ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any]) -> dict[str, Any]:
+def _chosen(
+    ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any], without: Collection[str]
+) -> dict[str, Any]:
     """The settings that somebody asked for."""
     by_source: dict[str, dict[str, Any]] = {}
     for each, kind, _ in typed_fields(cls):
+        if each.name in without:
+            continue
         source = ctx.get_parameter_source(each.name)
         value = arguments[each.name]
         if each.name in PAIRS:

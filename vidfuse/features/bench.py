@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DISTINCT = 64  # clips whose pictures are held for the forward pass alone
 TRIED = 8  # clips for each decode process, of which a first round says how long one takes
 SIDE = 4096  # of the matrices multiplied on a GPU; half of it on a CPU
+UNSTEADY = 0.2  # difference of rounds that is told
 Rounds = dict[str, list[float]]
 
 
@@ -86,6 +87,12 @@ def bench(
                 progress.advance()
         finally:
             progress.finish()
+    unsteady = max(max(values) / min(values) for values in rounds.values()) - 1
+    if unsteady > UNSTEADY:
+        progress.warn(
+            f"rounds differ by up to {unsteady:.0%}: where other programs use this machine, shares "
+            "of limits mean little"
+        )
     choice, device = encoder.choice, encoder.modes.device
     assert choice is not None
     pictures = sum(len(frames.pictures) for _, frames in decoded) / len(decoded)
@@ -101,6 +108,7 @@ def bench(
         "batch": encoder.batch,
         "clips": work.count,
         "distinct_clips": len(decoded),
+        "failed": len(requests) - len(decoded),
         "pictures_per_clip": pictures,
         "rounds": {name: [round(value, 3) for value in each] for name, each in rounds.items()},
         "spec": extractor.spec.to_dict(),
@@ -193,7 +201,7 @@ def _readable(
         else:
             found.append((request, frames))
     if not found:
-        raise UserError("none of these clips can be read", "See why with: vidfuse inspect CLIPS")
+        raise UserError("none of these clips can be read")
     return found
 
 
