@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 ARM = ("arm64", "aarch64")
@@ -95,6 +96,23 @@ def keep_memory() -> None:
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         for parameter, value in MALLOC_OPTIONS.items():
             library.mallopt(parameter, value)
+
+
+@contextmanager
+def one_thread(device: object) -> Iterator[None]:
+    """On a CPU, have torch compute with one thread: for small work more of them only wait.
+
+    It also makes the same numbers come out whatever the number of cores.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if str(device) == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

@@ -130,6 +130,8 @@ class ContentIndex:
             try:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 with closing(sqlite3.connect(self._file, timeout=30)) as database, database:
+                    # Lost with the power it is made anew, so nobody waits for the disk.
+                    database.execute("PRAGMA synchronous = OFF")
                     database.execute(
                         "CREATE TABLE IF NOT EXISTS content (path TEXT PRIMARY KEY, "
                         "size INT, mtime INT, ctime INT, inode INT, hash TEXT)"

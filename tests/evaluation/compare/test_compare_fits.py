@@ -11,13 +11,14 @@ import torch
 
 from vidfuse.errors import UserError
 from vidfuse.evaluation.compare.config import CompareConfig
-from vidfuse.evaluation.compare.fits import Bench, _backwards, one_thread, reorder
+from vidfuse.evaluation.compare.fits import Bench, _backwards, reorder
 from vidfuse.evaluation.compare.kept import KINDS, Kept, Outcome
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.evaluation.compare.tables import features_of, load_table, save_table
 from vidfuse.evaluation.compare.workload import Workload
 from vidfuse.features.table import FeatureTable
 from vidfuse.progress import Progress
+from vidfuse.system import one_thread
 
 TASK = Task("lstm", 0, 0)
 FRAMES = 5

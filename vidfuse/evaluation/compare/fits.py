@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from vidfuse.features.setup import resolve_device
 from vidfuse.features.table import FeatureTable
 from vidfuse.fusion.base import mask
 from vidfuse.fusion.choosing import ChoosingHead
+from vidfuse.system import one_thread
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.fit import Examples, Fit, new_head, predict_logits
 from vidfuse.training.fitting import take_best
@@ -199,21 +199,6 @@ def reorder(features: Tensor, lengths: Tensor, keys: Tensor) -> Tensor:
     padded[~mask(lengths, frames)] = math.inf
     order = padded.sort(dim=1, stable=True).indices
     return features[torch.arange(len(lengths))[:, None], order]
-
-
-@contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """On a CPU, compute with one thread: fits run side by side, and small ones gain from no more.
-
-    It also makes the same numbers come out whatever the number of processes.
-    """
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _finite(value: float) -> float | None:
