@@ -11,6 +11,7 @@ Settings are keyword arguments with the names of the command line's options::
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def evaluate(
     """
     from vidfuse.evaluation.evaluate import evaluate_dataset
 
-    with _inference(model, settings, progress, timings) as inference:
+    with closing(_inference(model, settings, progress, timings)) as inference:
         return evaluate_dataset(
             inference, dataset, subset=subset, split=split, layout=layout, progress=progress
         )

@@ -19,7 +19,8 @@ from vidfuse.errors import UnknownNameError, UserError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+FP32 = "fp32"  # what all other precisions must agree with
+PRECISIONS = ("auto", FP32, "bf16", "fp16")
 PRECISION_HELP = (
     "Numbers that the backbone computes with; auto takes fp32 for few clips, and for many what is "
     "fastest here and gives the same features."

@@ -23,11 +23,11 @@ from secrets import token_hex
 import torch
 from torch import Tensor
 
+from vidfuse.backbones import FP32
 from vidfuse.backbones.load import Backbone
 from vidfuse.errors import UserError, first_sentence
 from vidfuse.system import cpu_flags
 
-FP32 = "fp32"
 DTYPES = {FP32: torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # flags of processors that multiply bf16
 MATCH = 0.999  # least cosine at which features are the same ones

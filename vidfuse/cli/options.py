@@ -136,7 +136,7 @@ def with_settings(
 
         @functools.wraps(command)
         def run(ctx: typer.Context, **arguments: Any) -> Any:
-            settings = _chosen(ctx, cls, arguments, without)
+            settings = _chosen(ctx, cls, arguments)
             kept = {name: value for name, value in arguments.items() if name in own}
             return command(settings=settings, **kept)
 
@@ -210,14 +210,12 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, keyword, annotation=annotation, default=default)
 
 
-def _chosen(
-    ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any], without: Collection[str]
-) -> dict[str, Any]:
+def _chosen(ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any]) -> dict[str, Any]:
     """The settings that somebody asked for."""
     by_source: dict[str, dict[str, Any]] = {}
     for each, kind, _ in typed_fields(cls):
-        if each.name in without:
-            continue
+        if each.name not in arguments:
+            continue  # the command has no such option
         source = ctx.get_parameter_source(each.name)
         value = arguments[each.name]
         if each.name in PAIRS:

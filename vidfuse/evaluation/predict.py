@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def predict_records(
         and ``error``; of a model that chooses its frames also ``looks``, ``frames_encoded`` and
         ``pictures_decoded``.
     """
-    with inference:
+    with closing(inference):
         for part in _parts(inputs):
             if not part:
                 inference.prepare()

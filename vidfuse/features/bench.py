@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from vidfuse.backbones import FP32
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
@@ -146,7 +147,7 @@ class Work:
         """The backbone in fp32, whatever the mode that was chosen."""
         from vidfuse.backbones.precision import Modes
 
-        modes = Modes(self.encoder.modes.network("fp32"), "fp32")
+        modes = Modes(self.encoder.modes.network(FP32), FP32)
         return Encoder(modes, self.encoder.grid)
 
     def parts(self) -> dict[str, Callable[[], float]]:
@@ -157,7 +158,7 @@ class Work:
             "pipeline": self.pipeline,
             "gemm_flops": lambda: gemm(self.encoder.modes.device),
         }
-        if self.encoder.choice and self.encoder.choice.precision != "fp32":
+        if self.encoder.choice and self.encoder.choice.precision != FP32:
             parts["forward_fp32"] = lambda: self.forward(self.fp32)
         return parts
 
@@ -236,7 +237,7 @@ def flops_of_picture(encoder: Encoder, size: int) -> float:
 
     picture = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=encoder.modes.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        encoder.modes.network("fp32")(picture)
+        encoder.modes.network(FP32)(picture)
     return float(counter.get_total_flops())
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.backbones import FP32
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.ahead import ahead
 from vidfuse.features.pool import pool_maps
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from vidfuse.backbones.precision import Choice, Modes
 
 CPU_BATCH, GPU_BATCH = 16, 256
-FP32 = "fp32"  # what all others must agree with
 GPU_STREAMS = 2  # one batch is copied while the other is computed
 Decoded = Iterable[tuple[FrameRequest, Frames | InputError]]
 

@@ -7,7 +7,7 @@ Each stage is at most a few clips ahead of the next, so that memory does not gro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -132,7 +132,7 @@ class Extractor:
             the cache does not have it.
         """
         with self.timings.measure("cache"):
-            contents = self._contents(dict.fromkeys(clip.path for clip in clips))
+            contents = self._contents([clip.path for clip in clips])
         for clip in clips:
             content = contents[clip.path]
             if isinstance(content, InputError):
@@ -150,13 +150,12 @@ class Extractor:
             if entry is not None:
                 yield clip, key, entry
 
-    def _contents(self, paths: Iterable[Path]) -> dict[Path, str | InputError]:
+    def _contents(self, paths: Sequence[Path]) -> dict[Path, str | InputError]:
         """The content hash of each file, all of which are read unless they are known."""
-        paths = list(paths)
         if len(paths) < LARGE:
             return dict(self.index.hashes(paths))
         contents = {}
-        self.progress.start("Looking at clips", len(paths))
+        self.progress.start("Looking at clips", len(set(paths)))
         try:
             for path, content in self.index.hashes(paths):
                 contents[path] = content

@@ -22,8 +22,6 @@ from vidfuse.video.decoder import policy
 if TYPE_CHECKING:
     from vidfuse.backbones.load import Backbone
 
-DEVICE_ERRORS = (RuntimeError, AssertionError, NotImplementedError)
-
 
 def resolve_device(name: str) -> str:
     """The device that ``--device`` means; ``auto`` is the first GPU, else the CPU.
@@ -39,7 +37,7 @@ def resolve_device(name: str) -> str:
         return "mps" if torch.backends.mps.is_available() and _works("mps") else "cpu"
     try:
         torch.ones(1, device=name).add(1).item()
-    except DEVICE_ERRORS as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         message = f"device '{name}' cannot be used here ({first_sentence(error)})"
         raise UserError(message, "Use --device auto or --device cpu.") from error
     return name
