@@ -1,9 +1,10 @@
 """A decode process.
 
 Reads one request a line (JSON) on standard input and answers each with a line of JSON on standard
-output, followed by the pictures' bytes. It imports one decoding library and no torch, unless that
-is torchcodec, which needs it: decord imported before torch is known to hang or crash. It lives
-apart from the program because decoders crash and hang on damaged files.
+output; the pictures lie in memory that it shares with the program, or follow as bytes. It imports
+one decoding library and no torch, unless that is torchcodec, which needs it: decord imported before
+torch is known to hang or crash. It lives apart from the program because decoders crash and hang on
+damaged files.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from typing import IO, Any
 import numpy as np
 
 from vidfuse.errors import InputError, UserError
+from vidfuse.system import keep_memory
 from vidfuse.video.decoder import Reader, open_video, read_from
-from vidfuse.video.frames import FrameRequest, Frames
+from vidfuse.video.frames import FrameRequest, Frames, Pictures
 from vidfuse.video.sampling import Timeline
+from vidfuse.video.shared import SharedMemory
+
+NO_PICTURES = np.zeros(0, np.uint8)
 
 
 class Desk:
@@ -50,7 +55,7 @@ class Desk:
         return read_from(self.reader, request)
 
 
-def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], bytes]:
+def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], Pictures]:
     """Carry out one order: ``read`` (pictures), ``index`` (PyAV's timeline, for another backend) or
     ``release``.
 
@@ -59,7 +64,7 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], bytes]:
     keep = False
     try:
         if order["op"] == "release":
-            return {}, b""
+            return {}, NO_PICTURES
         if order["op"] == "index":
             from vidfuse.video.pyav_backend import PyAVReader
 
@@ -67,36 +72,39 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], bytes]:
             timeline, obstacle = reader.index(), reader.obstacle(order["backend"])
             reader.close()
             index = {"times": timeline.times.tolist(), "end": timeline.end, "obstacle": obstacle}
-            return index, b""
+            return index, NO_PICTURES
         given = order.get("timeline")
         stated = Timeline(np.array(given["times"]), given["end"]) if given else None
         frames = desk.read(FrameRequest(**order["request"]), order["backend"], stated)
         keep = order.get("keep", False)
-        return {"frames": frames.header()}, frames.pictures.tobytes()
+        return {"frames": frames.header()}, np.ascontiguousarray(frames.pictures)
     except InputError as error:
-        return {"input_error": [error.reason, error.hint]}, b""
+        return {"input_error": [error.reason, error.hint]}, NO_PICTURES
     except UserError as error:
-        return {"user_error": [error.message, error.hint]}, b""
+        return {"user_error": [error.message, error.hint]}, NO_PICTURES
     except MemoryError:
-        return {"input_error": ["not enough memory to decode it", None]}, b""
+        return {"input_error": ["not enough memory to decode it", None]}, NO_PICTURES
     except Exception as error:  # one odd file must not end the run
         text = f"decoding failed unexpectedly ({type(error).__name__}: {error})"
-        return {"input_error": [text, "Please report this with the file."]}, b""
+        return {"input_error": [text, "Please report this with the file."]}, NO_PICTURES
     finally:
         if not keep:
             desk.clear()
 
 
-def serve(orders: IO[bytes], answers: IO[bytes]) -> None:
+def serve(orders: IO[bytes], answers: IO[bytes], memory: SharedMemory | None) -> None:
     """Answer orders until standard input ends, which it does when the program is gone."""
     desk, settled = Desk(), False
     for line in orders:
         order = json.loads(line)
         end_after(order["limit"])
-        header, payload = answer(order, desk)
+        header, pictures = answer(order, desk)
         end_after(None)
-        answers.write(json.dumps(header | {"bytes": len(payload)}).encode() + b"\n")
-        answers.write(payload)
+        shared = memory is not None and memory.put(pictures)
+        sizes = {"bytes": pictures.nbytes, "shared": shared}
+        answers.write(json.dumps(header | sizes).encode() + b"\n")
+        if not shared:
+            answers.write(pictures.tobytes())
         answers.flush()
         # A closed container and its streams hold each other, and buffers with them: too few objects
         # for Python to look for them by itself, and too large to wait.
@@ -112,10 +120,19 @@ def end_after(seconds: float | None) -> None:
         signal.alarm(0 if seconds is None else math.ceil(seconds) + 5)
 
 
-def main() -> None:
-    """Serve on standard input and output."""
+def main(descriptor: int | None = None) -> None:
+    """Serve on standard input and output.
+
+    Args:
+        descriptor: Of the memory that is shared with the program, if there is any.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
+    keep_memory()  # a clip's pictures are dropped together, and the next clip needs as much
     # Libraries that print to standard output must not damage the protocol.
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, channel)
+    memory = None
+    if descriptor is not None:
+        memory = SharedMemory(descriptor)
+        os.close(descriptor)
+    serve(sys.stdin.buffer, channel, memory)
