@@ -77,7 +77,7 @@ class Reader(Protocol):
 
     @property
     def timeline(self) -> Timeline:
-        """Presentation times of all pictures."""
+        """Presentation times of all pictures, as far as is known before they are read."""
 
     def read(self, times: Times) -> tuple[list[Pictures], Times]:
         """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
@@ -197,17 +197,20 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
         InputError: The file cannot be read, or the segment holds no picture.
     """
     before = reader.decoded
-    clip = reader.timeline.cut(request.start, request.end)
-    if not len(clip.times):
-        raise InputError(
-            request.path,
-            f"no picture between {request.start or 0:g} s and "
-            f"{'the end' if request.end is None else f'{request.end:g} s'}",
-            f"The video ends at {reader.timeline.end:.2f} s: check the segment's times.",
-        )
-    chosen = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
-    wanted = chosen if request.only is None else chosen[list(request.only)]
-    pictures, times = reader.read(wanted) if len(wanted) else ([], wanted)
+    timeline: Timeline | None = None
+    while reader.timeline is not timeline:  # once more where the container's was wrong
+        timeline = reader.timeline
+        clip = timeline.cut(request.start, request.end)
+        if not len(clip.times):
+            raise InputError(
+                request.path,
+                f"no picture between {request.start or 0:g} s and "
+                f"{'the end' if request.end is None else f'{request.end:g} s'}",
+                f"The video ends at {timeline.end:.2f} s: check the segment's times.",
+            )
+        chosen = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
+        wanted = chosen if request.only is None else chosen[list(request.only)]
+        pictures, times = reader.read(wanted) if len(wanted) else ([], wanted)
     height, width = pictures[0].shape[:2] if pictures else (0, 0)
     stacked = stack(pictures, request.size, request.crop)
     return Frames(

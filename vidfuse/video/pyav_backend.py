@@ -1,14 +1,17 @@
 """Reading videos with PyAV (FFmpeg's libraries), the decoder that ``auto`` means.
 
-Short clips are decoded once from beginning to end, and the decoded pictures are kept until the
-wanted ones are known: no seek can go wrong, and each picture's timestamp is the decoder's own.
-Long ones take their timeline from the container's index and seek to the key frame before each
-wanted picture.
+Where the container says of every picture when it is shown (H.264, HEVC, VP9 and AV1 in MP4 and
+Matroska), only what the wanted ones need is decoded: from the key frame before each, without the
+pictures on the way that no other depends on. Other short clips are decoded once from beginning to
+end, and the decoded pictures are kept until the wanted ones are known: each picture's timestamp is
+the decoder's own. Other long ones are read through the container's index too, with all pictures on
+the way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import av
@@ -18,7 +21,8 @@ from av.video.frame import VideoFrame
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import end_of
 from vidfuse.video.frames import Pictures
-from vidfuse.video.pyav_stream import KeyFrame, SeekError, VideoFile, is_mirrored, is_turned
+from vidfuse.video.pyav_index import Index, read_index
+from vidfuse.video.pyav_stream import SeekError, VideoFile, bytes_of, is_mirrored, is_turned
 from vidfuse.video.sampling import EPSILON, Timeline, Times, on_screen
 
 # Decoded pictures of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
@@ -39,10 +43,12 @@ class PyAVReader:
         self, path: str, timeline: Timeline | None = None, keep_bytes: int = KEEP_BYTES
     ) -> None:
         self.path = path
-        self.keep_bytes = keep_bytes
-        self._kept: list[VideoFrame] | None = None
-        self._keys: list[KeyFrame] = []
         self._file = VideoFile(path)
+        self._short = self._file.expected_bytes <= keep_bytes
+        self._keep_bytes = keep_bytes
+        self._index: Index | None = None
+        self._kept: tuple[Times, list[VideoFrame]] | None = None
+        self._asked = False
 
     @property
     def warnings(self) -> list[str]:
@@ -57,12 +63,30 @@ class PyAVReader:
 
     @cached_property
     def timeline(self) -> Timeline:
-        """Presentation times of all pictures, from the decoder where the clip is short."""
-        long = self._file.expected_bytes > self.keep_bytes
-        found = self.index() if long else self._decode_all()
+        """Presentation times of all pictures, from the decoder where a short clip needs it."""
+        found = self._found()
         missing = self._file.cut_off(len(found.times), found.end)
         self._file.notes += [missing] if missing else []
         return found
+
+    def _found(self) -> Timeline:
+        if self._short and not self._file.indexed:
+            return self._decode_all()
+        found = self.index()
+        if self._short and self._index and self._index.torn:
+            return self._decode_instead()
+        return found
+
+    def index(self) -> Timeline:
+        """The timeline as the container states it, by decoding only where it states none."""
+        self._index = read_index(self._file)
+        return self._index.timeline if self._index else self._decode_instead()
+
+    def _decode_instead(self) -> Timeline:
+        """The container's index is of no use."""
+        self._index = None
+        self._file.restart()
+        return self._decode_all()
 
     def _decode_all(self) -> Timeline:
         """Decode from the beginning; keep the pictures unless they outgrow the memory for them."""
@@ -73,42 +97,16 @@ class PyAVReader:
         for time, frame in self._file.pictures():
             times.append(time)
             if kept is not None:
-                size += sum(plane.buffer_size for plane in frame.planes)
+                size += bytes_of(frame)
                 kept.append(frame)
-                if size > self.keep_bytes:
+                if size > self._keep_bytes:
                     kept = None
         if frame is None:
             raise InputError(self.path, "no picture in it can be decoded")
-        self._kept = kept
         ordered = np.maximum.accumulate(np.array(times))
+        self._kept = None if kept is None else (ordered, kept)
         duration = frame.duration * self._file.tick if frame.duration else None
         return Timeline(ordered, end_of(ordered, duration))
-
-    def index(self) -> Timeline:
-        """The timeline as the container states it, by decoding only where it states none."""
-        file = self._file
-        found: list[tuple[float, float | None]] = []
-        keys: list[KeyFrame] = []
-        for packet in [] if file.decode_timed else file.packets():
-            if packet.pts is None or not packet.size:
-                continue
-            time = file.seconds(packet.pts)
-            if packet.is_keyframe:
-                dts = packet.pts if packet.dts is None else packet.dts
-                keys.append(KeyFrame(time, packet.pts, dts))
-            if not packet.is_discard:  # else it is needed to decode the others, never shown
-                found.append((time, packet.duration * file.tick if packet.duration else None))
-        keys.sort()
-        if keys:  # nothing before the first key frame can be decoded
-            found = [picture for picture in found if picture[0] > keys[0].time - EPSILON]
-        # In a file of several recordings the container finds only what is in the first.
-        self._keys = [] if file.joined else keys
-        self._restart()
-        if not found:
-            return self._decode_all()
-        found.sort(key=lambda picture: picture[0])
-        times = np.array([time for time, _ in found])
-        return Timeline(times, end_of(times, found[-1][1]))
 
     def obstacle(self, backend: str) -> str | None:
         """Why another backend, seen to return wrong pictures of such files, must not read this one.
@@ -116,7 +114,7 @@ class PyAVReader:
         Args:
             backend: ``decord``, ``torchcodec``, or the name of one of their variants.
         """
-        self._restart()
+        self._file.restart()
         _, frame = next(self._file.pictures(), (0.0, None))
         if backend.startswith("torchcodec"):
             return self._obstacle_for_torchcodec(frame)
@@ -136,70 +134,97 @@ class PyAVReader:
         return None
 
     def read(self, times: Times) -> tuple[list[Pictures], Times]:
-        """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
-        timeline = self.timeline
-        times = np.maximum(times, timeline.times[0])
-        if self._kept is not None:
-            indices = on_screen(timeline.times, times)
-            pictures = {int(i): self._file.to_rgb(self._kept[i]) for i in np.unique(indices)}
-            return [pictures[int(i)] for i in indices], timeline.times[indices]
-        try:
-            found = list(self._seek_each(times) if self._keys else self._from_start(times))
-        except (SeekError, av.error.FFmpegError):
-            # A container whose index lies: the slow way is still right.
-            self._file.notes.append("seeking in it fails, so it was read from the beginning")
-            self._keys = []
-            found = list(self._from_start(times))
-        return [picture for picture, _ in found], np.array([time for _, time in found])
+        """The pictures on screen at ``times`` (not decreasing), and their presentation times.
 
-    def _from_start(self, times: Times) -> Iterator[tuple[Pictures, float]]:
-        self._restart()
-        return self._pass_by(times)
+        Where the index of a short clip proves wrong, `timeline` is another one afterwards.
+        """
+        times = np.maximum(times, self.timeline.times[0])
+        # Whoever asks again may do so many times, one picture after the other.
+        again, self._asked = self._asked and self._short, True
+        if self._index and self._index.keys and not again:
+            try:
+                return self._through(self._index, times)
+            except (SeekError, av.error.FFmpegError):  # the slow way is still right
+                self._index = None
+                if not self._short:
+                    text = "seeking in it fails, so it was read from the beginning"
+                    self._file.notes.append(text)
+        if self._short and self._kept is None:
+            self.timeline = self._decode_instead()
+        if self._kept is None:
+            self._file.restart()
+            return _together(self._pass_by(times))
+        shown, kept = self._kept
+        indices = on_screen(shown, times)
+        pictures = {int(i): self._file.to_rgb(kept[i]) for i in np.unique(indices)}
+        return [pictures[int(i)] for i in indices], shown[indices]
 
-    def _restart(self) -> None:
-        self._file.close()
-        self._file.open()
+    def _through(self, index: Index, times: Times) -> tuple[list[Pictures], Times]:
+        """Answer each time from a key frame before it.
 
-    def _seek_each(self, times: Times) -> Iterator[tuple[Pictures, float]]:
-        """Answer each time from the key frame before it, going on where that is nearer."""
-        key_of = on_screen(np.array([key.time for key in self._keys]), times)
-        for index in np.unique(key_of):
-            key = self._keys[index]
+        Raises:
+            SeekError: The index is wrong, or a packet on the way does not decode.
+        """
+        picture_of = on_screen(index.timeline.times, times)
+        moments = index.timeline.times[picture_of]
+        wanted = frozenset(index.stamps[picture_of].tolist()) if self._file.leaves_out else None
+        found: list[tuple[Pictures, float]] = []
+        for key, pictures in index.parts(np.unique(picture_of)):
             self._file.seek(key)
-            yield from self._pass_by(times[key_of == index], sought=True)
+            found += self._pass_by(moments[np.isin(picture_of, pictures)], wanted, sought=True)
+        if self._short and self._file.damaged:
+            raise SeekError
+        return _together(found)
 
-    def _pass_by(self, times: Times, sought: bool = False) -> Iterator[tuple[Pictures, float]]:
+    def _pass_by(
+        self, times: Times, wanted: frozenset[int] | None = None, sought: bool = False
+    ) -> Iterator[tuple[Pictures, float]]:
         """Walk through the pictures from here on and give the one on screen at each time.
 
         Args:
             times: Moments asked for, not decreasing.
+            wanted: When these pictures are shown, in the stream's ticks, if each moment is that of
+                a picture; pictures that they do not need are left out. None leaves out nothing.
             sought: Whether a seek came before, which may have gone too far.
 
         Raises:
-            SeekError: After a seek, the walk starts later than the first moment; or no picture
-                comes at all.
+            SeekError: After a seek, the walk starts later than the first moment; or a wanted
+                picture, or any at all, does not come.
         """
         shown: tuple[float, VideoFrame] | None = None
         picture: Pictures | None = None
-        waiting = list(times)
-        for time, frame in self._file.pictures():
+        waiting = deque(times.tolist())
+
+        def on_screen_now() -> Pictures:
+            assert shown is not None
+            time, frame = shown
+            if wanted is not None and (time + EPSILON < waiting[0] or frame.is_corrupt):
+                raise SeekError
+            return self._file.to_rgb(frame) if picture is None else picture
+
+        for time, frame in self._file.pictures(wanted):
             if shown is None and sought and time > times[0] + EPSILON:
                 raise SeekError
             while shown is not None and waiting and waiting[0] + EPSILON < time:
-                picture = self._file.to_rgb(shown[1]) if picture is None else picture
+                picture = on_screen_now()
                 yield picture, shown[0]
-                waiting.pop(0)
+                waiting.popleft()
             if not waiting:
                 return
             shown, picture = (time, frame), None
         if shown is None:
             raise SeekError
-        picture = self._file.to_rgb(shown[1]) if waiting else None
-        for _ in waiting:
-            assert picture is not None
+        while waiting:
+            picture = on_screen_now()
             yield picture, shown[0]
+            waiting.popleft()
 
     def close(self) -> None:
         """Release the file and the pictures kept of it."""
         self._kept = None
         self._file.close()
+
+
+def _together(found: Iterable[tuple[Pictures, float]]) -> tuple[list[Pictures], Times]:
+    pictures, times = zip(*found, strict=True)
+    return list(pictures), np.array(times)

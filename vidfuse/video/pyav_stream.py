@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, NamedTuple, cast
 
 import av
@@ -30,12 +30,23 @@ MAX_DAMAGED = 1000  # packets that do not decode, after which decoding stops
 STEP_BACK = 0.1
 
 
+# Of these, each packet holds one picture and says when it is shown; in others there are packed
+# pictures, single fields, and pictures that are never shown.
+ONE_PICTURE_A_PACKET = ("av1", "h264", "hevc", "vp9")
+TRUE_INDEX = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
+# Their decoders can be told between two packets to leave out pictures that no other needs.
+LEAVE_OUT = ("h264", "hevc")
+
+
 class KeyFrame(NamedTuple):
-    """Where decoding can begin: seconds from the start of the file, and the stream's ticks."""
+    """Where decoding can begin: seconds from the start of the file, the stream's ticks, and how
+    many packets come before it.
+    """
 
     time: float
     pts: int
     dts: int
+    position: int
 
 
 class VideoFile:
@@ -45,6 +56,8 @@ class VideoFile:
         container: The open file.
         stream: Its best video stream.
         decode_timed: Whether pictures are shown at the times at which they are decoded.
+        indexed: Whether packets say of all pictures when they are shown, as the decoder does.
+        leaves_out: Whether pictures that no other needs can be left out.
         joined: Whether the packets read so far come from several recordings, one after the other.
         decoded: How many pictures were decoded so far.
         notes: What went wrong without being fatal.
@@ -63,6 +76,11 @@ class VideoFile:
         self._reformatter = VideoReformatter()
         self.open()
 
+    def restart(self) -> None:
+        """Go back to the beginning, also in a file that cannot be sought in."""
+        self.close()
+        self.open()
+
     def open(self) -> None:
         """Open the file, once more after ``close``."""
         try:
@@ -79,6 +97,10 @@ class VideoFile:
         # AVI stores no presentation times and what is derived from its packets is wrong for packed
         # B-frames: pictures come out in the order and at the times at which they are decoded.
         self.decode_timed = self.container.format.name == "avi"
+        codec = self.stream.codec_context.codec.canonical_name
+        told = self.container.format.name in TRUE_INDEX
+        self.indexed = told and codec in ONE_PICTURE_A_PACKET
+        self.leaves_out = told and codec in LEAVE_OUT
         self.joined = False
         self.origin = (self.container.start_time or 0) / av.time_base
         self.tick = float(self.stream.time_base or 1)
@@ -120,17 +142,23 @@ class VideoFile:
         return None
 
     def seek(self, key: KeyFrame) -> None:
-        """Go to a key frame, or to an earlier one.
+        """Go to a key frame, or to an earlier one where the container leads nowhere nearer.
 
         Raises:
             SeekError: It lands behind the key frame.
         """
-        for target in (key.dts, key.pts):  # what is looked for depends on the container
+        found: int | None = None
+        for target in (key.pts, key.dts):  # what is looked for depends on the container
             self.container.seek(target, stream=self.stream)
-            if _not_behind(next(self.packets(), None), key):
-                self.container.seek(target, stream=self.stream)
-                return
-        raise SeekError
+            packet = next(self.packets(), None)
+            exact = packet is not None and packet.pts == key.pts
+            if exact or (found is None and _not_behind(packet, key)):
+                found = target
+            if exact:
+                break
+        if found is None:
+            raise SeekError
+        self.container.seek(found, stream=self.stream)
 
     def seconds(self, stamp: int) -> float:
         """A time stamp of the stream as seconds from the start of the file."""
@@ -144,22 +172,31 @@ class VideoFile:
         latest, shift = -np.inf, 0
         try:
             for packet in self.container.demux(self.stream):
-                if packet.dts is not None:
-                    if (packet.dts + shift - latest) * self.tick < -STEP_BACK:
-                        shift = round(latest + self.frame_time / self.tick) - packet.dts
+                dts = packet.dts
+                if dts is not None:
+                    if (dts + shift - latest) * self.tick < -STEP_BACK:
+                        shift = round(latest + self.frame_time / self.tick) - dts
                         self.joined = True
-                    latest = max(latest, packet.dts + shift)
-                    packet.dts += shift
-                if packet.pts is not None:
-                    packet.pts += shift
+                    latest = max(latest, dts + shift)
+                if shift:
+                    packet.dts = None if dts is None else dts + shift
+                    packet.pts = None if packet.pts is None else packet.pts + shift
                 yield packet
         except (av.error.FFmpegError, OSError) as error:
             self.notes.append(f"reading stopped early ({_reason(error)})")
 
-    def pictures(self) -> Iterator[tuple[float, VideoFrame]]:
-        """Every picture from here on that can be decoded, with its presentation time."""
+    def pictures(self, wanted: Set[int] | None = None) -> Iterator[tuple[float, VideoFrame]]:
+        """The pictures from here on that can be decoded, each with its presentation time.
+
+        Args:
+            wanted: Presentation times, in the stream's ticks. Pictures of other times that no other
+                picture is decoded from are left out; None is all pictures.
+        """
         previous: float | None = None
+        context = self.stream.codec_context
         for packet in self.packets():
+            needed = wanted is None or packet.pts is None or packet.pts in wanted
+            context.skip_frame = "DEFAULT" if needed else "NONREF"
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
@@ -237,3 +274,8 @@ def _axes(frame: VideoFrame) -> NDArray[np.int32]:
     if matrix is None:
         return np.eye(2, dtype=np.int32)
     return np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2]
+
+
+def bytes_of(frame: VideoFrame) -> int:
+    """How much memory a decoded picture takes."""
+    return sum(plane.buffer_size for plane in frame.planes)

@@ -1,0 +1,88 @@
+"""What a container says of its pictures, and the way to some of them that decodes the least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.video.decoder import end_of
+from vidfuse.video.pyav_stream import KeyFrame, VideoFile
+from vidfuse.video.sampling import Indices, Timeline, on_screen
+
+# So many pictures could be decoded in the time that a seek takes, with those that the decoder holds
+# back until it knows their order.
+PICTURES_A_SEEK = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The pictures of a file in the order of presentation, as the container lists them.
+
+    Attributes:
+        timeline: Their presentation times.
+        stamps: ``[N]``, the same in the stream's ticks.
+        positions: ``[N]``, how many packets come before each one's own in the file.
+        keys: Where decoding can begin, in the order of presentation; none where that is unknown.
+        torn: Whether a packet is there in part only.
+    """
+
+    timeline: Timeline
+    stamps: NDArray[np.int64]
+    positions: Indices
+    keys: list[KeyFrame]
+    torn: bool
+
+    def parts(self, wanted: Indices) -> list[tuple[KeyFrame, Indices]]:
+        """Divide pictures into parts, each decoded from a key frame to its last picture.
+
+        A part goes on beyond the next key frame where decoding what lies between costs less than
+        seeking.
+
+        Args:
+            wanted: Indices of pictures, increasing.
+        """
+        key_of = on_screen(np.array([key.time for key in self.keys]), self.timeline.times[wanted])
+        parts: list[tuple[KeyFrame, list[int]]] = []
+        reached = -np.inf
+        for picture, number in zip(wanted.tolist(), key_of.tolist(), strict=True):
+            key = self.keys[number]
+            if key.position > reached + PICTURES_A_SEEK:
+                parts.append((key, []))
+            parts[-1][1].append(picture)
+            reached = max(reached, self.positions[picture])
+        return [(key, np.array(pictures)) for key, pictures in parts]
+
+
+def read_index(file: VideoFile) -> Index | None:
+    """Read what the container lists, without decoding.
+
+    Returns:
+        None where it does not say when pictures are shown.
+    """
+    if file.decode_timed:
+        return None
+    found: list[tuple[int, int, int]] = []
+    keys: list[KeyFrame] = []
+    torn = False
+    for position, packet in enumerate(file.packets()):
+        if packet.pts is None or not packet.size:
+            continue
+        torn |= packet.is_corrupt
+        if packet.is_keyframe:
+            dts = packet.pts if packet.dts is None else packet.dts
+            keys.append(KeyFrame(file.seconds(packet.pts), packet.pts, dts, position))
+        if not packet.is_discard:  # else it is needed to decode the others, never shown
+            found.append((packet.pts, position, packet.duration or 0))
+    keys.sort()
+    if keys:  # nothing before the first key frame can be decoded
+        found = [picture for picture in found if picture[0] >= keys[0].pts]
+    if not found:
+        return None
+    found.sort()
+    stamps, positions, durations = np.array(found).T
+    times = stamps * file.tick - file.origin
+    timeline = Timeline(times, end_of(times, durations[-1] * file.tick))
+    # In a file of several recordings the container finds only what is in the first.
+    return Index(timeline, stamps, positions, [] if file.joined else keys, torn)
