@@ -171,10 +171,10 @@ class Model(ModelCard):
         self.head.to(device).eval()
         for start in range(0, len(entries), BATCH):
             part = list(entries[start : start + BATCH])
-            table = FeatureTable.stack(part, Sampling.parse(self.sampling), self.spec.frames)
-            features, lengths = table.pick(torch.arange(len(part)), None)
             alone = one_thread(device) if len(part) <= FEW else nullcontext()
             with alone, torch.inference_mode():
+                table = FeatureTable.stack(part, Sampling.parse(self.sampling), self.spec.frames)
+                features, lengths = table.pick(torch.arange(len(part)), None)
                 logits = self.head(features.to(device).float(), lengths.to(device))
             rows.append(logits.double().softmax(-1).cpu())
         return torch.cat(rows).numpy()
