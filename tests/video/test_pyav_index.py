@@ -64,15 +64,17 @@ def test_pictures_that_no_other_needs_are_left_out(clip: Path) -> None:
         assert decoded < 300
 
 
-def test_asked_again_it_keeps_all(clip: Path) -> None:
+def test_asked_again_and_again_it_keeps_all(clip: Path) -> None:
+    """As much is decoded in parts as the whole clip has, then the whole clip, once."""
     with closing(PyAVReader(str(clip))) as reader:
         times = reader.timeline.times
         reader.read(times[300:301])
         assert reader.decoded < 60
-        for number in (100, 599, 0):
+        for number in [100, 599, 0, *range(31, 600, 37)] * 3:
             pictures, _ = reader.read(times[number : number + 1])
-            assert reader.decoded < 660
+            assert reader.decoded < 600 + 60 + 600
             assert not reference(str(clip)).problems(pictures, times[number : number + 1])
+        assert reader.decoded >= 1200
 
 
 def test_a_wrong_index_of_a_short_clip_is_found_out(
@@ -95,6 +97,17 @@ def test_a_wrong_index_of_a_short_clip_is_found_out(
     assert decoded >= 600
     assert (times == expected[2]).all()
     assert (np.array(pictures) == np.array(expected[1])).all()
+
+
+def test_pictures_that_take_more_than_the_file_says(folder: Path) -> None:
+    """They are not kept, and the clip is read once more from the beginning."""
+    run(LONG + "-frames:v 40 -c:v ffv1 -pix_fmt bgr0", path := folder / "colours.mkv")
+    with closing(PyAVReader(str(path), keep_bytes=40 * 64 * 48 * 2)) as reader:
+        assert reader._short  # by 1.5 bytes for each point
+        found = read_from(reader, FrameRequest(str(path), "uniform", 4))
+        assert reader._kept is None
+        assert found.decoded <= 80
+        assert not reference(str(path)).problems(list(found.pictures), found.times)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])

@@ -55,7 +55,8 @@ def bench(
         config: The settings of the extraction.
         grid: Side of the features' grid.
         repeats: Rounds; the medians are reported.
-        seconds: What the pipeline takes in a round, about; the other parts take as many clips.
+        seconds: What the pipeline takes in a round, about, and decoding, too; the forward pass
+            takes as many clips as the pipeline.
         progress: Hears of progress.
         timings: The command's clock.
 
@@ -125,7 +126,9 @@ class Work:
         decoded: Clips with their pictures.
 
     Attributes:
-        count: How many clips a part of a round takes, so that it lasts.
+        count: How many clips the pipeline and the forward pass take in a round, so that it lasts.
+        reads: The same for decoding: of few clips much of the time is that of the last ones, when
+            not all decode processes have one.
     """
 
     def __init__(
@@ -135,12 +138,13 @@ class Work:
         self.encoder = extractor.encoder()
         self.pool = pool
         self.decoded = decoded
-        self.count = TRIED * pool.workers
+        self.count = self.reads = TRIED * pool.workers
 
     def warm_up(self, seconds: float) -> None:
-        """Choose the numerical mode, and how many clips the pipeline takes in so many seconds."""
+        """Choose the numerical mode, and how many clips are taken in so many seconds."""
         self.pipeline()
         self.count = max(TRIED, round(seconds * self.pipeline()))
+        self.reads = max(self.reads, round(seconds * self.decode()))
 
     @cached_property
     def fp32(self) -> Encoder:
@@ -164,12 +168,12 @@ class Work:
 
     def decode(self) -> float:
         """Clips per second of the decode processes alone."""
-        requests = [request for request, _ in self._clips()]
+        requests = [request for request, _ in self._clips(self.reads)]
         return self._rate(lambda: sum(1 for _ in self.pool.map(requests)))
 
     def forward(self, encoder: Encoder) -> float:
         """Clips per second of a backbone alone."""
-        clips = self._clips()
+        clips = self._clips(self.count)
         pictures = sum(len(frames.pictures) for _, frames in clips)
         return self._rate(lambda: sum(1 for _ in encoder.run(clips, pictures, many=True)))
 
@@ -177,13 +181,13 @@ class Work:
         """Clips per second of an extraction."""
         requests = {
             f"{number:032x}": replace(request)  # several of one clip are told apart
-            for number, (request, _) in enumerate(self._clips())
+            for number, (request, _) in enumerate(self._clips(self.count))
         }
         stages = self.extractor.stages
         return self._rate(lambda: sum(1 for _ in stages(self.pool, requests, many=True)))
 
-    def _clips(self) -> list[tuple[FrameRequest, Frames]]:
-        return list(islice(cycle(self.decoded), self.count))
+    def _clips(self, count: int) -> list[tuple[FrameRequest, Frames]]:
+        return list(islice(cycle(self.decoded), count))
 
     def _rate(self, work: Callable[[], int]) -> float:
         began = time.perf_counter()

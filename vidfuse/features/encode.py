@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from vidfuse.backbones.precision import Choice, Modes
 
-CPU_BATCH, GPU_BATCH = 16, 256
+CPU_BATCH, GPU_BATCH = 32, 256
 GPU_STREAMS = 2  # one batch is copied while the other is computed
 Decoded = Iterable[tuple[FrameRequest, Frames | InputError]]
 

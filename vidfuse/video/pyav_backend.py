@@ -48,7 +48,6 @@ class PyAVReader:
         self._keep_bytes = keep_bytes
         self._index: Index | None = None
         self._kept: tuple[Times, list[VideoFrame]] | None = None
-        self._asked = False
 
     @property
     def warnings(self) -> list[str]:
@@ -99,8 +98,8 @@ class PyAVReader:
             if kept is not None:
                 size += bytes_of(frame)
                 kept.append(frame)
-                if size > self._keep_bytes:
-                    kept = None
+                if size > self._keep_bytes:  # more than the file says
+                    kept, self._short = None, False
         if frame is None:
             raise InputError(self.path, "no picture in it can be decoded")
         ordered = np.maximum.accumulate(np.array(times))
@@ -139,11 +138,12 @@ class PyAVReader:
         Where the index of a short clip proves wrong, `timeline` is another one afterwards.
         """
         times = np.maximum(times, self.timeline.times[0])
-        # Whoever asks again may do so many times, one picture after the other.
-        again, self._asked = self._asked and self._short, True
-        if self._index and self._index.keys and not again:
+        index = self._index
+        # Whoever asks again and again has the whole clip kept once as much was decoded in parts.
+        worn = index is not None and self._short and self.decoded >= len(index.stamps)
+        if index and index.keys and not worn:
             try:
-                return self._through(self._index, times)
+                return self._through(index, times)
             except (SeekError, av.error.FFmpegError):  # the slow way is still right
                 self._index = None
                 if not self._short:
