@@ -59,6 +59,11 @@ AWKWARD = {
     "hevc.mkv": Recipe(
         PATTERN + "-c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=12:bframes=3"
     ),
+    "layers.mp4": Recipe(
+        PATTERN + "-c:v libx265 -preset ultrafast "
+        "-x265-params log-level=none:keyint=12:bframes=3:temporal-layers=3"
+    ),
+    "intra_refresh.mp4": Recipe(PATTERN + B_FRAMES + "-x264-params intra-refresh=1:keyint=12"),
     "hidden.webm": Recipe(PATTERN + "-c:v libvpx -auto-alt-ref 1 -lag-in-frames 10 -g 12"),
     "fragments.mp4": Recipe("-i {base} -c copy -movflags frag_keyframe+empty_moov"),
     # geometry

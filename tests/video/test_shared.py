@@ -89,3 +89,18 @@ def test_no_descriptor_and_no_memory_stays_behind(clip: Path) -> None:
 def test_systems_without_nameless_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(shared.os, "memfd_create", raising=False)
     assert new_block() is None
+
+
+@needs_memory
+@pytest.mark.parametrize("fails", ["memfd_create", "ftruncate"])
+def test_a_system_that_refuses_memory(
+    fails: str, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(38, "not here")
+
+    before = len(os.listdir("/dev/fd"))
+    monkeypatch.setattr(shared.os, fails, refuse)
+    assert new_block() is None
+    assert len(os.listdir("/dev/fd")) == before
+    assert len(read(clip).times) == 4

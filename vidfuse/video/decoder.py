@@ -87,7 +87,12 @@ class Reader(Protocol):
 
 
 def open_video(
-    path: str, backend: str, timeline: Timeline | None = None, fps: float = DEFAULT_FPS
+    path: str,
+    backend: str,
+    timeline: Timeline | None = None,
+    fps: float = DEFAULT_FPS,
+    *,
+    again: bool = False,
 ) -> Reader:
     """Open a clip with one backend.
 
@@ -96,6 +101,8 @@ def open_video(
         backend: A key of ``BACKENDS`` or ``PICTURE_BACKENDS``.
         timeline: The presentation times that PyAV found, for a backend that needs them.
         fps: Pictures per second of a clip that does not say.
+        again: Whether more will be asked of the clip after the first pictures; its timeline then
+            stays what it is at first.
 
     Raises:
         InputError: The file is missing, empty, or not a video that this backend reads.
@@ -113,7 +120,9 @@ def open_video(
         raise not_installed(backend)
     module, _, name = known[backend][1].partition(":")
     reader = getattr(import_module(module), name)
-    return cast(Reader, reader(path, fps if backend in PICTURE_BACKENDS else timeline))
+    if backend in PICTURE_BACKENDS:
+        return cast(Reader, reader(path, fps))
+    return cast(Reader, reader(path, timeline, again))
 
 
 def picture_backend(path: str) -> str | None:

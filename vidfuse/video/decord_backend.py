@@ -33,7 +33,7 @@ class DecordReader:
 
     name = "decord"
 
-    def __init__(self, path: str, timeline: Timeline | None = None) -> None:
+    def __init__(self, path: str, timeline: Timeline | None = None, again: bool = False) -> None:
         self.path = path
         self.warnings: list[str] = []
         self.decoded = 0

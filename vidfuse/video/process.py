@@ -41,17 +41,19 @@ class DecodeProcess:
         self.late = False
         block = new_block()
         passed = [] if block is None else [block]
-        self.memory = None if block is None else SharedMemory(block)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", WORKER, package_parent, *map(str, passed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if debug else subprocess.DEVNULL,
-            env=os.environ | one_thread,
-            pass_fds=passed,
-        )
-        if block is not None:
-            os.close(block)
+        try:
+            self.memory = None if block is None else SharedMemory(block)
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", WORKER, package_parent, *map(str, passed)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if debug else subprocess.DEVNULL,
+                env=os.environ | one_thread,
+                pass_fds=passed,
+            )
+        finally:
+            if block is not None:
+                os.close(block)
 
     def alive(self) -> bool:
         """Whether it can be asked."""

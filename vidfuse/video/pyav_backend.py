@@ -40,12 +40,18 @@ class PyAVReader:
     name = "pyav"
 
     def __init__(
-        self, path: str, timeline: Timeline | None = None, keep_bytes: int = KEEP_BYTES
+        self,
+        path: str,
+        timeline: Timeline | None = None,
+        again: bool = False,
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self.path = path
         self._file = VideoFile(path)
         self._short = self._file.expected_bytes <= keep_bytes
         self._keep_bytes = keep_bytes
+        # Whoever asks again and again is best served by pictures that are kept.
+        self._by_index = self._file.indexed and not again
         self._index: Index | None = None
         self._kept: tuple[Times, list[VideoFrame]] | None = None
 
@@ -63,17 +69,15 @@ class PyAVReader:
     @cached_property
     def timeline(self) -> Timeline:
         """Presentation times of all pictures, from the decoder where a short clip needs it."""
-        found = self._found()
-        missing = self._file.cut_off(len(found.times), found.end)
-        self._file.notes += [missing] if missing else []
-        return found
+        found = self.index() if self._by_index or not self._short else self._decode_all()
+        if self._short and self._index and self._index.doubtful:
+            found = self._decode_instead()
+        return self._checked(found)
 
-    def _found(self) -> Timeline:
-        if self._short and not self._file.indexed:
-            return self._decode_all()
-        found = self.index()
-        if self._short and self._index and self._index.torn:
-            return self._decode_instead()
+    def _checked(self, found: Timeline) -> Timeline:
+        missing = self._file.cut_off(len(found.times), found.end)
+        if missing and missing not in self._file.notes:
+            self._file.notes.append(missing)
         return found
 
     def index(self) -> Timeline:
@@ -138,19 +142,16 @@ class PyAVReader:
         Where the index of a short clip proves wrong, `timeline` is another one afterwards.
         """
         times = np.maximum(times, self.timeline.times[0])
-        index = self._index
-        # Whoever asks again and again has the whole clip kept once as much was decoded in parts.
-        worn = index is not None and self._short and self.decoded >= len(index.stamps)
-        if index and index.keys and not worn:
+        if self._index and self._index.keys:
             try:
-                return self._through(index, times)
+                return self._through(self._index, times)
             except (SeekError, av.error.FFmpegError):  # the slow way is still right
                 self._index = None
                 if not self._short:
                     text = "seeking in it fails, so it was read from the beginning"
                     self._file.notes.append(text)
         if self._short and self._kept is None:
-            self.timeline = self._decode_instead()
+            self.timeline = self._checked(self._decode_instead())
         if self._kept is None:
             self._file.restart()
             return _together(self._pass_by(times))
@@ -163,15 +164,22 @@ class PyAVReader:
         """Answer each time from a key frame before it.
 
         Raises:
-            SeekError: The index is wrong, or a packet on the way does not decode.
+            SeekError: The index is wrong, or a packet of a short clip does not decode.
         """
         picture_of = on_screen(index.timeline.times, times)
         moments = index.timeline.times[picture_of]
-        wanted = frozenset(index.stamps[picture_of].tolist()) if self._file.leaves_out else None
+        wanted = frozenset(index.stamps[picture_of].tolist())
         found: list[tuple[Pictures, float]] = []
         for key, pictures in index.parts(np.unique(picture_of)):
+            part = moments[np.isin(picture_of, pictures)]
             self._file.seek(key)
-            found += self._pass_by(moments[np.isin(picture_of, pictures)], wanted, sought=True)
+            try:
+                found += list(self._pass_by(part, wanted if self._file.indexed else None, True))
+            except SeekError:
+                if self._short or not self._file.indexed:
+                    raise
+                self._file.seek(key)
+                found += list(self._pass_by(part, sought=True))
         if self._short and self._file.damaged:
             raise SeekError
         return _together(found)
@@ -183,13 +191,14 @@ class PyAVReader:
 
         Args:
             times: Moments asked for, not decreasing.
-            wanted: When these pictures are shown, in the stream's ticks, if each moment is that of
-                a picture; pictures that they do not need are left out. None leaves out nothing.
+            wanted: When the pictures of these moments are shown, in the stream's ticks; what they
+                do not need is left out, and each must come. None leaves out nothing, and a
+                picture that does not come leaves the one before it on screen.
             sought: Whether a seek came before, which may have gone too far.
 
         Raises:
-            SeekError: After a seek, the walk starts later than the first moment; or a wanted
-                picture, or any at all, does not come.
+            SeekError: After a seek, the walk starts later than the first moment; a wanted picture,
+                or any at all, does not come; or a picture of a short clip has holes.
         """
         shown: tuple[float, VideoFrame] | None = None
         picture: Pictures | None = None
@@ -198,12 +207,15 @@ class PyAVReader:
         def on_screen_now() -> Pictures:
             assert shown is not None
             time, frame = shown
-            if wanted is not None and (time + EPSILON < waiting[0] or frame.is_corrupt):
+            if wanted is not None and time + EPSILON < waiting[0]:
                 raise SeekError
             return self._file.to_rgb(frame) if picture is None else picture
 
         for time, frame in self._file.pictures(wanted):
             if shown is None and sought and time > times[0] + EPSILON:
+                raise SeekError
+            # How the decoder fills holes depends on all that it has decoded.
+            if wanted is not None and self._short and frame.is_corrupt:
                 raise SeekError
             while shown is not None and waiting and waiting[0] + EPSILON < time:
                 picture = on_screen_now()

@@ -25,14 +25,17 @@ class Index:
         stamps: ``[N]``, the same in the stream's ticks.
         positions: ``[N]``, how many packets come before each one's own in the file.
         keys: Where decoding can begin, in the order of presentation; none where that is unknown.
-        torn: Whether a packet is there in part only.
+        doubtful: Whether something in it speaks against decoding by it: a packet is there in part
+            only, or does not say when its picture is shown; pictures come before the first key
+            frame; or the decoder is set up anew on the way, which it misses when packets are read
+            without it.
     """
 
     timeline: Timeline
     stamps: NDArray[np.int64]
     positions: Indices
     keys: list[KeyFrame]
-    torn: bool
+    doubtful: bool
 
     def parts(self, wanted: Indices) -> list[tuple[KeyFrame, Indices]]:
         """Divide pictures into parts, each decoded from a key frame to its last picture.
@@ -65,24 +68,29 @@ def read_index(file: VideoFile) -> Index | None:
         return None
     found: list[tuple[int, int, int]] = []
     keys: list[KeyFrame] = []
-    torn = False
+    doubtful = renewed = False
     for position, packet in enumerate(file.packets()):
-        if packet.pts is None or not packet.size:
+        if not packet.size:
             continue
-        torn |= packet.is_corrupt
-        if packet.is_keyframe:
+        renewed |= packet.has_sidedata("new_extradata")
+        doubtful |= packet.is_corrupt or packet.pts is None
+        if packet.pts is None:
+            continue
+        if packet.is_keyframe and file.units.begins(packet):
             dts = packet.pts if packet.dts is None else packet.dts
             keys.append(KeyFrame(file.seconds(packet.pts), packet.pts, dts, position))
         if not packet.is_discard:  # else it is needed to decode the others, never shown
             found.append((packet.pts, position, packet.duration or 0))
     keys.sort()
+    listed = len(found)
     if keys:  # nothing before the first key frame can be decoded
         found = [picture for picture in found if picture[0] >= keys[0].pts]
     if not found:
         return None
+    doubtful |= renewed or len(found) < listed
     found.sort()
     stamps, positions, durations = np.array(found).T
     times = stamps * file.tick - file.origin
     timeline = Timeline(times, end_of(times, durations[-1] * file.tick))
     # In a file of several recordings the container finds only what is in the first.
-    return Index(timeline, stamps, positions, [] if file.joined else keys, torn)
+    return Index(timeline, stamps, positions, [] if file.joined or renewed else keys, doubtful)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size
 from vidfuse.video.frames import Pictures
+from vidfuse.video.units import Units
 
 # Share of the declared pictures below which a file counts as cut off: edit lists and packed
 # pictures leave some out.
@@ -30,12 +31,11 @@ MAX_DAMAGED = 1000  # packets that do not decode, after which decoding stops
 STEP_BACK = 0.1
 
 
-# Of these, each packet holds one picture and says when it is shown; in others there are packed
-# pictures, single fields, and pictures that are never shown.
+# Of these, each packet holds one picture and says when it is shown, unless they are interlaced; in
+# others there are packed pictures, single fields, and pictures that are never shown.
 ONE_PICTURE_A_PACKET = ("av1", "h264", "hevc", "vp9")
 TRUE_INDEX = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
-# Their decoders can be told between two packets to leave out pictures that no other needs.
-LEAVE_OUT = ("h264", "hevc")
+WHOLE_PICTURES = (0, 1)  # FFmpeg's AVFieldOrder: unknown, progressive
 
 
 class KeyFrame(NamedTuple):
@@ -57,7 +57,7 @@ class VideoFile:
         stream: Its best video stream.
         decode_timed: Whether pictures are shown at the times at which they are decoded.
         indexed: Whether packets say of all pictures when they are shown, as the decoder does.
-        leaves_out: Whether pictures that no other needs can be left out.
+        units: Reads what packets say of themselves.
         joined: Whether the packets read so far come from several recordings, one after the other.
         decoded: How many pictures were decoded so far.
         notes: What went wrong without being fatal.
@@ -97,10 +97,14 @@ class VideoFile:
         # AVI stores no presentation times and what is derived from its packets is wrong for packed
         # B-frames: pictures come out in the order and at the times at which they are decoded.
         self.decode_timed = self.container.format.name == "avi"
-        codec = self.stream.codec_context.codec.canonical_name
-        told = self.container.format.name in TRUE_INDEX
-        self.indexed = told and codec in ONE_PICTURE_A_PACKET
-        self.leaves_out = told and codec in LEAVE_OUT
+        context = self.stream.codec_context
+        codec = context.codec.canonical_name
+        self.indexed = (
+            self.container.format.name in TRUE_INDEX
+            and codec in ONE_PICTURE_A_PACKET
+            and getattr(context, "field_order", None) in WHOLE_PICTURES  # older PyAV cannot say
+        )
+        self.units = Units(codec if self.indexed else "", context.extradata or b"")
         self.joined = False
         self.origin = (self.container.start_time or 0) / av.time_base
         self.tick = float(self.stream.time_base or 1)
@@ -193,10 +197,10 @@ class VideoFile:
                 picture is decoded from are left out; None is all pictures.
         """
         previous: float | None = None
-        context = self.stream.codec_context
         for packet in self.packets():
-            needed = wanted is None or packet.pts is None or packet.pts in wanted
-            context.skip_frame = "DEFAULT" if needed else "NONREF"
+            wants = wanted is None or packet.pts in wanted or not packet.size
+            if not wants and not self.units.needed(packet):
+                continue
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:

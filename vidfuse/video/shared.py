@@ -39,12 +39,20 @@ class SharedMemory:
 
 
 def new_block() -> int | None:
-    """The descriptor of a new block; None where the system has none without a name.
+    """The descriptor of a new block; None where the system gives none without a name.
 
-    Linux has.
+    Linux does, unless a sandbox or a limit forbids it.
     """
     if not hasattr(os, "memfd_create"):
         return None
-    descriptor = os.memfd_create("vidfuse-pictures")
-    os.ftruncate(descriptor, SIZE)
+    try:
+        descriptor = os.memfd_create("vidfuse-pictures")
+    except OSError:
+        return None
+    try:
+        os.ftruncate(descriptor, SIZE)
+        mmap.mmap(descriptor, SIZE).close()
+    except OSError:
+        os.close(descriptor)
+        return None
     return descriptor

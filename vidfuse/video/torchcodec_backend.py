@@ -103,7 +103,7 @@ class TorchCodecReader:
     name = "torchcodec"
     device = "cpu"
 
-    def __init__(self, path: str, timeline: Timeline | None = None) -> None:
+    def __init__(self, path: str, timeline: Timeline | None = None, again: bool = False) -> None:
         self.path = path
         self.warnings: list[str] = []
         self.decoded = 0

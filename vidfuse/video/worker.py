@@ -42,8 +42,16 @@ class Desk:
             self.reader.close()
         self.reader = None
 
-    def read(self, request: FrameRequest, backend: str, timeline: Timeline | None) -> Frames:
+    def read(
+        self, request: FrameRequest, backend: str, timeline: Timeline | None, again: bool
+    ) -> Frames:
         """Read pictures of a clip, from the open file if it is the same one.
+
+        Args:
+            request: What to read.
+            backend: With what.
+            timeline: The presentation times that PyAV found, for a backend that needs them.
+            again: Whether more of it will be asked for.
 
         Raises:
             InputError: The file cannot be read, or the segment holds no picture.
@@ -51,7 +59,8 @@ class Desk:
         key = (request.path, request.fps, backend)
         if self.reader is None or self.key != key:
             self.clear()
-            self.reader, self.key = open_video(request.path, backend, timeline, request.fps), key
+            self.reader = open_video(request.path, backend, timeline, request.fps, again=again)
+            self.key = key
         return read_from(self.reader, request)
 
 
@@ -75,7 +84,8 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], Pictures]
             return index, NO_PICTURES
         given = order.get("timeline")
         stated = Timeline(np.array(given["times"]), given["end"]) if given else None
-        frames = desk.read(FrameRequest(**order["request"]), order["backend"], stated)
+        request = FrameRequest(**order["request"])
+        frames = desk.read(request, order["backend"], stated, order.get("keep", False))
         keep = order.get("keep", False)
         return {"frames": frames.header()}, np.ascontiguousarray(frames.pictures)
     except InputError as error:
