@@ -14,8 +14,7 @@ class Looks:
             the looks.
         encoded: How many pictures went through the backbone for it.
         decoded: How many pictures were decoded: those, and those that lie between them and an
-            earlier picture from which decoding can begin. A short video is decoded as a whole once
-            that many were decoded in parts, or at once where its container lists no pictures.
+            earlier picture from which decoding can begin. A short video is decoded once as a whole.
     """
 
     times: list[float] = field(default_factory=list)

@@ -1,9 +1,9 @@
 """The decoder protocol, the table of backends, and which to try in what order.
 
-``auto`` means PyAV, then decord for a file that PyAV cannot read. Measured on real clips the two
-are equally fast on one core, but decord numbers packets, not pictures: where a stream has gaps,
-packed B-frames or an edit list it returns wrong pictures without an error. So decord is used on
-request, and only where its frame table agrees with the stream's own timestamps.
+``auto`` means PyAV, then decord for a file that PyAV cannot read. Measured on real clips PyAV is as
+fast or faster (docs/decoders.md), and decord numbers packets, not pictures: where a stream has
+gaps, packed B-frames or an edit list it returns wrong pictures without an error. So decord is used
+on request, and only where its frame table agrees with the stream's own timestamps.
 
 torchcodec (an extra) is used on request only, with the same check.
 

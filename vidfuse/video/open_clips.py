@@ -12,10 +12,9 @@ from vidfuse.video.workers import DecodePool, Slot
 class OpenClips(DecodePool):
     """A few places, at each of which a decode process keeps a clip open and waits for orders.
 
-    A place has the cost of a process. However often a clip of up to `pyav_backend.KEEP_BYTES` of
-    decoded pictures is asked for more, little more is decoded than it would take to decode it
-    twice. As many clips are open at once as the pool has workers. The time limit is that of one
-    order.
+    A place has the cost of a process, and a clip of up to `pyav_backend.KEEP_BYTES` of decoded
+    pictures is decoded once, however often it is asked for more. As many clips are open at once as
+    the pool has workers. The time limit is that of one order.
     """
 
     def __init__(
