@@ -57,7 +57,7 @@ def test_packages_that_are_broken_or_too_old_are_named(monkeypatch):
     assert check.status == "broken"
     assert check.summary == "numpy: cannot load; av: 14.4.0 is older than 15"
     assert check.fix == (
-        'Run: pip install --force-reinstall numpy\nRun: pip install --upgrade "av>=15.1"'
+        'Run: pip install --force-reinstall numpy\nRun: pip install --upgrade "av>=15"'
     )
     assert libraries.packages(BROKEN).status == "broken"
 

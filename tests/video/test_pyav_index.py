@@ -162,6 +162,26 @@ def test_a_decoder_that_is_set_up_anew_on_the_way(folder: Path) -> None:
         assert not reference(str(path)).problems(list(found.pictures), found.times)
 
 
+def test_recordings_that_overlap(folder: Path) -> None:
+    """Packets copied from around key frames of open groups: some times come twice."""
+    source = folder / "open.mp4"
+    codec = "-c:v libx264 -g 24 -bf 3 -pix_fmt yuv420p -x264-params open_gop=1"
+    run(LONG + codec, source)
+    listed = folder / "cuts.txt"
+    cuts = ((5.1, 9.3), (13.3, 17.0))
+    texts = [f"file '{source}'\ninpoint {begin}\noutpoint {end}\n" for begin, end in cuts]
+    listed.write_text("".join(texts))
+    run(f"-f concat -safe 0 -i {listed} -c copy", path := folder / "overlap.mkv")
+    for sampling, frames in (("uniform", 16), ("stride:1", 999)):
+        request = FrameRequest(str(path), sampling, frames)
+        with closing(PyAVReader(str(path))) as reader:
+            found = read_from(reader, request)
+        with closing(PyAVReader(str(path), again=True)) as whole:
+            expected = read_from(whole, request)
+        assert found.times.tolist() == expected.times.tolist()
+        assert (found.pictures == expected.pictures).all()
+
+
 def test_parts() -> None:
     """Five groups of 20 pictures, the packets in the order of presentation."""
     times = np.arange(100) / 10

@@ -89,6 +89,7 @@ class PyAVReader:
         """The container's index is of no use."""
         self._index = None
         self._file.restart()
+        self._file.damaged.clear()
         return self._decode_all()
 
     def _decode_all(self) -> Timeline:

@@ -27,8 +27,8 @@ class Index:
         keys: Where decoding can begin, in the order of presentation; none where that is unknown.
         doubtful: Whether something in it speaks against decoding by it: a packet is there in part
             only, or does not say when its picture is shown; pictures come before the first key
-            frame; or the decoder is set up anew on the way, which it misses when packets are read
-            without it.
+            frame, or are shown in turns with those of another group; or the decoder is set up anew
+            on the way, which it misses when packets are read without it.
     """
 
     timeline: Timeline
@@ -68,11 +68,11 @@ def read_index(file: VideoFile) -> Index | None:
         return None
     found: list[tuple[int, int, int]] = []
     keys: list[KeyFrame] = []
-    doubtful = renewed = False
+    doubtful = mixed = False
     for position, packet in enumerate(file.packets()):
         if not packet.size:
             continue
-        renewed |= packet.has_sidedata("new_extradata")
+        mixed |= packet.has_sidedata("new_extradata")
         doubtful |= packet.is_corrupt or packet.pts is None
         if packet.pts is None:
             continue
@@ -87,10 +87,29 @@ def read_index(file: VideoFile) -> Index | None:
         found = [picture for picture in found if picture[0] >= keys[0].pts]
     if not found:
         return None
-    doubtful |= renewed or len(found) < listed
+    mixed |= _mixed(np.array(found), np.array([key.position for key in keys]))
+    doubtful |= mixed or len(found) < listed
     found.sort()
     stamps, positions, durations = np.array(found).T
     times = stamps * file.tick - file.origin
     timeline = Timeline(times, end_of(times, durations[-1] * file.tick))
     # In a file of several recordings the container finds only what is in the first.
-    return Index(timeline, stamps, positions, [] if file.joined or renewed else keys, doubtful)
+    return Index(timeline, stamps, positions, [] if file.joined or mixed else keys, doubtful)
+
+
+def _mixed(found: NDArray[np.int64], keys: Indices) -> bool:
+    """Whether pictures of before a key frame and of after it are shown in turns, or two at a time,
+    as where recordings were joined: there is no telling then what the decoder makes of it.
+
+    Args:
+        found: ``[N, 3]`` in the order of the file: when a picture is shown, its position, its
+            duration.
+        keys: Positions of key frames.
+    """
+    stamps, positions = found[:, 0], found[:, 1]
+    latest_before = np.maximum.accumulate(stamps)
+    earliest_after = np.minimum.accumulate(stamps[::-1])[::-1]
+    at = np.searchsorted(positions, keys)
+    at = at[(at > 0) & (at < len(stamps))]
+    turns = (latest_before[at - 1] >= earliest_after[at]).any()
+    return bool(turns) or len(np.unique(stamps)) < len(stamps)

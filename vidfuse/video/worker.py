@@ -85,8 +85,9 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], Pictures]
         given = order.get("timeline")
         stated = Timeline(np.array(given["times"]), given["end"]) if given else None
         request = FrameRequest(**order["request"])
-        frames = desk.read(request, order["backend"], stated, order.get("keep", False))
-        keep = order.get("keep", False)
+        again = order.get("keep", False)
+        frames = desk.read(request, order["backend"], stated, again)
+        keep = again
         return {"frames": frames.header()}, np.ascontiguousarray(frames.pictures)
     except InputError as error:
         return {"input_error": [error.reason, error.hint]}, NO_PICTURES
