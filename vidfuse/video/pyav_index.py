@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from av.packet import Packet
 from numpy.typing import NDArray
 
 from vidfuse.video.decoder import end_of
@@ -72,7 +73,7 @@ def read_index(file: VideoFile) -> Index | None:
     for position, packet in enumerate(file.packets()):
         if not packet.size:
             continue
-        mixed |= packet.has_sidedata("new_extradata")
+        mixed |= _sets_up_anew(packet)
         doubtful |= packet.is_corrupt or packet.pts is None
         if packet.pts is None:
             continue
@@ -95,6 +96,12 @@ def read_index(file: VideoFile) -> Index | None:
     timeline = Timeline(times, end_of(times, durations[-1] * file.tick))
     # In a file of several recordings the container finds only what is in the first.
     return Index(timeline, stamps, positions, [] if file.joined or mixed else keys, doubtful)
+
+
+def _sets_up_anew(packet: Packet) -> bool:
+    """Whether the decoder gets new settings with a packet, as far as this version of PyAV says."""
+    has = getattr(packet, "has_sidedata", None)
+    return bool(has and has("new_extradata"))
 
 
 def _mixed(found: NDArray[np.int64], keys: Indices) -> bool:
