@@ -140,7 +140,7 @@ def measure_stream(arguments: argparse.Namespace, scratch: Path) -> dict[str, An
                 began = time.perf_counter()
                 frames = member.pool.read(member.extractor.request(Clip(copy)))
                 decoded = time.perf_counter()
-                encoder.features(frames.pictures.copy())  # what came by pipe is read-only
+                encoder.features(frames.pictures.copy())  # theirs are read-only
                 encoded = time.perf_counter()
                 process.stdin.write(f"{copy}\n")
                 process.stdin.flush()

@@ -90,8 +90,8 @@ def cores() -> int:
 def keep_memory() -> None:
     """Have the C library keep large blocks that are freed.
 
-    glibc hands them back to the system, and every forward pass or training step would get fresh
-    pages: a tenth to a third of the time on virtual machines. Other C libraries are left alone.
+    glibc hands them back to the system, and every forward pass, training step or decoded clip would
+    get fresh pages: up to a third of the time on virtual machines. Other libraries are left alone.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         for parameter, value in MALLOC_OPTIONS.items():

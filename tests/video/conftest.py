@@ -1,9 +1,11 @@
-"""Decode processes that the tests of this folder share."""
+"""Decode processes, and a clip for them, that the tests of this folder share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from agreement import BackendProcess
+from awkward import H264, PATTERN, run
 
 from vidfuse.doctor.probe import probe
 from vidfuse.video.decoder import installed
@@ -14,6 +16,13 @@ from vidfuse.video.workers import DecodePool
 def pool() -> Iterator[DecodePool]:
     with DecodePool("auto", workers=1) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty pictures of H.264."""
+    run(PATTERN + H264, path := tmp_path_factory.mktemp("clips") / "clip.mp4")
+    return path
 
 
 @pytest.fixture(scope="session")

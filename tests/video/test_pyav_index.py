@@ -63,7 +63,7 @@ def test_key_frames_before_the_wanted_pictures_are_sought(clip: Path) -> None:
 
 def test_pictures_that_no_other_needs_are_left_out(clip: Path) -> None:
     decoded, _, _ = read(clip, 16)
-    if clip.name == "vp9.webm":  # its decoder cannot
+    if clip.name == "vp9.webm":  # its packets do not say
         assert decoded > 350
     else:
         assert decoded < 300

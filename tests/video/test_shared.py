@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from awkward import H264, PATTERN, run
 
 from vidfuse.video import process, shared
 from vidfuse.video.frames import FrameRequest, Frames
@@ -17,12 +16,6 @@ from vidfuse.video.workers import DecodePool
 needs_memory = pytest.mark.skipif(
     not hasattr(os, "memfd_create"), reason="no memory without a name here"
 )
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run(PATTERN + H264, path := tmp_path_factory.mktemp("clips") / "clip.mp4")
-    return path
 
 
 def read(clip: Path, size: int | None = 32) -> Frames:

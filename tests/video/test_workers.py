@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from awkward import H264, PATTERN, run
 
 from vidfuse.errors import InputError, UnknownNameError, UserError
 from vidfuse.video import workers
@@ -22,12 +21,6 @@ from vidfuse.video.frames import FrameRequest, Frames
 from vidfuse.video.workers import DecodePool
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and file names")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run(PATTERN + H264, path := tmp_path_factory.mktemp("clips") / "clip.mp4")
-    return path
 
 
 @pytest.fixture

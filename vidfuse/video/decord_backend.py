@@ -26,6 +26,7 @@ class DecordReader:
         path: The file.
         timeline: What the container says; without it decord's own table is believed as long as
             it is plausible.
+        again: Changes nothing: its timeline stays what it is at first.
 
     Raises:
         InputError: decord cannot open the file, or its frame table is wrong.

@@ -33,6 +33,13 @@ SMALLEST_FOR_DECORD = 16  # pixels
 class PyAVReader:
     """One open video file; see ``Reader``.
 
+    Args:
+        path: The file.
+        timeline: Changes nothing: it finds its own.
+        again: Whether more will be asked of the clip after the first pictures. A short one is then
+            decoded as a whole at once and kept.
+        keep_bytes: What decoded pictures of a short clip take at most.
+
     Raises:
         InputError: The file is missing, empty, or holds no video stream.
     """
@@ -50,7 +57,6 @@ class PyAVReader:
         self._file = VideoFile(path)
         self._short = self._file.expected_bytes <= keep_bytes
         self._keep_bytes = keep_bytes
-        # Whoever asks again and again is best served by pictures that are kept.
         self._by_index = self._file.indexed and not again
         self._index: Index | None = None
         self._kept: tuple[Times, list[VideoFrame]] | None = None

@@ -29,8 +29,6 @@ MAX_DAMAGED = 1000  # packets that do not decode, after which decoding stops
 # Decode times only grow within a recording. A step back by more than this (seconds, as the ffmpeg
 # program has it) starts another recording in the same file.
 STEP_BACK = 0.1
-
-
 # Of these, each packet holds one picture and says when it is shown, unless they are interlaced; in
 # others there are packed pictures, single fields, and pictures that are never shown.
 ONE_PICTURE_A_PACKET = ("av1", "h264", "hevc", "vp9")

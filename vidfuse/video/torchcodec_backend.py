@@ -94,6 +94,7 @@ class TorchCodecReader:
     Args:
         path: The file.
         timeline: What the container says.
+        again: Changes nothing: its timeline stays what it is at first.
 
     Raises:
         InputError: torchcodec cannot open the file, or numbers its pictures wrongly.

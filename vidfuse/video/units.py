@@ -37,8 +37,8 @@ class Units:
 
     def needed(self, packet: Packet) -> bool:
         """Whether other pictures may be decoded from a packet's, as far as it tells."""
-        slices = self._slices(packet)
-        if not slices or not self.tell_needs:
+        slices = self._slices(packet) if self.tell_needs else []
+        if not slices:
             return True
         if self._codec == "h264":  # nal_ref_idc
             return any(byte >> 5 & 3 for byte in slices)
