@@ -14,6 +14,9 @@ from vidfuse.video.deadlines import Deadlines
 from vidfuse.video.shared import SharedMemory, new_block
 
 DEADLINES = Deadlines()
+if hasattr(os, "register_at_fork"):
+    # The thread that sees to them is not in a forked process, and its lock may be held.
+    os.register_at_fork(after_in_child=DEADLINES.__init__)  # type: ignore[misc]
 
 
 class ProcessEndedError(Exception):
