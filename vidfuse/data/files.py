@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from vidfuse.data.stacks import DICOM_EXTENSIONS, is_dicom, is_stack
+from vidfuse.data.multipage import DICOM_EXTENSIONS, is_dicom, is_stack
 from vidfuse.errors import InputError
 
 _VIDEOS = """

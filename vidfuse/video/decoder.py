@@ -21,7 +21,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from vidfuse.data.files import FRAME_EXTENSIONS
-from vidfuse.data.stacks import is_dicom
+from vidfuse.data.multipage import is_dicom
 from vidfuse.errors import InputError, UnknownNameError, UserError
 from vidfuse.video.frames import DEFAULT_FPS, FrameRequest, Frames, Pictures, stack
 from vidfuse.video.sampling import Sampling, Timeline, Times

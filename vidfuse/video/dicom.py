@@ -20,7 +20,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder
 
 from vidfuse.data.files import is_ignored, natural_key
-from vidfuse.data.stacks import is_dicom
+from vidfuse.data.multipage import is_dicom
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size, end_of
 from vidfuse.video.dicom_pixels import to_rgb

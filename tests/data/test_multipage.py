@@ -7,7 +7,7 @@ from PIL import Image
 from trees import make_tree
 
 from vidfuse.data.files import expand_inputs, is_frame_folder, is_video, peek_videos, walk_videos
-from vidfuse.data.stacks import is_stack
+from vidfuse.data.multipage import is_stack
 
 
 def tiff(path, pages, **options):
