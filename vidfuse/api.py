@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.progress import Progress
+from vidfuse.settings import parse_size
 from vidfuse.timing import Timings
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def inspect(
     read: bool = True,
     decoder: str = "auto",
     workers: int | None = None,
+    memory: str | None = None,
     cache: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -241,6 +243,7 @@ def inspect(
         read=read,
         decoder=decoder,
         workers=workers,
+        memory=None if memory is None else parse_size(memory),
         index=ContentIndex(cache_folder(cache)),
         progress=progress,
     )

@@ -1,19 +1,27 @@
-"""Files of a picture format that hold a whole sequence: TIFF with pages, DICOM with frames."""
+"""Files of a picture format that hold a whole sequence: TIFF with pages, DICOM with frames.
+
+Whether a file does is in its structure, which may be damaged or made to mislead. So it is read by
+Pillow and pydicom in a child process, with limits of time and memory.
+"""
 
 from __future__ import annotations
 
 import os
-import re
-import struct
-from typing import BinaryIO
+import stat
+import threading
+from functools import lru_cache
+from typing import Any
+
+from vidfuse.rpc import Answer, Child, ChildEndedError, Order, serve
+from vidfuse.system import limit_memory
 
 DICOM_EXTENSIONS = frozenset({".dcm", ".dicom"})
 TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
+SECONDS = 10.0  # that a file may take
+MEMORY = 2**30  # bytes that it may take
+REMEMBERED = 2**16  # files, so that a folder that is watched is not read again and again
 
-_DICOM_HEADER = 2**18  # bytes in which the attribute stands, if the file has it
-# Number of Frames (0028,0008), with its type "IS" or, where types are left out, without.
-_FRAMES = re.compile(rb"\x28\x00\x08\x00(?:IS..|..\x00\x00)\s*(\d+)", re.DOTALL)
-_NEW_SUBFILE_TYPE = 254
+_NEW_SUBFILE_TYPE, _REDUCED = 254, 1
 
 
 def is_dicom(name: str | os.PathLike[str]) -> bool:
@@ -21,53 +29,81 @@ def is_dicom(name: str | os.PathLike[str]) -> bool:
     return os.path.splitext(name)[1].lower() in DICOM_EXTENSIONS
 
 
-def is_stack(path: str | os.PathLike[str]) -> bool:
+def is_multipage(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a TIFF with several pages or a DICOM file with several frames.
 
-    Files with other suffixes are not opened; of those that cannot be read the answer is no.
+    Files with other suffixes are not opened; of those that cannot be read, or take longer than
+    ``SECONDS``, the answer is no.
     """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in TIFF_EXTENSIONS | DICOM_EXTENSIONS:
+    if os.path.splitext(path)[1].lower() not in TIFF_EXTENSIONS | DICOM_EXTENSIONS:
         return False
     try:
-        with open(path, "rb") as file:
-            if suffix in TIFF_EXTENSIONS:
-                return _has_pages(file)
-            match = _FRAMES.search(file.read(_DICOM_HEADER))
-            return match is not None and int(match[1]) > 1
-    except (OSError, struct.error):
+        status = os.stat(path)
+    except (OSError, ValueError):
         return False
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    return _asked(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def _has_pages(file: BinaryIO) -> bool:
-    """Whether a second directory follows the first that is not a thumbnail."""
-    header = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(header[:2])
-    if order is None:
-        return False
-    (version,) = struct.unpack(f"{order}H", header[2:4])
-    if version not in (42, 43):
-        return False
-    # Type of an offset, of the number of fields, and the size of a field; 43 is BigTIFF.
-    kind, count, size = ("I", "H", 12) if version == 42 else ("Q", "Q", 20)
+@lru_cache(maxsize=REMEMBERED)
+def _asked(path: str, size: int, mtime: int, inode: int) -> bool:
+    """The answer of the child process, remembered until the file changes."""
+    return _RECOGNISER.is_multipage(path)
 
-    def number(form: str) -> int:
-        form = order + form
-        (value,) = struct.unpack(form, file.read(struct.calcsize(form)))
-        return int(value)
 
-    file.seek(4 if version == 42 else 8)
-    file.seek(number(kind))
-    file.seek(number(count) * size, os.SEEK_CUR)
-    second = number(kind)
-    if second == 0:
-        return False
-    file.seek(second)
-    number(count)
-    # Fields are in ascending order, and this is the lowest.
-    if number("H") != _NEW_SUBFILE_TYPE:
-        return True
-    file.seek(2, os.SEEK_CUR)
-    number(kind)
-    reduced = number("I") & 1
-    return not reduced
+class _Recogniser:
+    """A child process that reads files' structure, started when one is first asked about."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+
+    def is_multipage(self, path: str) -> bool:
+        """Ask the child; no where it dies of the file or takes too long."""
+        with self._lock:
+            if self._child is None or not self._child.alive():
+                self._child = Child("vidfuse.data.multipage:main")
+            try:
+                answer, _ = self._child.ask({"path": path}, SECONDS)
+            except ChildEndedError:
+                self._child.close()
+                self._child = None
+                return False
+            return bool(answer["multipage"])
+
+
+_RECOGNISER = _Recogniser()
+
+
+def main() -> None:
+    """Answer which files have several pages, in a process of its own."""
+    limit_memory(MEMORY)
+    serve(_answer)
+
+
+def _answer(order: Order) -> Answer:
+    path = str(order["path"])
+    try:
+        several = _has_frames(path) if is_dicom(path) else _has_pages(path)
+    except Exception:  # damaged files make Pillow and pydicom raise all kinds
+        several = False
+    return {"multipage": several}
+
+
+def _has_pages(path: str) -> bool:
+    """Whether a TIFF has a second page that is not a thumbnail of the first."""
+    from PIL import Image
+
+    with Image.open(path, formats=("TIFF",)) as image:
+        image.seek(1)
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]  # of TIFF files only
+        return not tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED
+
+
+def _has_frames(path: str) -> bool:
+    """Whether a DICOM file states that it has several frames."""
+    import pydicom
+
+    found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames"])
+    return int(found.get("NumberOfFrames") or 1) > 1
