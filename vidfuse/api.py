@@ -29,6 +29,7 @@ from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.forked import compute_alone, not_in_a_fork
 from vidfuse.progress import Progress
+from vidfuse.settings import parse_size
 from vidfuse.timing import Timings
 
 if TYPE_CHECKING:
@@ -245,6 +246,7 @@ def inspect(
     read: bool = True,
     decoder: str = "auto",
     workers: int | None = None,
+    memory: str | None = None,
     cache: AnyPath | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -260,6 +262,7 @@ def inspect(
     expect("read", read, bool)
     expect("decoder", decoder, str)
     expect("workers", workers, int, optional=True, least=1)
+    expect("memory", memory, str, optional=True)
     folder = None if cache is None else str(as_path("cache", cache))
     return inspect_dataset(
         root,
@@ -268,6 +271,7 @@ def inspect(
         read=read,
         decoder=decoder,
         workers=workers,
+        memory=None if memory is None else parse_size(memory),
         index=ContentIndex(cache_folder(folder)),
         progress=progress,
     )

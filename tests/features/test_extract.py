@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vidfuse.backbones import choose
 from vidfuse.backbones.load import Backbone, load_backbone
+from vidfuse.data import stamp
 from vidfuse.data.clip import Clip
 from vidfuse.data.hashing import content_hash
 from vidfuse.errors import InputError, UserError
@@ -169,7 +170,7 @@ def test_order_does_not_matter(clips: list[Clip]) -> None:
 def test_the_second_run_reads_and_decodes_nothing(
     clips: list[Clip], cache: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "TICK_NS", -1)  # these files are as young as the test
+    monkeypatch.setattr(stamp, "TICK_NS", -1)  # these files are as young as the test
     first = extractor(cache)
     computed = entries(first, clips)
     assert (first.tally.computed, first.tally.reused, first.tally.failures) == (6, 0, [])

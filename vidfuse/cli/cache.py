@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -10,10 +9,10 @@ import typer
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import CacheOption
 from vidfuse.cli.output import FormatOption, human_size, print_json
-from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.errors import UnknownNameError
+from vidfuse.settings import parse_size
 
 app = new_app(no_args_is_help=True)
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 @app.callback()
@@ -111,7 +110,7 @@ def prune(
     report = remove(
         store,
         older_than_days=older_than,
-        max_bytes=None if max_size is None else _bytes(max_size),
+        max_bytes=None if max_size is None else parse_size(max_size),
         digests=tuple(spec or ()),
         everything=everything,
         dry_run=dry_run,
@@ -124,10 +123,3 @@ def prune(
         f"{report['removed']} entries ({human_size(report['bytes'])}) and {report['leftovers']} "
         f"leftover files {verb} from {report['cache']}"
     )
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
-    if match is None:
-        raise UserError(f"--max-size {text}: not a size", "Examples: 500M, 10G")
-    return int(float(match[1]) * UNITS[match[2]])

@@ -13,6 +13,7 @@ from vidfuse.cli.options import (
     DatasetArgument,
     DeviceOption,
     LayoutOption,
+    MemoryOption,
     ModelOption,
     PrecisionOption,
     TimeLimitOption,
@@ -54,6 +55,7 @@ def evaluate(
     cache: CacheOption = None,
     workers: WorkersOption = None,
     time_limit: TimeLimitOption = None,
+    memory: MemoryOption = None,
 ) -> None:
     """Measure a trained model on clips that it has not seen."""
     from vidfuse import api
@@ -73,6 +75,7 @@ def evaluate(
         cache=cache,
         workers=workers,
         time_limit=time_limit,
+        memory=memory,
     )
     if format == "json":
         print_json(metrics)

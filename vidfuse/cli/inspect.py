@@ -12,6 +12,7 @@ from vidfuse.cli.options import (
     DatasetArgument,
     DecoderOption,
     LayoutOption,
+    MemoryOption,
     SplitOption,
     WorkersOption,
 )
@@ -32,6 +33,7 @@ def inspect(
     ] = True,
     decoder: DecoderOption = "auto",
     workers: WorkersOption = None,
+    memory: MemoryOption = None,
     cache: CacheOption = None,
     format: FormatOption = "text",
 ) -> None:
@@ -49,6 +51,7 @@ def inspect(
         read=read,
         decoder=decoder,
         workers=workers,
+        memory=memory,
         cache=cache,
         progress=ConsoleProgress(),
     )

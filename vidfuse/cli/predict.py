@@ -15,6 +15,7 @@ from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import (
     CacheOption,
     DeviceOption,
+    MemoryOption,
     ModelOption,
     PrecisionOption,
     TimeLimitOption,
@@ -56,6 +57,7 @@ def predict(
     ] = True,
     workers: WorkersOption = None,
     time_limit: TimeLimitOption = None,
+    memory: MemoryOption = None,
 ) -> None:
     """Predict the class of clips: one record per input, in order.
 
@@ -80,6 +82,7 @@ def predict(
         use_cache=use_cache,
         workers=workers,
         time_limit=time_limit,
+        memory=memory,
     )
     kept = []
     failed = False

@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from vidfuse.data.stacks import DICOM_EXTENSIONS, is_dicom, is_stack
+from vidfuse.data.multipage import DICOM_EXTENSIONS, is_dicom, is_multipage
 from vidfuse.errors import InputError
 
 _VIDEOS = """
@@ -23,6 +24,8 @@ VIDEO_EXTENSIONS = DICOM_EXTENSIONS | {f".{name}" for name in _VIDEOS.split()}
 
 FRAME_EXTENSIONS = frozenset(f".{name}" for name in _FRAMES.split())
 """Suffixes (lower case) of the pictures that make up a frame folder."""
+
+BINARY = getattr(os, "O_BINARY", 0)  # which only Windows has
 
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
 _PEEKED_FRAMES = 8  # of a folder of TIFF or DICOM files, whether they are sequences themselves
@@ -62,6 +65,20 @@ def describe_os_error(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file or folder"
     return (error.strerror or str(error)).lower()
+
+
+def read_head(path: str | os.PathLike[str], size: int) -> bytes:
+    """The first bytes of a regular file; none of one that is missing or of another kind.
+
+    A pipe is not waited for.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | BINARY)
+    except (OSError, ValueError):
+        return b""
+    with os.fdopen(descriptor, "rb") as file:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return file.read(size) if regular else b""
 
 
 def walk_videos(
@@ -107,11 +124,11 @@ def walk_videos(
             continue
         inside: list[tuple[str, bool]] = []
         for entry in entries:
-            if entry.is_dir():
+            if os.path.isdir(entry):
                 if not _leads_back(entry, path):
                     inside.append((entry.path, True))
-            elif is_video(entry.name) or is_stack(entry.path):
-                if entry.is_file():
+            elif is_video(entry.name) or is_multipage(entry.path):
+                if os.path.isfile(entry):
                     inside.append((entry.path, False))
                 else:
                     reason = "broken link" if entry.is_symlink() else "not a regular file"
@@ -141,9 +158,9 @@ def peek_videos(folder: str | os.PathLike[str], count: int = 1, limit: int = 500
                     limit -= 1
                     if is_ignored(entry.name):
                         continue
-                    if entry.is_dir():
+                    if os.path.isdir(entry):
                         pending.append(entry.path)
-                    elif is_video(entry.name) or is_stack(entry.path):
+                    elif is_video(entry.name) or is_multipage(entry.path):
                         found.append(Path(entry.path))
                     frames += _is_frame(entry.name)
                     if frames == 2 and path != os.fspath(folder) and is_frame_folder(path):
@@ -261,12 +278,12 @@ def _is_frame(name: str) -> bool:
 def _holds_frames(entries: list[os.DirEntry[str]]) -> bool:
     frames = []
     for entry in entries:
-        if entry.is_dir() or (is_video(entry.name) and not is_dicom(entry.name)):
+        if os.path.isdir(entry) or (is_video(entry.name) and not is_dicom(entry.name)):
             return False
         if _is_frame(entry.name):
             frames.append(entry.path)
     step = len(frames) // _PEEKED_FRAMES + 1
-    return len(frames) >= 2 and not any(map(is_stack, frames[::step]))
+    return len(frames) >= 2 and not any(map(is_multipage, frames[::step]))
 
 
 def _leads_back(entry: os.DirEntry[str], folder: str) -> bool:

@@ -22,7 +22,7 @@ from vidfuse.features.store import Entry, Store
 from vidfuse.garbage import no_collection
 from vidfuse.model import BATCH, Model, StoredModel
 from vidfuse.progress import Progress
-from vidfuse.settings import Settings, option
+from vidfuse.settings import Settings, option, parse_size
 from vidfuse.timing import Timings
 from vidfuse.video.decoder import POLICIES
 from vidfuse.video.workers import DecodePool
@@ -61,6 +61,12 @@ class InferenceConfig(Settings):
         unset="120 and more for big files",
         above=0,
     )
+    memory: str | None = option(
+        None,
+        "Memory that decoding a clip may take, such as 2G.",
+        unset="half of the machine's, divided by --workers",
+        least_size="100M",
+    )
 
 
 AnyModel = Model | StoredModel
@@ -98,7 +104,8 @@ class Member:
         if card.choice.published:
             self._check_weights(progress)
         decoder = _decoder(card)
-        self.pool = self.pool_class(decoder, config.workers, config.time_limit)
+        memory = None if config.memory is None else parse_size(config.memory)
+        self.pool = self.pool_class(decoder, config.workers, config.time_limit, memory=memory)
         self.extractor = Extractor(
             spec=card.spec,
             backbone=self._build,
@@ -111,6 +118,7 @@ class Member:
             progress=progress,
             timings=timings,
             pool=self.pool,
+            for_all=card.facts.get("config", {}).get("grid") is None,
         )
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, PRECISION_HELP, PRECISIONS
 from vidfuse.errors import UserError
 from vidfuse.features.spec import Grid, parse_grid
-from vidfuse.settings import Settings, option
+from vidfuse.settings import Settings, option, parse_size
 from vidfuse.video.decoder import POLICIES
 from vidfuse.video.frames import CROPS, DEFAULT_FPS
 from vidfuse.video.sampling import Sampling
@@ -68,6 +68,12 @@ class FeatureConfig(Settings):
         unset="120 and more for big files",
         above=0,
     )
+    memory: str | None = option(
+        None,
+        "Memory that decoding a clip may take, such as 2G.",
+        unset="half of the machine's, divided by --workers",
+        least_size="100M",
+    )
     device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
     precision: str = option("auto", PRECISION_HELP, choices=PRECISIONS)
     cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
@@ -123,6 +129,11 @@ class FeatureConfig(Settings):
         if self.cache_frames is not None:
             return self.cache_frames
         return 3 * self.frames if self.rule.mode == "segment" else self.frames
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What decoding a clip may take; None leaves it to the machine."""
+        return None if self.memory is None else parse_size(self.memory)
 
     @property
     def cache_folder(self) -> Path:

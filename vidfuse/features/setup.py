@@ -110,9 +110,11 @@ class Setup:
             index=self.index,
             workers=self.config.workers,
             time_limit=self.config.time_limit,
+            memory=self.config.memory_bytes,
             precision=self.config.precision,
             progress=self.progress,
             timings=self.timings,
+            for_all=self.config.grid is None,
         )
 
     def _build(self) -> Backbone:

@@ -25,7 +25,7 @@ from vidfuse.training.prepare import Material
 from vidfuse.training.runs import Run, new_run, refuse_model_in, reopen_run
 
 # What may differ when a run is resumed: where it runs, not what comes out.
-MAY_DIFFER = ("device", "precision", "cache", "workers", "time_limit", "max_failed")
+MAY_DIFFER = ("device", "precision", "cache", "workers", "time_limit", "memory", "max_failed")
 
 
 def train(

@@ -7,7 +7,7 @@ from PIL import Image
 from trees import make_tree
 
 from vidfuse.data.files import expand_inputs, is_frame_folder, is_video, peek_videos, walk_videos
-from vidfuse.data.stacks import is_stack
+from vidfuse.data.multipage import is_multipage
 
 
 def tiff(path, pages, **options):
@@ -30,7 +30,7 @@ def dicom(path, frames=None, explicit=True):
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize(("pages", "expected"), [(1, False), (2, True), (5, True)])
 def test_tiff_pages(tmp_path, big, pages, expected):
-    assert is_stack(tiff(tmp_path / "a.TIF", pages, big_tiff=big)) is expected
+    assert is_multipage(tiff(tmp_path / "a.TIF", pages, big_tiff=big)) is expected
 
 
 def test_a_thumbnail_is_no_page(tmp_path):
@@ -40,21 +40,21 @@ def test_a_thumbnail_is_no_page(tmp_path):
     (second,) = struct.unpack_from("<I", data, first + 2 + 12 * count)
     struct.pack_into("<HHII", data, second + 2, 254, 4, 1, 1)  # in place of its first field
     (tmp_path / "b.tif").write_bytes(data)
-    assert not is_stack(tmp_path / "b.tif")
+    assert not is_multipage(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("explicit", [True, False])
 @pytest.mark.parametrize(("frames", "expected"), [(None, False), (1, False), (30, True)])
 def test_dicom_frames(tmp_path, explicit, frames, expected):
-    assert is_stack(dicom(tmp_path / "a.dcm", frames, explicit)) is expected
+    assert is_multipage(dicom(tmp_path / "a.dcm", frames, explicit)) is expected
 
 
 @pytest.mark.parametrize("content", [b"", b"II", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff"])
-def test_damaged_files_are_no_stacks(tmp_path, content):
+def test_damaged_files_are_not_multipage(tmp_path, content):
     for name in ("a.tif", "a.dcm", "a.png"):
         (tmp_path / name).write_bytes(content)
-        assert not is_stack(tmp_path / name)
-    assert not is_stack(tmp_path / "missing.tif")
+        assert not is_multipage(tmp_path / name)
+    assert not is_multipage(tmp_path / "missing.tif")
 
 
 def test_folders_of_stacks_and_of_frames(tmp_path):
