@@ -32,7 +32,7 @@ _FOLDERS = ("", "annotations", "lists", "splits")
 _CLASSES = ("classes.txt", "classInd.txt", "class_names.txt", "labels.txt", "label_map.txt")
 _SAMPLE = 20  # lines by which a list is recognised, and the folder of its clips found
 _MOST_ROOTS = 200
-_LONGEST = 4096  # characters of a path
+_LONGEST = 1024  # characters of a path
 
 
 @dataclass(frozen=True, slots=True)
