@@ -25,7 +25,6 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.hashing import content_hash
 from vidfuse.errors import InputError, UserError
 from vidfuse.features import extract as extract_module
-from vidfuse.features import identity
 from vidfuse.features.encode import Encoder
 from vidfuse.features.extract import Extractor
 from vidfuse.features.store import Entry, Store
@@ -180,7 +179,7 @@ def test_the_second_run_reads_and_decodes_nothing(
     def never(*args: Any) -> Any:
         raise AssertionError("was called")
 
-    monkeypatch.setattr(identity, "content_hash", never)
+    monkeypatch.setattr("vidfuse.features.identity.content_hash", never)
     monkeypatch.setattr(DecodePool, "__init__", never)
     second = extractor(cache, backbone=never)
     again = entries(second, clips)

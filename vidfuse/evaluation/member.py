@@ -64,7 +64,7 @@ class InferenceConfig(Settings):
     memory: str | None = option(
         None,
         "Memory that decoding a clip may take, such as 2G.",
-        unset="half of the machine's, divided by --workers",
+        unset="half of the machine's divided by --workers, 1G to 4G",
         least_size="100M",
     )
 
