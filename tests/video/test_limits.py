@@ -46,7 +46,7 @@ def request(path: Path, size: int = 32) -> FrameRequest:
 
 def test_a_file_too_small_for_what_it_announces_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(11000, 11000, 1))
-    with pytest.raises(InputError, match="announces more pixels than so small a file can hold"):
+    with pytest.raises(OSError, match="announces more pixels than so small a file can hold"):
         read_picture(str(tmp_path / "a.png"))
 
 
@@ -56,8 +56,25 @@ def test_missing_pixels_are_damage(tmp_path: Path, interlaced: bool, value: int)
     path = tmp_path / "a.png"
     path.write_bytes(png(64, 64, 16, interlaced=interlaced, value=value))
     # Of interlaced ones Pillow notices it too.
-    with pytest.raises((InputError, OSError), match=r"only \d+% of its pixels|truncated|unrecogni"):
+    with pytest.raises(OSError, match=r"only \d+% of its pixels|truncated|unrecogni"):
         read_picture(str(path))
+
+
+def test_a_frame_with_missing_pixels_is_replaced_by_its_neighbour(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(8, 8, 8 if number != 1 else 2))
+    frames = read_frames(request(tmp_path), "images")
+    assert frames.warnings == [
+        "1.png cannot be read (only 25% of its pixels are there); a picture beside it was used"
+    ]
+
+
+def test_libraries_do_not_quote_the_file(tmp_path: Path) -> None:
+    whole = png(8, 8, 8)
+    (tmp_path / "a.png").write_bytes(whole.replace(b"IDAT", b"\xffSec"))
+    with pytest.raises(InputError) as caught:
+        read_frames(request(tmp_path / "a.png"), "images")
+    assert "Sec" not in caught.value.reason
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])

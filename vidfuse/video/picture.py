@@ -37,8 +37,8 @@ def read_picture(path: str, page: int = 0) -> Pictures:
         ``uint8 [H, W, 3]`` RGB.
 
     Raises:
-        InputError: Its values have no fixed range (32 bits or floating point), it is too large, or
-            pixels are missing.
+        InputError: Its values have no fixed range (32 bits or floating point), or it is too large.
+        OSError: Pixels are missing.
         Exception: Whatever Pillow raises on a file that is damaged or no picture.
     """
     with warnings.catch_warnings():
