@@ -37,6 +37,19 @@ class InputError(UserError):
         self.reason = reason
 
 
+class UnwritableError(UserError):
+    """A file cannot be written: a full disk, a limit, a folder of somebody else's."""
+
+    def __init__(self, path: str | PathLike[str], error: OSError, hint: str | None = None) -> None:
+        super().__init__(f"cannot write {path} ({reason_of(error)})", hint)
+        self.reason = reason_of(error)
+
+
+def reason_of(error: OSError) -> str:
+    """Why the operating system refused, in a few words; not every library says so."""
+    return error.strerror or str(error) or type(error).__name__
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name that one was probably meant to be; None where none is like it."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)

@@ -8,7 +8,6 @@ decoded already.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.atomic import ADVICE, write_whole
 from vidfuse.backbones import RANDOM_WEIGHTS, BackboneChoice, choose
 from vidfuse.errors import UnknownNameError, UserError
 from vidfuse.features.spec import FeatureSpec
@@ -190,32 +190,24 @@ class Model(ModelCard):
 
         return load_backbone(self.choice, state=self.backbone_weights, device=device)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, advice: str = ADVICE) -> None:
         """Write the model file, whole or not at all.
 
+        Args:
+            path: Where to.
+            advice: What a user can do where it cannot be written.
+
         Raises:
-            UserError: It cannot be written.
+            UnwritableError: It cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {f"head.{name}": t.contiguous() for name, t in self.head.state_dict().items()}
         for name, tensor in (self.backbone_weights or {}).items():
             tensors[f"backbone.{name}"] = tensor.contiguous()
         manifest = json.dumps(self._manifest())
         metadata = {"vidfuse": manifest, "crc32": _checksum(tensors, manifest)}
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            save_file(tensors, partial, metadata)
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"cannot write the model to {path} ({reason})",
-                "Check that the disk has room and that the folder may be written.",
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, save(tensors, metadata), advice)
 
     def _manifest(self) -> dict[str, Any]:
         info = self.choice.info

@@ -74,6 +74,9 @@ class _Recogniser:
 
 
 _RECOGNISER = _Recogniser()
+if hasattr(os, "register_at_fork"):
+    # Another thread may hold the lock while the process is forked; the child is the parent's.
+    os.register_at_fork(after_in_child=_RECOGNISER.__init__)  # type: ignore[misc]
 
 
 def main() -> None:

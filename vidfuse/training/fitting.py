@@ -187,7 +187,7 @@ def save_model(
             for part, clips in parts.items()
         },
     )
-    model.save(run.model)
+    model.save(run.model, run.advice)
     run.set_latest()
 
 

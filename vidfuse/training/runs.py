@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+from vidfuse.atomic import append_line, write_whole
 from vidfuse.backbones import RANDOM_WEIGHTS
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, reason_of
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -63,26 +65,27 @@ class Run:
         return self.folder / "state.pt"
 
     @property
-    def _partial_state(self) -> Path:
-        return self.state.with_suffix(".partial")
-
-    @property
     def failures(self) -> Path:
         """One JSON line per clip that could not be read."""
         return self.folder / "failures.jsonl"
 
+    @property
+    def advice(self) -> str:
+        """What a user can do where a file of this run cannot be written."""
+        if self.state.exists():
+            return f"Make room, then go on where it stopped: vidfuse train --resume {self.folder}"
+        return "Check that the disk has room, or name a folder that you can write with --out."
+
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``."""
-        with _writing(self.folder), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.metrics, json.dumps(record), self.advice)
 
     def keep_epochs(self, count: int) -> None:
         """Drop the lines of ``metrics.jsonl`` behind the first ``count``."""
         if not self.metrics.exists():
             return
-        with _writing(self.folder):
-            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            self.metrics.write_text("".join(lines[:count]), encoding="utf-8")
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_whole(self.metrics, "".join(lines[:count]), self.advice)
 
     def describe(
         self, dataset: Path | str, settings: dict[str, Any], folds: int | None = None
@@ -95,18 +98,17 @@ class Run:
             settings = settings | {
                 "weights": os.path.abspath(Path(settings["weights"]).expanduser())
             }
-        with _writing(self.folder):
-            self.config.write_text(tomli_w.dumps(settings), encoding="utf-8")
-            rest = {"dataset": os.path.abspath(dataset), "folds": folds}
-            (self.folder / "run.json").write_text(json.dumps(rest), encoding="utf-8")
+        write_whole(self.config, tomli_w.dumps(settings), self.advice)
+        rest = {"dataset": os.path.abspath(dataset), "folds": folds}
+        write_whole(self.folder / "run.json", json.dumps(rest), self.advice)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what a resumed run needs, whole or not at all."""
         import torch
 
-        with _writing(self.folder):
-            torch.save(state, self._partial_state)
-            self._partial_state.replace(self.state)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(self.state, content.getvalue(), self.advice)
 
     def load_state(self) -> dict[str, Any] | None:
         """What ``save_state`` kept; None when there is nothing.
@@ -136,25 +138,21 @@ class Run:
         )
 
     def drop_state(self) -> None:
-        """Forget the state of a run that has ended."""
-        for file in (self.state, self._partial_state):
+        """Forget the state of a run that has ended, and what was left by kills on the way."""
+        for file in (self.state, *self.folder.glob("*.partial")):
             file.unlink(missing_ok=True)
 
     def write_failures(self, failures: list[dict[str, str]]) -> None:
         """Write the clips that could not be read as ``failures.jsonl``, if there are any."""
         if failures:
             lines = "".join(json.dumps(failure) + "\n" for failure in failures)
-            with _writing(self.folder):
-                self.failures.write_text(lines, encoding="utf-8")
+            write_whole(self.failures, lines, self.advice)
 
     def set_latest(self) -> None:
         """Let ``runs/latest`` name this run, if it lies in ``runs``."""
         if self.folder.resolve().parent != RUNS.resolve():
             return
-        partial = RUNS / f"{LATEST}.{os.getpid()}.partial"
-        with _writing(RUNS):
-            partial.write_text(f"{self.folder.name}\n", encoding="utf-8")
-            partial.replace(RUNS / LATEST)
+        write_whole(RUNS / LATEST, f"{self.folder.name}\n")
 
 
 def refuse_model_in(folder: Path) -> None:
@@ -175,7 +173,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to the run folder {folder} ({error.strerror or error})",
+            f"cannot write to the run folder {folder} ({reason_of(error)})",
             "Change to a folder that you can write, or name one with --out.",
         ) from error
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.atomic import write_whole
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.progress import Progress
 
@@ -39,15 +39,9 @@ class Outcome:
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}-{token_hex(4)}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, facts=np.array(json.dumps(self.facts)), **self.scores)  # type: ignore[arg-type]
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        content = io.BytesIO()
+        np.savez(content, facts=np.array(json.dumps(self.facts)), **self.scores)  # type: ignore[arg-type]
+        write_whole(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Outcome:

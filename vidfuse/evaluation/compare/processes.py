@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from vidfuse.errors import UserError, first_sentence
+from vidfuse.errors import UnwritableError, UserError, first_sentence
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.evaluation.compare.workload import Workload
 from vidfuse.system import keep_memory
@@ -54,6 +54,8 @@ def answer(bench: Bench, request: Request) -> Answer:
         task = Task(request["head"], request["seed"], request["fold"])
         bench.carry_out(task, request["epochs"]).save(Path(request["file"]))
         return {}
+    except UnwritableError as error:
+        return {"fatal": error.message}
     except UserError as error:
         return {"error": error.message}
     except OSError as error:

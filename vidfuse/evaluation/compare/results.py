@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from vidfuse.atomic import write_whole
 from vidfuse.progress import Progress
 
 COLUMNS = (
@@ -29,10 +31,10 @@ def write_results(folder: Path, summary: dict[str, Any], progress: Progress) -> 
     """
     from vidfuse.evaluation.compare.plots import draw
 
-    text = json.dumps(summary, indent=2)
-    _replace(folder / "results.json", text + "\n")
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        write_csv(file, summary)
+    write_whole(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    table = io.StringIO()
+    write_csv(table, summary)
+    write_whole(folder / "results.csv", table.getvalue())
     draw(folder, summary)
     progress.info(f"Results: {folder}")
 
@@ -60,9 +62,3 @@ def _cells(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{stem}_high", high
         elif name in COLUMNS:
             yield name, value
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
