@@ -198,23 +198,6 @@ def test_a_closed_pipe_ends_quietly(feature_cache, trained, clips):
     assert "Error" not in err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-@pytest.mark.parametrize("command", ["--help", "predict", "inspect"])
-def test_a_full_disk_is_no_bug(feature_cache, trained, clips, dataset, command):
-    inputs = {"--help": (), "predict": clips, "inspect": (dataset,)}[command]
-    with open("/dev/full", "w") as full:
-        process = subprocess.run(
-            [sys.executable, "-m", "vidfuse", "-q", command, *map(str, inputs)],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(feature_cache, {"VIDFUSE_MODEL": str(trained.run)}),
-        )
-    assert process.returncode == 2
-    assert process.stderr.splitlines()[0] == "Error: No space left on device"
-    assert len(process.stderr.splitlines()) == 2
-
-
 def test_jsonl_streams(feature_cache, trained, clips):
     """A record comes out although the list of inputs goes on."""
     with subprocess.Popen(

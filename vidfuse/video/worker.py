@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from vidfuse import streams
 from vidfuse.errors import InputError, UserError
 from vidfuse.system import keep_memory
 from vidfuse.video.decoder import Reader, open_video, read_from
@@ -138,6 +139,7 @@ def main(descriptor: int | None = None) -> None:
         descriptor: Of the memory that is shared with the program, if there is any.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
+    streams.protect(results=False)
     keep_memory()  # a clip's pictures are dropped together, and the next clip needs as much
     # Libraries that print to standard output must not damage the protocol.
     channel = os.fdopen(os.dup(1), "wb")
