@@ -65,6 +65,7 @@ def extract(
     Raises:
         UserError: The settings or the machine do not allow it.
     """
+    from vidfuse.backbones.imports import import_torch
     from vidfuse.data.layouts import read_dataset
     from vidfuse.features.config import FeatureConfig
     from vidfuse.features.export import extract_clips
@@ -82,9 +83,8 @@ def extract(
         clips = data.clips
     asked = config.chosen_grid
     with timings.measure("imports"):
-        if asked is None:
-            import torch  # noqa: F401  # which heads need, to say what grid they read
-    grids = finest([head_class(head).grid for head in heads] if asked is None else [asked])
+        import_torch()  # which heads need, to say what grid they read
+        grids = finest([head_class(head).grid for head in heads] if asked is None else [asked])
     target = Path(out) if out is not None else None
     return extract_clips(list(clips), config, grids, target, progress, timings)
 

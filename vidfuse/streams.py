@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class OutputLostError(Exception):
@@ -37,7 +37,7 @@ class _Guarded(io.RawIOBase):
         self._results = results
         self._lost = False
 
-    def write(self, data: bytes) -> int | None:  # type: ignore[override]
+    def write(self, data: Any, /) -> int | None:
         """Write bytes; after a loss, results are dropped as well, those left in buffers too."""
         if self._lost:
             return len(data)
@@ -84,7 +84,7 @@ def protect(*, results: bool = True) -> None:
 
 def _guarded(stream: TextIO | None, number: int, *, results: bool) -> TextIO:
     """A text stream in the place of one of Python's, which has None where it was closed."""
-    raw: io.RawIOBase
+    raw: Any
     if stream is None:
         encoding, raw = "utf-8", io.FileIO(number, "w", closefd=False)
     else:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, version
 from shlex import quote
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from vidfuse.errors import UserError, first_sentence
+from vidfuse.garbage import no_collection
 
 WHEELS = "https://download.pytorch.org/whl/"
 # Ends of torch's version that name one of its own indices, as in 2.13.0+cpu.
@@ -62,7 +65,8 @@ def import_torchvision() -> ModuleType:
 
 def _import(name: str) -> ModuleType:
     try:
-        return import_module(name)
+        with nullcontext() if name in sys.modules else no_collection():
+            return import_module(name)
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         raise UserError(_problem(name, error), repair(name)) from error
 

@@ -25,7 +25,7 @@ from vidfuse.features.ahead import ahead
 from vidfuse.features.pool import pool_maps
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry, EntryInfo
-from vidfuse.system import cores, keep_memory
+from vidfuse.system import cores
 from vidfuse.video.frames import FrameRequest, Frames, Pictures
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ class Encoder:
         self.grid = grid
         self.choice: Choice | None = None
         if modes.device.type == "cpu":
-            keep_memory()
             self.batch = CPU_BATCH
             # Whoever sets OMP_NUM_THREADS wants no more cores to be used than that.
             self.streams = max(1, min(torch.get_num_threads(), cores()))
@@ -104,7 +103,7 @@ class Encoder:
         batch = max(1, min(self.batch, math.ceil(expected / self.streams)))
         threads = torch.get_num_threads()
         try:
-            batches = self._batches(decoded, clips, batch, many)
+            batches = self._batches(decoded, clips, batch, many, waiting)
             for shares in ahead(self._threads, self._forward, batches, 2 * self.streams, waiting):
                 for clip, features in shares:
                     clip.parts.append(features)
@@ -115,7 +114,12 @@ class Encoder:
             torch.set_num_threads(threads)
 
     def _batches(
-        self, decoded: Decoded, clips: deque[_OpenClip], batch: int, many: bool
+        self,
+        decoded: Decoded,
+        clips: deque[_OpenClip],
+        batch: int,
+        many: bool,
+        waiting: Callable[[], AbstractContextManager[None]],
     ) -> Iterator[_Batch]:
         """Open clips as they come, and divide their pictures into batches."""
         precision = ""
@@ -129,7 +133,8 @@ class Encoder:
             pictures = frames.pictures
             if not precision:
                 first = self._threads.submit(self._choose, pictures[:batch], many)
-                precision = first.result()
+                with waiting():
+                    precision = first.result()
             known = replace(frames, pictures=pictures[:0].copy())
             clip = _OpenClip(request, known, len(pictures), precision)
             clips.append(clip)
