@@ -306,9 +306,11 @@ def heads(
         classes: Number of classes.
         latency: Also measure milliseconds for each clip on this machine's CPU.
     """
+    from vidfuse.backbones.imports import import_torch
     from vidfuse.fusion import head_class, head_names
     from vidfuse.fusion.describe import describe
 
+    import_torch()
     chosen = list(names or ())
     for name in chosen:
         head_class(name)  # an unknown one is told before any work
