@@ -12,18 +12,20 @@ from vidfuse.cli.options import CacheOption
 from vidfuse.cli.output import FormatOption, human_size, print_json
 from vidfuse.errors import UnknownNameError, UserError
 
-app = new_app(no_args_is_help=True)
+app = new_app(no_args_is_help=True, help="Look after the feature cache.")
+PRUNE_HELP = "Remove entries; without options only what interrupted processes left behind."
+VERIFY_HELP = """\
+Check every entry, and remove damaged ones so that they are computed again.
+
+Exits with 1 where any was damaged.
+"""
+INFO_HELP = "Say where the cache is, how large, and what is in it."
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
-@app.callback()
-def _cache() -> None:
-    """Look after the feature cache."""
-
-
-@app.command(cls=Command)
+@app.command(cls=Command, help=INFO_HELP)
 def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
-    """Say where the cache is, how large, and what is in it."""
+    """The command ``vidfuse cache info``."""
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import cache_info, describe
     from vidfuse.features.spec import FeatureSpec
@@ -42,12 +44,9 @@ def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
         print(f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}")
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=VERIFY_HELP)
 def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
-    """Check every entry, and remove damaged ones so that they are computed again.
-
-    Exits with 1 where any was damaged.
-    """
+    """The command ``vidfuse cache verify``."""
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import verify as check
@@ -65,7 +64,7 @@ def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
         raise typer.Exit(1)
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=PRUNE_HELP)
 def prune(
     older_than: Annotated[
         float | None,
@@ -96,7 +95,7 @@ def prune(
     cache: CacheOption = None,
     format: FormatOption = "text",
 ) -> None:
-    """Remove entries; without options only what interrupted processes left behind."""
+    """The command ``vidfuse cache prune``."""
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import cache_info
     from vidfuse.features.maintenance import prune as remove

@@ -27,6 +27,11 @@ COMMANDS = {
     "heads": ("vidfuse.cli.heads", "List the fusion heads: what each reads, needs and costs."),
     "cache": ("vidfuse.cli.cache", "Look after the feature cache: info, verify, prune."),
 }
+HELP = """\
+Turn a folder of videos into a trained, honestly measured action classifier.
+
+Start with: vidfuse train DATASET
+"""
 
 
 class LazyGroup(TyperGroup):
@@ -84,7 +89,7 @@ def _switch_on(param: typer.CallbackParam, wanted: bool) -> None:
         os.environ[f"VIDFUSE_{str(param.name).upper()}"] = "1"
 
 
-@app.callback()
+@app.callback(help=HELP)
 def _main(
     quiet: Annotated[
         bool,
@@ -109,7 +114,4 @@ def _main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version.")
     ] = False,
 ) -> None:
-    """Turn a folder of videos into a trained, honestly measured action classifier.
-
-    Start with: vidfuse train DATASET
-    """
+    """The options of the program itself."""

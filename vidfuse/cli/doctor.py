@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from vidfuse.doctor import Check
 
 app = new_app()
+HELP = """\
+Check this installation and machine, and say how to repair what is broken.
+
+Exits with 1 where something that is needed is broken.
+"""
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def doctor(cache: CacheOption = None, format: FormatOption = "text") -> None:
-    """Check this installation and machine, and say how to repair what is broken.
-
-    Exits with 1 where something that is needed is broken.
-    """
+    """The command ``vidfuse doctor``."""
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.doctor import examine
 

@@ -22,11 +22,12 @@ from vidfuse.cli.options import (
 from vidfuse.cli.output import FormatOption, print_json, table
 
 app = new_app()
+HELP = "Measure a trained model on clips that it has not seen."
 LARGEST_MATRIX = 12  # classes whose confusion matrix still fits a terminal
 WIDEST_COLUMN = 10  # of the matrix
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def evaluate(
     dataset: DatasetArgument,
     model: ModelOption = None,
@@ -55,7 +56,7 @@ def evaluate(
     workers: WorkersOption = None,
     time_limit: TimeLimitOption = None,
 ) -> None:
-    """Measure a trained model on clips that it has not seen."""
+    """The command ``vidfuse evaluate``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings

@@ -18,9 +18,14 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
 
 app = new_app()
+HELP = """\
+Extract features of clips into the cache, so that training starts at once.
+
+Exits with 1 where more clips failed than --max-failed allows.
+"""
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 @with_settings(FeatureConfig, {"backbone": "Features", "decoder": "Machine"})
 def extract(
     inputs: Annotated[
@@ -49,10 +54,7 @@ def extract(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Extract features of clips into the cache, so that training starts at once.
-
-    Exits with 1 where more clips failed than --max-failed allows.
-    """
+    """The command ``vidfuse extract``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings

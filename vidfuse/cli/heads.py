@@ -11,10 +11,16 @@ from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.output import FormatOption, human_count, print_json, table
 
 app = new_app()
+HELP = """\
+List the fusion heads: what each reads, whether it knows order, what it needs and costs.
+
+Parameters and multiply-adds are counted for the default options and one clip. For a head that
+is named, its options are shown too; give them to train as --head-option NAME=VALUE.
+"""
 WIDTH = 100  # columns of the text form
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def heads(
     names: Annotated[
         list[str] | None,
@@ -30,11 +36,7 @@ def heads(
     ] = False,
     format: FormatOption = "text",
 ) -> None:
-    """List the fusion heads: what each reads, whether it knows order, what it needs and costs.
-
-    Parameters and multiply-adds are counted for the default options and one clip. For a head that
-    is named, its options are shown too; give them to train as --head-option NAME=VALUE.
-    """
+    """The command ``vidfuse heads``."""
     from vidfuse import api
 
     found = api.heads(names, channels=channels, frames=frames, classes=classes, latency=latency)

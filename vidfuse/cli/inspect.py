@@ -18,10 +18,15 @@ from vidfuse.cli.options import (
 from vidfuse.cli.output import FormatOption, human_size, print_json, table
 
 app = new_app()
+HELP = """\
+Look at a dataset: layout, classes, groups, splits, lengths, unreadable files.
+
+Exits with 1 where clips cannot be read.
+"""
 SHOWN = 20  # classes, problems and files listed in the text form
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def inspect(
     dataset: DatasetArgument,
     layout: LayoutOption = None,
@@ -35,10 +40,7 @@ def inspect(
     cache: CacheOption = None,
     format: FormatOption = "text",
 ) -> None:
-    """Look at a dataset: layout, classes, groups, splits, lengths, unreadable files.
-
-    Exits with 1 where clips cannot be read.
-    """
+    """The command ``vidfuse inspect``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
 

@@ -25,9 +25,16 @@ from vidfuse.cli.output import RecordFormatOption, print_json, write_records
 from vidfuse.errors import InputError, UserError
 
 app = new_app()
+HELP = """\
+Predict the class of clips: one record per input, in order.
+
+In text form a record is a line with path, class and score, separated by tabs. Exits with 1
+where an input could not be read; the others are predicted all the same. With - and with
+--watch the model stays loaded, and each clip is answered as soon as it is there.
+"""
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def predict(
     inputs: Annotated[
         list[str] | None,
@@ -57,12 +64,7 @@ def predict(
     workers: WorkersOption = None,
     time_limit: TimeLimitOption = None,
 ) -> None:
-    """Predict the class of clips: one record per input, in order.
-
-    In text form a record is a line with path, class and score, separated by tabs. Exits with 1
-    where an input could not be read; the others are predicted all the same. With - and with
-    --watch the model stays loaded, and each clip is answered as soon as it is there.
-    """
+    """The command ``vidfuse predict``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings
