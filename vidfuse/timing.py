@@ -64,10 +64,9 @@ class Timings:
         """
         self._count(self._stages[-1])
         stages = {stage: t for stage, t in self.seconds.items() if stage != OTHER}
-        told = stages | {OTHER: self.seconds.get(OTHER, 0.0)} | self.moments
-        return {
-            name: round(t, 4) for name, t in {**told, "total": self._until - self.began}.items()
-        }
+        rest = {OTHER: self.seconds.get(OTHER, 0.0)}
+        told = stages | rest | self.moments | {"total": self._until - self.began}
+        return {name: round(t, 4) for name, t in told.items()}
 
     def _count(self, stage: str) -> None:
         now = self._clock()

@@ -36,8 +36,8 @@ def resolve_device(name: str, progress: Progress | None = None) -> str:
     import torch
 
     if name == "auto":
-        gpus = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-        for gpu in (gpu for gpu, there in gpus.items() if there()):
+        gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        for gpu in (gpu for gpu, there in gpus.items() if there):
             try:  # torch may have no kernels for an older one
                 return resolve_device(gpu)
             except UserError as error:
