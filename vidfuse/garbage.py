@@ -22,7 +22,7 @@ def keep_imports() -> None:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Import a large library, whose many objects stay.
+    """Make many objects that stay, such as those of a large library that is imported.
 
     Meanwhile the collector would look at all of them again and again and find nothing: an eighth
     of the time that importing torch takes.

@@ -101,6 +101,7 @@ def test_a_terminal_gets_a_bar_and_no_color_is_honoured(feature_cache, dataset, 
     assert "\x1b" not in quiet
 
 
+EARLY_MODULES = "vidfuse.streams typer vidfuse.cli.predict numpy torch torch.nn torchvision"
 EARLY = """
 import os, signal, sys
 
@@ -118,10 +119,7 @@ main()
 
 
 @posix_only
-@pytest.mark.parametrize(
-    "module",
-    ["vidfuse.streams", "typer", "vidfuse.cli.predict", "numpy", "torch", "torch.nn", "torchvision"],
-)
+@pytest.mark.parametrize("module", EARLY_MODULES.split())
 def test_ctrl_c_is_understood_while_the_program_is_imported(clips, trained, tmp_path, module):
     words = ("predict", clips[0], "--model", trained.run, "--cache", tmp_path, "--time-limit", "60")
     code = EARLY.replace("sys.argv[-1]", repr(module))

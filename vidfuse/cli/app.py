@@ -19,8 +19,12 @@ BEGAN = time.perf_counter()
 EXIT_INTERRUPTED = 130
 
 
-class InterruptedWorkError(Exception):
-    """Somebody pressed Ctrl-C, in a form that Typer leaves alone."""
+class Interruption(KeyboardInterrupt):
+    """Somebody pressed Ctrl-C.
+
+    Where Python's own exception has left an ``exec``, as of a dataclass that is being made, Python
+    remembers it and ends by a signal, whatever the exit code.
+    """
 
 
 def main() -> NoReturn:
@@ -30,7 +34,7 @@ def main() -> NoReturn:
     def interrupt(number: int, _: object) -> None:
         # Kept, since a library that is being imported may make an error of its own of it.
         pressed.append(number)
-        raise KeyboardInterrupt
+        raise Interruption
 
     try:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored
@@ -40,7 +44,7 @@ def main() -> NoReturn:
     except SystemExit:
         raise
     except BaseException as error:
-        if pressed or isinstance(error, (KeyboardInterrupt, InterruptedWorkError)):
+        if pressed or isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second time ends it at once
             text, status = "Interrupted.", EXIT_INTERRUPTED
         else:
@@ -71,4 +75,6 @@ def _run() -> int:
     keep_imports()
     keep_memory()
     status = app(prog_name="vidfuse", standalone_mode=False)
+    if status == EXIT_INTERRUPTED:  # what Typer makes of it
+        raise Interruption
     return status if isinstance(status, int) else 0

@@ -10,7 +10,7 @@ from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.extract import source
 from vidfuse.cli.options import LayoutOption, with_settings
-from vidfuse.cli.output import FormatOption, print_json, table
+from vidfuse.cli.output import FormatOption, print_json, print_text, table
 from vidfuse.features.config import FeatureConfig
 
 app = new_app()
@@ -62,7 +62,7 @@ def bench(
     if format == "json":
         print_json(report)
     else:
-        print(_text(report))
+        print_text(_text(report))
     if report["failed"]:
         raise typer.Exit(1)
 

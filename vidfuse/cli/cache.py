@@ -9,7 +9,7 @@ import typer
 
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import CacheOption
-from vidfuse.cli.output import FormatOption, human_size, print_json
+from vidfuse.cli.output import FormatOption, human_size, print_json, print_text
 from vidfuse.errors import UnknownNameError, UserError
 
 app = new_app(no_args_is_help=True, help="Look after the feature cache.")
@@ -35,13 +35,15 @@ def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
     if format == "json":
         print_json(report)
         return
-    print(
+    print_text(
         f"{report['cache']}: {report['entries']} entries, {human_size(report['bytes'])} "
         f"({human_size(report['free_bytes'])} free)"
     )
     for row in report["specs"]:
         what = describe(FeatureSpec.from_dict(row["spec"])) if row["spec"] else "unknown features"
-        print(f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}")
+        print_text(
+            f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}"
+        )
 
 
 @app.command(cls=Command, help=VERIFY_HELP)
@@ -59,7 +61,7 @@ def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
     if format == "json":
         print_json(report)
     else:
-        print(f"{report['entries']} entries checked, {len(report['damaged'])} damaged")
+        print_text(f"{report['entries']} entries checked, {len(report['damaged'])} damaged")
     if report["damaged"]:
         raise typer.Exit(1)
 
@@ -119,7 +121,7 @@ def prune(
         print_json(report)
         return
     verb = "would be removed" if dry_run else "removed"
-    print(
+    print_text(
         f"{report['removed']} entries ({human_size(report['bytes'])}) and {report['leftovers']} "
         f"leftover files {verb} from {report['cache']}"
     )

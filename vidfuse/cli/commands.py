@@ -10,7 +10,6 @@ import typer
 from typer.core import TyperGroup
 
 from vidfuse import __version__
-from vidfuse.cli.app import InterruptedWorkError
 from vidfuse.cli.command import take_everywhere
 from vidfuse.errors import UnknownNameError
 
@@ -59,13 +58,6 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(import_module(COMMANDS[name][0]).app)
         take_everywhere(command, self)
         return name, command, args[1:]
-
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        """Run the command; Typer must not turn Ctrl-C into an exit code of its own."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise InterruptedWorkError from error
 
 
 app = typer.Typer(

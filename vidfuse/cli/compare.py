@@ -11,7 +11,7 @@ import typer
 from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import ConfigOption, DatasetArgument, with_settings
-from vidfuse.cli.output import human_count, print_json, table
+from vidfuse.cli.output import human_count, print_json, print_text, table
 from vidfuse.evaluation.compare.config import CompareConfig
 
 app = new_app()
@@ -56,7 +56,7 @@ def compare(
 
         write_csv(sys.stdout, summary)
     else:
-        print(_text(summary))
+        print_text(_text(summary))
     if summary["failed_heads"]:
         raise typer.Exit(1)
 

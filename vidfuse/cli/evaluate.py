@@ -19,7 +19,7 @@ from vidfuse.cli.options import (
     WorkersOption,
     chosen_models,
 )
-from vidfuse.cli.output import FormatOption, print_json, table
+from vidfuse.cli.output import FormatOption, print_json, print_text, table
 
 app = new_app()
 HELP = "Measure a trained model on clips that it has not seen."
@@ -78,7 +78,7 @@ def evaluate(
     if format == "json":
         print_json(metrics)
     else:
-        print(_text(metrics))
+        print_text(_text(metrics))
     if metrics["failed"]:
         raise typer.Exit(1)
 

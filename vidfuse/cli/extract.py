@@ -12,7 +12,7 @@ import typer
 from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import LayoutOption, with_settings
-from vidfuse.cli.output import FormatOption, print_json
+from vidfuse.cli.output import FormatOption, print_json, print_text
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
@@ -75,7 +75,7 @@ def extract(
     if format == "json":
         print_json(report)
     else:
-        print(
+        print_text(
             f"{report['clips']} clips: {report['computed']} computed, {report['reused']} reused, "
             f"{report['failed']} failed\n{out or report['cache']}"
         )

@@ -6,6 +6,7 @@ import os
 
 from vidfuse.errors import UserError, os_error_hint
 from vidfuse.streams import OutputLostError
+from vidfuse.text import printable, printable_lines
 
 EXIT_BUG = 70
 
@@ -18,14 +19,15 @@ def explain(error: BaseException) -> tuple[str, int]:
         hint = "Check that the disk of the file that it leads to has room."
         return f"Error: {error}\n{hint}", UserError.exit_code
     if isinstance(error, UserError):
-        return f"Error: {error}", error.exit_code
+        lines = [f"Error: {printable(error.message)}", printable_lines(error.hint or "")]
+        return "\n".join(filter(None, lines)), error.exit_code
     if hasattr(error, "format_message"):  # Typer's own, of the command line
         from vidfuse.cli.command import describe_usage_error
 
-        return describe_usage_error(error), UserError.exit_code
+        return printable_lines(describe_usage_error(error)), UserError.exit_code
     if isinstance(error, OSError):
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        lines = (f"Error: {place}{error.strerror or error}", os_error_hint(error))
+        lines = [f"Error: {printable(place)}{error.strerror or error}", os_error_hint(error) or ""]
         return "\n".join(filter(None, lines)), UserError.exit_code
     if isinstance(error, ImportError) and not (error.name or "").startswith("vidfuse"):
         return (

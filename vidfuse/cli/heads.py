@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.output import FormatOption, human_count, print_json, table
+from vidfuse.cli.output import FormatOption, human_count, print_json, print_text, table
 
 app = new_app()
 HELP = """\
@@ -43,13 +43,13 @@ def heads(
     if format == "json":
         print_json({"channels": channels, "frames": frames, "classes": classes, "heads": found})
         return
-    print(_overview(found))
+    print_text(_overview(found))
     for head in found:
         if head["problem"]:
-            print(f"\n{head['name']}: {head['problem']}")
+            print_text(f"\n{head['name']}: {head['problem']}")
     if names:
         for head in found:
-            print(f"\n{_details(head)}")
+            print_text(f"\n{_details(head)}")
 
 
 def _overview(found: list[dict[str, Any]]) -> str:

@@ -15,7 +15,8 @@ from vidfuse.cli.options import (
     SplitOption,
     WorkersOption,
 )
-from vidfuse.cli.output import FormatOption, human_size, print_json, table
+from vidfuse.cli.output import FormatOption, human_size, print_json, print_text, table
+from vidfuse.text import printable
 
 app = new_app()
 HELP = """\
@@ -57,7 +58,7 @@ def inspect(
     if format == "json":
         print_json(report)
     else:
-        print(_text(report))
+        print_text(_text(report))
     if report.get("unreadable"):
         raise typer.Exit(1)
 
@@ -65,7 +66,7 @@ def inspect(
 def _text(report: dict[str, Any]) -> str:
     splits = ", ".join(f"{part} {count}" for part, count in report["splits"].items())
     lines = [
-        f"{report['name']}: {report['clips']} clips, {len(report['classes'])} classes",
+        f"{printable(report['name'])}: {report['clips']} clips, {len(report['classes'])} classes",
         f"layout   {report['layout']}",
         f"groups   {report['groups'] or 'none known: a split can only be random'}",
         f"splits   {splits + ' (' + report['split_source'] + ')' if splits else 'none declared'}",
@@ -90,7 +91,8 @@ def _text(report: dict[str, Any]) -> str:
         ("Unreadable", [f"{f['path']}: {f['error']}" for f in report.get("unreadable", [])]),
     ):
         if found:
-            lines += ["", f"{title}:", *(f"  {line}" for line in found[:SHOWN]), *_more(found)]
+            shown = [f"  {printable(line)}" for line in found[:SHOWN]]
+            lines += ["", f"{title}:", *shown, *_more(found)]
     return "\n".join(lines)
 
 

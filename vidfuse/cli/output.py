@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import typer
+
+from vidfuse.text import csv_cell, printable, printable_lines
 
 Record = dict[str, Any]
 FormatOption = Annotated[
@@ -24,6 +25,11 @@ RecordFormatOption = Annotated[
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     print(json.dumps(value, indent=2))
+
+
+def print_text(text: str) -> None:
+    """Print text of several lines with whatever names in it."""
+    print(printable_lines(text))
 
 
 def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
@@ -49,12 +55,7 @@ def _flat(record: Record) -> Record:
     flat = record | {"top": top, "warnings": "; ".join(record["warnings"])}
     if "looks" in record:
         flat["looks"] = "; ".join(f"{time:.3f}" for time in record["looks"])
-    return flat
-
-
-def printable(text: str) -> str:
-    r"""Names as one cell of text: what would end a line or a column becomes ``\n``, ``\t``, …"""
-    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], text)
+    return {name: csv_cell(value) for name, value in flat.items()}
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vidfuse.progress import Progress
+from vidfuse.text import csv_cell
 
 COLUMNS = (
     *("name", "kind", "grid", "order_aware", "reversal_aware"),
@@ -48,7 +49,7 @@ def write_csv(file: IO[str], summary: dict[str, Any]) -> None:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in _cells(row) if value is not None}
+    return {name: csv_cell(value) for name, value in _cells(row) if value is not None}
 
 
 def _cells(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
