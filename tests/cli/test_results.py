@@ -105,6 +105,22 @@ def test_predict_text_keeps_odd_names_on_one_line(vidfuse, trained, clips, tmp_p
     assert 0 < float(score) <= 1
 
 
+def test_predict_text_has_a_line_for_each_input(vidfuse, trained, clips):
+    answer = vidfuse("predict", "missing.mp4", clips[0], "a\x9b\n.mp4", "--model", trained.run)
+    assert answer.code == 1
+    failed, predicted, odd = (line.split("\t") for line in answer.out.splitlines())
+    assert failed == ["missing.mp4", "", "", "no such file or folder"]
+    assert (predicted[0], len(predicted)) == (str(clips[0]), 3)
+    assert odd == [r"a\x9b\n.mp4", "", "", "no such file or folder"]
+    assert r"Warning: a\x9b\n.mp4: no such file or folder" in answer.err.splitlines()
+
+
+def test_predict_csv_holds_no_formula(vidfuse, trained):
+    answer = vidfuse("predict", "=1+1.mp4", "--format", "csv", "--model", trained.run)
+    (row,) = csv.DictReader(io.StringIO(answer.out))
+    assert row["path"] == "'=1+1.mp4"
+
+
 def test_predict_jsonl_names_what_failed_and_delivers_the_rest(vidfuse, trained, clips, broken):
     inputs = ("missing.mp4", clips[0], broken)
     answer = vidfuse("predict", *inputs, "--format", "jsonl", "--model", trained.run)

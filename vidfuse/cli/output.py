@@ -38,9 +38,8 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
     for record in records:
         if form == "jsonl":
             print(json.dumps(record), flush=True)
-        elif form == "text" and record["ok"]:
-            names = f"{printable(record['path'])}\t{printable(record['label'])}"
-            print(f"{names}\t{record['score']:.4f}", flush=True)
+        elif form == "text":
+            print(_line(record), flush=True)
         elif form == "csv":
             if writer is None:
                 writer = csv.DictWriter(sys.stdout, list(record), lineterminator="\n")
@@ -48,6 +47,15 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
             writer.writerow(_flat(record))
             sys.stdout.flush()
         yield record
+
+
+def _line(record: Record) -> str:
+    """Path, label and score; of a failure neither of the two, but why in a fourth column."""
+    if record["ok"]:
+        cells = (record["path"], record["label"], f"{record['score']:.4f}")
+    else:
+        cells = (record["path"], "", "", record["error"])
+    return "\t".join(map(printable, cells))
 
 
 def _flat(record: Record) -> Record:
