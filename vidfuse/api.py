@@ -79,6 +79,7 @@ def extract(
     Raises:
         UserError: The settings or the machine do not allow it.
     """
+    from vidfuse.backbones.imports import import_torch
     from vidfuse.features.config import FeatureConfig
     from vidfuse.features.export import extract_clips
     from vidfuse.features.setup import finest
@@ -91,10 +92,12 @@ def extract(
     with timings.measure("scan"):
         found = _clips(clips, layout, progress)
     asked = config.chosen_grid
-    with timings.measure("imports"):
-        if asked is None:
-            import torch  # noqa: F401  # which heads need, to say what grid they read
-    grids = finest([head_class(name).grid for name in names] if asked is None else [asked])
+    if asked is None:
+        with timings.measure("imports"):
+            import_torch()  # which heads need, to say what grid they read
+        grids = finest(head_class(name).grid for name in names)
+    else:
+        grids = [asked]
     return extract_clips(found, config, grids, target, progress, timings)
 
 
@@ -334,6 +337,7 @@ def heads(
         classes: Number of classes.
         latency: Also measure milliseconds for each clip on this machine's CPU.
     """
+    from vidfuse.backbones.imports import import_torch
     from vidfuse.fusion import head_class, head_names
     from vidfuse.fusion.describe import describe
 
@@ -341,6 +345,7 @@ def heads(
     for name, value in (("channels", channels), ("frames", frames), ("classes", classes)):
         expect(name, value, int, least=1)
     expect("latency", latency, bool)
+    import_torch()
     for name in chosen:
         head_class(name)  # an unknown one is told before any work
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from os import PathLike
@@ -69,3 +70,24 @@ def first_sentence(error: Exception) -> str:
     """What an error of another library says, without its advice to programmers."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].split(". ")[0][:150]
+
+
+# What the system refused, by number → what to do about it.
+_OS_HINTS = {
+    "Check that the disk has room.": (errno.ENOSPC, errno.EDQUOT),
+    "Check the limit on the size of files: ulimit -f": (errno.EFBIG,),
+    "Check that the file may be read and written.": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "Raise the limit of open files (ulimit -n), or use fewer --workers.": (
+        errno.EMFILE,
+        errno.ENFILE,
+    ),
+    "Check the symbolic links on the way: some lead back to themselves.": (errno.ELOOP,),
+    "Choose a shorter name.": (errno.ENAMETOOLONG,),
+    "Check that the disk works, and whether the system has messages about it.": (errno.EIO,),
+    "Give it more memory, or use fewer --workers.": (errno.ENOMEM,),
+}
+
+
+def os_error_hint(error: OSError) -> str | None:
+    """What to do about an error of the operating system; None where that depends."""
+    return next((hint for hint, numbers in _OS_HINTS.items() if error.errno in numbers), None)

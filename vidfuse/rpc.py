@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from vidfuse import streams
+
 Order = dict[str, Any]
 Answer = dict[str, Any]
 
@@ -153,6 +155,7 @@ def _signal_name(status: int) -> str | None:
 
 def own_output() -> IO[bytes]:
     """Standard output for answers alone: what libraries print goes to standard error."""
+    streams.protect(results=False)
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return channel

@@ -33,7 +33,7 @@ ARM_SETS = {
 # Of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX (large blocks need the main arena).
 MALLOC_OPTIONS = {-4: 0, -1: 2**30, -8: 1}
 UNLIMITED = 2**60  # bytes; version 1 of control groups writes such a number for "no limit"
-LEAST_SHARE = 2**30  # bytes of memory of a process beside others
+LEAST_SHARE, MOST_SHARE = 2**30, 2**32  # bytes of memory of a process beside others
 WATCH_SECONDS = 0.05  # between two looks at what a process takes
 
 
@@ -181,11 +181,11 @@ def free_memory() -> int:
 
 
 def memory_share(processes: int) -> int:
-    """Bytes for each of some processes side by side: half of the memory between them, 1 GB each at
-    least.
+    """Bytes for each of some processes side by side: half of the memory between them, but 1 to 4 GB
+    each.
     """
     total = min(memory()[0], memory_limit() or UNLIMITED)
-    return max(LEAST_SHARE, total // 2 // processes)
+    return min(max(LEAST_SHARE, total // 2 // processes), MOST_SHARE)
 
 
 def limit_memory(size: int, *, resident: bool = False) -> None:

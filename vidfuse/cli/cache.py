@@ -8,21 +8,23 @@ import typer
 
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import CacheOption
-from vidfuse.cli.output import FormatOption, human_size, print_json
+from vidfuse.cli.output import FormatOption, human_size, print_json, print_text
 from vidfuse.errors import UnknownNameError
 from vidfuse.settings import parse_size
 
-app = new_app(no_args_is_help=True)
+app = new_app(no_args_is_help=True, help="Look after the feature cache.")
+PRUNE_HELP = "Remove entries; without options only what interrupted processes left behind."
+VERIFY_HELP = """\
+Check every entry, and remove damaged ones so that they are computed again.
+
+Exits with 1 where any was damaged.
+"""
+INFO_HELP = "Say where the cache is, how large, and what is in it."
 
 
-@app.callback()
-def _cache() -> None:
-    """Look after the feature cache."""
-
-
-@app.command(cls=Command)
+@app.command(cls=Command, help=INFO_HELP)
 def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
-    """Say where the cache is, how large, and what is in it."""
+    """The command ``vidfuse cache info``."""
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import cache_info, describe
     from vidfuse.features.spec import FeatureSpec
@@ -32,21 +34,20 @@ def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
     if format == "json":
         print_json(report)
         return
-    print(
+    print_text(
         f"{report['cache']}: {report['entries']} entries, {human_size(report['bytes'])} "
         f"({human_size(report['free_bytes'])} free)"
     )
     for row in report["specs"]:
         what = describe(FeatureSpec.from_dict(row["spec"])) if row["spec"] else "unknown features"
-        print(f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}")
+        print_text(
+            f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}"
+        )
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=VERIFY_HELP)
 def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
-    """Check every entry, and remove damaged ones so that they are computed again.
-
-    Exits with 1 where any was damaged.
-    """
+    """The command ``vidfuse cache verify``."""
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import verify as check
@@ -59,12 +60,12 @@ def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
     if format == "json":
         print_json(report)
     else:
-        print(f"{report['entries']} entries checked, {len(report['damaged'])} damaged")
+        print_text(f"{report['entries']} entries checked, {len(report['damaged'])} damaged")
     if report["damaged"]:
         raise typer.Exit(1)
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=PRUNE_HELP)
 def prune(
     older_than: Annotated[
         float | None,
@@ -95,7 +96,7 @@ def prune(
     cache: CacheOption = None,
     format: FormatOption = "text",
 ) -> None:
-    """Remove entries; without options only what interrupted processes left behind."""
+    """The command ``vidfuse cache prune``."""
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import cache_info
     from vidfuse.features.maintenance import prune as remove
@@ -119,7 +120,7 @@ def prune(
         print_json(report)
         return
     verb = "would be removed" if dry_run else "removed"
-    print(
+    print_text(
         f"{report['removed']} entries ({human_size(report['bytes'])}) and {report['leftovers']} "
         f"leftover files {verb} from {report['cache']}"
     )

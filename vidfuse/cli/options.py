@@ -87,7 +87,7 @@ MemoryOption = Annotated[
         metavar="SIZE",
         help="Memory that decoding a clip may take, such as 2G.",
         envvar="VIDFUSE_MEMORY",
-        show_default="half of the machine's, divided by --workers",
+        show_default="half of the machine's divided by --workers, 1G to 4G",
     ),
 ]
 LayoutOption = Annotated[

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidfuse.backbones.imports import import_torch
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.evaluation.member import Answer, AnyModel, InferenceConfig, Member
@@ -79,7 +80,12 @@ class Inference:
                     "Probabilities can only be averaged over the same classes.",
                 )
         self.timings = timings
-        self.members = [_member_class(model)(model, config, progress, timings) for model in models]
+        with timings.measure("imports"):
+            kinds = [_member_class(model) for model in models]
+        self.members = [
+            kind(model, config, progress, timings)
+            for kind, model in zip(kinds, models, strict=True)
+        ]
 
     def close(self) -> None:
         """End the decode processes."""
@@ -141,6 +147,7 @@ class Inference:
 def _member_class(model: AnyModel) -> type[Member]:
     if not model.chooses_frames:
         return Member
-    from vidfuse.evaluation.looking import LookingMember  # imports torch
+    import_torch()
+    from vidfuse.evaluation.looking import LookingMember
 
     return LookingMember

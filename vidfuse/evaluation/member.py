@@ -19,7 +19,6 @@ from vidfuse.features.extract import Extractor
 from vidfuse.features.identity import ContentIndex
 from vidfuse.features.setup import resolve_device, weights_digest
 from vidfuse.features.store import Entry, Store
-from vidfuse.garbage import no_collection
 from vidfuse.model import BATCH, Model, StoredModel
 from vidfuse.progress import Progress
 from vidfuse.settings import Settings, option, parse_size
@@ -64,7 +63,7 @@ class InferenceConfig(Settings):
     memory: str | None = option(
         None,
         "Memory that decoding a clip may take, such as 2G.",
-        unset="half of the machine's, divided by --workers",
+        unset="half of the machine's divided by --workers, 1G to 4G",
         least_size="100M",
     )
 
@@ -95,6 +94,7 @@ class Member:
         self, card: AnyModel, config: InferenceConfig, progress: Progress, timings: Timings
     ) -> None:
         self.card = card
+        self.progress = progress
         self.config = config
         self.timings = timings
         if config.device not in ALWAYS_HERE:
@@ -130,7 +130,7 @@ class Member:
         """The model with its weights."""
         if isinstance(self.card, Model):
             return self.card
-        with self.timings.measure("imports"), no_collection():
+        with self.timings.measure("imports"):
             import_torch()
         with self.timings.measure("model"):
             return self.card.load()
@@ -138,11 +138,12 @@ class Member:
     @cached_property
     def device(self) -> str:
         """Where it computes."""
-        return resolve_device(self.config.device)
+        with self.timings.measure("model"):
+            return resolve_device(self.config.device, self.progress)
 
     def _build(self) -> Backbone:
         model = self.model
-        with self.timings.measure("imports"), no_collection():
+        with self.timings.measure("imports"):
             find_factory(self.card.choice.info.factory)
         with self.timings.measure("model"):
             return model.build_backbone(self.device)
@@ -186,7 +187,9 @@ class Member:
         yield from ((clip, answers[clip]) for clip in clips)
 
     def _answers(self, entries: dict[Clip, Entry]) -> dict[Clip, Answer]:
-        rows = self.model.probabilities(list(entries.values()), self.device)
+        model, device = self.model, self.device
+        with self.timings.measure("head"):
+            rows = model.probabilities(list(entries.values()), device)
         return {
             clip: Answer(row, entry.info.warnings)
             for (clip, entry), row in zip(entries.items(), rows, strict=True)

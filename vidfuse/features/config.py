@@ -71,7 +71,7 @@ class FeatureConfig(Settings):
     memory: str | None = option(
         None,
         "Memory that decoding a clip may take, such as 2G.",
-        unset="half of the machine's, divided by --workers",
+        unset="half of the machine's divided by --workers, 1G to 4G",
         least_size="100M",
     )
     device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")

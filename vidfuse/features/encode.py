@@ -114,7 +114,7 @@ class Encoder:
         batch = max(1, min(self.batch, math.ceil(expected / self.streams)))
         threads = torch.get_num_threads()
         try:
-            batches = self._batches(decoded, clips, batch, many)
+            batches = self._batches(decoded, clips, batch, many, waiting)
             for shares in ahead(self._threads, self._forward, batches, 2 * self.streams, waiting):
                 for clip, features in shares:
                     clip.add(features)
@@ -125,7 +125,12 @@ class Encoder:
             torch.set_num_threads(threads)
 
     def _batches(
-        self, decoded: Decoded, clips: deque[_OpenClip], batch: int, many: bool
+        self,
+        decoded: Decoded,
+        clips: deque[_OpenClip],
+        batch: int,
+        many: bool,
+        waiting: Callable[[], AbstractContextManager[None]],
     ) -> Iterator[_Batch]:
         """Open clips as they come, and divide their pictures into batches."""
         precision = ""
@@ -139,7 +144,8 @@ class Encoder:
             pictures = frames.pictures
             if not precision:
                 first = self._threads.submit(self._choose, pictures[:batch], many)
-                precision = first.result()
+                with waiting():
+                    precision = first.result()
             known = replace(frames, pictures=pictures[:0].copy())
             clip = _OpenClip(request, known, len(pictures), precision)
             clips.append(clip)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidfuse.backbones.imports import import_torch
 from vidfuse.data.clip import Clip
 from vidfuse.data.stamp import Stamp
 from vidfuse.errors import InputError, UserError
@@ -102,8 +103,7 @@ class Extractor:
     _contents: dict[Clip, Content] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for part in ("cache", "decode", "forward", "write"):
-            self.timings.add(part, 0.0)
+        self.timings.expect("cache", "decode", "forward", "write")
 
     def run(self, clips: Sequence[Clip], *, read: bool = True) -> Iterator[tuple[Clip, Result]]:
         """Features of each clip, in the order in which they are ready.
@@ -297,7 +297,9 @@ class Extractor:
     def encoder(self) -> Encoder:
         """Turns pictures into features; built when it is first needed."""
         if self._encoder is None:
-            from vidfuse.backbones.precision import Modes
+            with self.timings.measure("imports"):
+                import_torch()
+                from vidfuse.backbones.precision import Modes
 
             spec = self.spec
             identity = (spec.backbone, spec.layer, spec.weights[:16], f"{spec.size} px")
@@ -356,10 +358,11 @@ class Extractor:
             UserError: The cache would not fit on its disk.
         """
         blank = np.zeros((8, self.spec.size, self.spec.size, 3), np.uint8)
-        encoder.in_fp32(blank)  # the first pass also sets things up
-        began = time.perf_counter()
-        features = encoder.in_fp32(blank)
-        seconds = (time.perf_counter() - began) / len(blank) * self.spec.frames * clips
+        with self.timings.measure("forward"):
+            encoder.in_fp32(blank)  # the first pass also sets things up
+            began = time.perf_counter()
+            features = encoder.in_fp32(blank)
+            seconds = (time.perf_counter() - began) / len(blank) * self.spec.frames * clips
         size = sum(each[0].nbytes for each in features) * self.spec.frames * clips
         self.progress.info(
             f"{clips} clips to extract: at most {size / 1e9:.2f} GB in {store.root}, "

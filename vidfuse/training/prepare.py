@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vidfuse.backbones.imports import import_torch
 from vidfuse.data.clip import Clip
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import Split, duplicates_across
@@ -62,8 +63,8 @@ class Material:
     def extractor(self) -> Extractor:
         """Makes the features that the settings mean."""
         with self.timings.measure("imports"):
-            import torch  # noqa: F401  # by far the longest import
-        from vidfuse.training.fit import new_head
+            import_torch()  # by far the longest import
+            from vidfuse.training.fit import new_head
 
         grid = self.config.chosen_grid or head_class(self.config.head).grid
         # Before anything slow, too: settings that the head does not take. The sizes do not matter.
@@ -92,10 +93,14 @@ class Material:
             UserError: They have fewer than two classes, the settings cannot be used, or there is
                 no room for their features.
         """
-        from vidfuse.features.pile import Pile
-        from vidfuse.features.table import TableBuilder
+        with self.timings.measure("imports"):
+            import_torch()
+            from vidfuse.features.pile import Pile
+            from vidfuse.features.table import TableBuilder
 
         self.classes_of(clips)
+        with self.timings.measure("model"):
+            _ = self.setup.device  # a wrong one should be known now, too
         mirrored = mirrored if self.config.mirror else ()
         pile = Pile(len(clips) + len(mirrored), self.setup.store.root, path)
         gathered = Gathered(TableBuilder(self.config.rule, self.config.frames, pile))

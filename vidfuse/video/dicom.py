@@ -123,9 +123,11 @@ class DicomReader(PictureReader):
         with _silence():
             decoder = get_decoder(syntax := header.file_meta.TransferSyntaxUID)
             if not decoder.is_available:
+                known = syntax.is_transfer_syntax and not syntax.is_private
                 raise InputError(
                     self.path,
-                    f"no installed package reads its compression ({syntax.name})",
+                    "no installed package reads its compression "
+                    f"({syntax.name if known else 'a private one'})",
                     "Install pylibjpeg with its plugins: pip install 'pylibjpeg[all]'",
                 )
             return to_rgb(file, header, page)

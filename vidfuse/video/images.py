@@ -23,6 +23,7 @@ from vidfuse.video.sampling import Timeline, Times, on_screen
 
 NEIGHBOURS = (0, -1, 1, -2, 2)  # where to look for a picture when one cannot be read
 _NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)\D*")
+_QUOTED = re.compile(r"b['\"]|\\x|[^ -~]")  # what is in the file, in a library's message
 _FLOW = re.compile(r"flow_[xyuv]", re.IGNORECASE)
 
 
@@ -58,7 +59,9 @@ class PictureReader:
     def reason(self, error: Exception) -> str:
         """Why a picture cannot be read, without its path, which stands before it anyway."""
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return "not a picture" if text.startswith("cannot identify") else text[:120]
+        if text.startswith("cannot identify"):
+            return "not a picture"
+        return f"damaged, {type(error).__name__}" if _QUOTED.search(text) else text[:120]
 
     def find(self) -> list[tuple[str, int]]:
         """Each picture's file and page, in order."""

@@ -37,8 +37,8 @@ def read_picture(path: str, page: int = 0) -> Pictures:
         ``uint8 [H, W, 3]`` RGB.
 
     Raises:
-        InputError: Its values have no fixed range (32 bits or floating point), it is too large, or
-            pixels are missing.
+        InputError: Its values have no fixed range (32 bits or floating point), or it is too large.
+        OSError: Pixels are missing.
         Exception: Whatever Pillow raises on a file that is damaged or no picture.
     """
     with warnings.catch_warnings():
@@ -67,9 +67,9 @@ def _last_row(image: Image.Image) -> np.ndarray:
 
 
 def _to_rgb(path: str, image: Image.Image) -> Image.Image:
-    turned = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # a copy would double the memory
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
-        return Image.fromarray(_high_bits(image, np.asarray(turned))).convert("RGB")
+        return Image.fromarray(_high_bits(image, np.asarray(image))).convert("RGB")
     if image.mode in ("I", "F"):
         kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
         raise InputError(
@@ -77,10 +77,10 @@ def _to_rgb(path: str, image: Image.Image) -> Image.Image:
             f"a picture of {kind} has no fixed range of brightness",
             "Save the pictures with 8 or 16 bits.",
         )
-    if turned.has_transparency_data:
-        layer = turned.convert("RGBA")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
-    return turned.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _high_bits(image: Image.Image, values: np.ndarray) -> Pictures:

@@ -13,8 +13,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from vidfuse.errors import InputError
-
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_DEFLATED = 1032  # bytes that a byte of deflated data can stand for, at most
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
@@ -37,7 +35,7 @@ class PngFile:
         interlaced: Whether its rows are not in order.
 
     Raises:
-        InputError: It is no PNG file.
+        OSError: It is no PNG file.
     """
 
     def __init__(self, path: str) -> None:
@@ -45,7 +43,7 @@ class PngFile:
         with open(path, "rb") as file:
             head = file.read(29)
         if len(head) < 29 or head[:8] != SIGNATURE or head[12:16] != b"IHDR":
-            raise InputError(path, "not a picture")
+            raise OSError("cannot identify it as PNG")
         width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", head[16:29])
         self.interlaced = bool(interlace)
         passes = ADAM7 if interlace else ((0, 0, 1, 1),)
@@ -60,20 +58,20 @@ class PngFile:
         """Refuse a file that is too small for what it announces, before memory is taken for it.
 
         Raises:
-            InputError: It is.
+            OSError: It is.
         """
         if self.size > MOST_DEFLATED * os.path.getsize(self.path):
-            raise InputError(self.path, "it announces more pixels than so small a file can hold")
+            raise OSError("it announces more pixels than so small a file can hold")
 
     def check_whole(self) -> None:
         """Refuse a file whose data end before its last pixel.
 
         Raises:
-            InputError: They do.
+            OSError: They do.
         """
         found = self._inflated()
         if found < self.size:
-            raise InputError(self.path, f"only {found / self.size:.0%} of its pixels are there")
+            raise OSError(f"only {found / self.size:.0%} of its pixels are there")
 
     def _inflated(self) -> int:
         """How many bytes its data inflate to, counted without keeping them."""

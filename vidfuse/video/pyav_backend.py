@@ -28,6 +28,7 @@ from vidfuse.video.sampling import EPSILON, Timeline, Times, on_screen
 # Decoded pictures of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
 KEEP_BYTES = 2**28
 SMALLEST_FOR_DECORD = 16  # pixels
+NOTHING = "no picture in it can be decoded"
 
 
 class PyAVReader:
@@ -112,7 +113,7 @@ class PyAVReader:
                 if size > self._keep_bytes:  # more than the file says
                     kept, self._short = None, False
         if frame is None:
-            raise InputError(self.path, "no picture in it can be decoded")
+            raise InputError(self.path, NOTHING)
         ordered = np.maximum.accumulate(np.array(times))
         self._kept = None if kept is None else (ordered, kept)
         duration = frame.duration * self._file.tick if frame.duration else None
@@ -163,7 +164,10 @@ class PyAVReader:
             self.timeline = self._checked(self._decode_instead())
         if self._kept is None:
             self._file.restart()
-            return _together(self._pass_by(times, fit))
+            try:
+                return _together(self._pass_by(times, fit))
+            except SeekError:  # nothing that was listed can be decoded
+                raise InputError(self.path, NOTHING) from None
         shown, kept = self._kept
         indices = on_screen(shown, times)
         pictures = {int(i): fit(self._file.to_rgb(kept[i])) for i in np.unique(indices)}

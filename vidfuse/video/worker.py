@@ -104,9 +104,10 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], Pictures]
         return {"user_error": [error.message, error.hint]}, NO_PICTURES
     except MemoryError:
         return {"out_of_memory": True}, NO_PICTURES
-    except Exception as error:  # one odd file must not end the run
-        text = f"decoding failed unexpectedly ({type(error).__name__})"
-        return {"input_error": [text, "Please report this with the file."]}, NO_PICTURES
+    except Exception as error:  # one odd file must not end the run, nor be quoted
+        text = f"it cannot be decoded ({type(error).__name__})"
+        hint = "Copy or download it again. If other programs play it, please report it."
+        return {"input_error": [text, hint]}, NO_PICTURES
     finally:
         if not keep:
             desk.clear()

@@ -220,8 +220,8 @@ class Slot:
             try:
                 frames = self._read_with(backend, request, deadline)
             except InputError as error:
+                hint = hint if reasons else error.hint
                 reasons.append(error.reason)
-                hint = hint or error.hint
                 if isinstance(error, LimitError):
                     break
                 continue

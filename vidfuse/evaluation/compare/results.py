@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from vidfuse.atomic import write_whole
 from vidfuse.progress import Progress
+from vidfuse.text import csv_cell
 
 COLUMNS = (
     *("name", "kind", "grid", "order_aware", "reversal_aware"),
@@ -50,7 +51,7 @@ def write_csv(file: IO[str], summary: dict[str, Any]) -> None:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in _cells(row) if value is not None}
+    return {name: csv_cell(value) for name, value in _cells(row) if value is not None}
 
 
 def _cells(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:

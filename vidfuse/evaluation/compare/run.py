@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vidfuse.backbones.imports import import_torch
 from vidfuse.data.folds import Folds, make_folds
 from vidfuse.data.splits import duplicates_across
 from vidfuse.errors import UserError
@@ -70,7 +71,7 @@ def compare(
     config.validate()
     material = Material(dataset, config.training(REFERENCE), progress, timings)
     with timings.measure("imports"):
-        import torch  # noqa: F401
+        import_torch()
     grids, left_out = choose_heads(config, progress)
     folds = [
         make_folds(material.data, config.folds, split=config.split, seed=config.seed + number)
