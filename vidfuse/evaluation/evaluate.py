@@ -12,7 +12,7 @@ from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError, UserError
 from vidfuse.evaluation.inference import Inference
 from vidfuse.evaluation.member import Answer
-from vidfuse.features.setup import failure_records, one_line
+from vidfuse.features.setup import failure_records, one_line, tell_warnings
 from vidfuse.metrics import summary
 from vidfuse.model import SEEN_DIGITS
 from vidfuse.progress import Progress
@@ -74,6 +74,7 @@ def evaluate_dataset(
         if isinstance(result, InputError):
             progress.warn(one_line(result))
     answered = [(c, r) for c, r in results.items() if not isinstance(r, InputError)]
+    tell_warnings([(clip, answer.warnings) for clip, answer in answered], progress)
     scored = [(clip, answer.scores) for clip, answer in answered]
     if not scored:
         seen_all = "; all were used in training or validation" if all_seen else ""

@@ -17,10 +17,11 @@ from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UnwritableError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.features.extract import Result
-from vidfuse.features.setup import Setup, one_line, summary
+from vidfuse.features.setup import Setup, one_line, summary, tell_warnings
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry
 from vidfuse.progress import Progress
+from vidfuse.text import csv_cell
 from vidfuse.timing import Timings
 
 ADVICE = "Check that the disk has room, or name a folder that you can write with --out."
@@ -72,11 +73,14 @@ def _sound(
     results: Iterable[tuple[Clip, Result]], progress: Progress
 ) -> Iterator[tuple[Clip, Entry]]:
     """The entries among the results; of the others, a warning."""
+    warned = []
     for clip, result in results:
         if isinstance(result, InputError):
             progress.warn(one_line(result))
         else:
+            warned.append((clip, result.info.warnings))
             yield clip, result
+    tell_warnings(warned, progress)
 
 
 def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Path) -> None:
@@ -116,7 +120,7 @@ def _array(entry: Entry) -> np.ndarray[Any, Any]:
 
 
 def _row(clip: Clip, name: str, entry: Entry) -> dict[str, Any]:
-    return {
+    cells = {
         "file": name,
         "path": clip.path,
         "label": clip.label,
@@ -127,6 +131,7 @@ def _row(clip: Clip, name: str, entry: Entry) -> dict[str, Any]:
         "frames": len(entry.times),
         "times": " ".join(f"{time:.3f}" for time in entry.times),
     }
+    return {column: csv_cell(value) for column, value in cells.items()}
 
 
 def _names(clips: list[Clip], longest: int) -> dict[Clip, str]:
@@ -143,7 +148,8 @@ def _names(clips: list[Clip], longest: int) -> dict[Clip, str]:
         segment = "" if clip.start is None and clip.end is None else f"_{clip.start or 0:g}"
         if clip.end is not None:
             segment += f"-{clip.end:g}"
-        stem = re.sub(r"[^\w.+-]", "_", clip.path.stem, flags=re.ASCII) or "clip"
+        # Neither another system's separator, nor what a spreadsheet takes for a formula.
+        stem = re.sub(r"[^\w.+-]|^[+-]", "_", clip.path.stem, flags=re.ASCII) or "clip"
         stem = stem[: room - len(segment)] + segment
         used[stem.lower()] += 1
         number = used[stem.lower()]

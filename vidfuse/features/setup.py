@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,19 @@ def failure_records(failures: Iterable[tuple[Clip, InputError]]) -> list[dict[st
 def one_line(error: InputError) -> str:
     """An error as a warning among others."""
     return ". ".join(filter(None, (error.message, error.hint))).replace("\n", " ")
+
+
+def tell_warnings(warned: Sequence[tuple[Clip, list[str]]], progress: Progress) -> None:
+    """Say how many clips were read with warnings, and of one of them what.
+
+    Args:
+        warned: Clips with what was warned of, which may be nothing.
+        progress: Hears of it.
+    """
+    found = [(clip, lines[0]) for clip, lines in warned if lines]
+    if found:
+        clip, line = found[0]
+        progress.warn(f"{len(found)} clips were read with warnings, such as {clip.name}: {line}")
 
 
 def check_failures(failures: list[tuple[Clip, InputError]], clips: int, allowed: float) -> None:

@@ -17,7 +17,14 @@ from vidfuse.data.splits import Split, duplicates_across
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.extract import Extractor, Tally
 from vidfuse.features.gather import Gathered
-from vidfuse.features.setup import Setup, check_failures, failure_records, one_line, summary
+from vidfuse.features.setup import (
+    Setup,
+    check_failures,
+    failure_records,
+    one_line,
+    summary,
+    tell_warnings,
+)
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry
 from vidfuse.fusion import head_class
@@ -121,11 +128,15 @@ class Material:
         if grid is not None:
             extractor.spec = self.setup.spec(grid)
         self.tallies.append(tally)
+        warned = []
         for clip, result in extractor.run(clips):
             if isinstance(result, InputError):
                 self.progress.warn(one_line(result))
             else:
+                warned.append((clip, result.info.warnings))
                 yield clip, result
+        if not mirrored:  # whose warnings are the same
+            tell_warnings(warned, self.progress)
         self.hashes |= tally.hashes
         check_failures(tally.failures, len(clips), self.config.max_failed)
 
