@@ -6,20 +6,20 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vidfuse.errors import UserError
+from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import build_head, head_class
 from vidfuse.fusion.base import Head
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples, predict_answers, predict_logits
 from vidfuse.training.optimizer import AdamW
 from vidfuse.training.recipe import (
-    DECISIVE,
     automatic_batch_size,
     balanced_weights,
     decay_groups,
@@ -178,7 +178,8 @@ class Fit:
             UserError: It belongs to a run with other settings or another number of clips.
         """
         here, there = self._settings(), state["settings"]
-        differ = [key for key in here if here[key] != there.get(key)]
+        # An earlier release did not write down the settings that it did not have.
+        differ = [key for key in here if key in there and here[key] != there[key]]
         if differ:
             changes = [f"{key}: {there.get(key)} then, {here[key]} now" for key in differ]
             raise UserError("a run cannot be resumed with other settings", "\n".join(changes))
@@ -191,8 +192,11 @@ class Fit:
         self.best_score = (state["best_score"][0], state["best_score"][1])
 
     def _settings(self) -> dict[str, Any]:
-        settings = {name: getattr(self.config, name) for name in DECISIVE}
-        return {**settings, "training clips": len(self.train)}
+        # Not those of the features, of which whoever keeps the state has a digest.
+        of_features = {each.name for each in fields(FeatureConfig)}
+        settings = self.config.affecting_result().items()
+        own = {name: value for name, value in settings if name not in of_features}
+        return {**own, "training clips": len(self.train)}
 
     def _run_epoch(self) -> Epoch:
         start = time.perf_counter()

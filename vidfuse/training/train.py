@@ -24,9 +24,6 @@ from vidfuse.training.fitting import (
 from vidfuse.training.prepare import Material
 from vidfuse.training.runs import Run, new_run, refuse_model_in, reopen_run
 
-# What may differ when a run is resumed: where it runs, not what comes out.
-MAY_DIFFER = ("device", "precision", "cache", "workers", "time_limit", "max_failed")
-
 
 def train(
     dataset: Path | str,
@@ -132,14 +129,16 @@ def resume(
     """
     run, dataset = reopen_run(Path(folder))
     before = read_toml(run.config)
+    # Its folder is the one that is resumed.
+    may_differ = [name for name in TrainConfig.names(affects_result=False) if name != "out"]
     changed = [
-        name for name in settings if name not in MAY_DIFFER and settings[name] != before.get(name)
+        name for name in settings if name not in may_differ and settings[name] != before.get(name)
     ]
     if changed:
         raise UserError(
             f"{folder}: a run is resumed with its own settings, not with others for "
             f"{', '.join(changed)}",
-            f"Leave them out (only {', '.join(MAY_DIFFER)} may differ), or start a new run.",
+            f"Leave them out (only {', '.join(may_differ)} may differ), or start a new run.",
         )
     config = TrainConfig.from_mapping({**before, **settings})
     return train(dataset, config, progress=progress, timings=timings, resumed=run)
