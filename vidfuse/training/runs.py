@@ -7,13 +7,14 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 from vidfuse.backbones import RANDOM_WEIGHTS
 from vidfuse.errors import UserError
+from vidfuse.locks import alone_in
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -30,15 +31,17 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def clear(self) -> None:
-        """Make the folder, without what another run left there.
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other trainings out of the folder, as long as the ``with`` block lasts.
 
         Raises:
-            UserError: It cannot be made, or already holds a model.
+            UserError: Another one is at work there.
         """
-        refuse_model_in(self.folder)
+        return alone_in(self.folder, "another training")
+
+    def clear(self) -> None:
+        """Remove what another run left in the folder, which was cut off."""
         with _writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
             for stale in (self.metrics, self.failures, self.state):
                 stale.unlink(missing_ok=True)
 
@@ -157,18 +160,6 @@ class Run:
             partial.replace(RUNS / LATEST)
 
 
-def refuse_model_in(folder: Path) -> None:
-    """See that a run cannot overwrite the model of another.
-
-    Raises:
-        UserError: The folder holds a model.
-    """
-    if (folder / MODEL).exists():
-        raise UserError(
-            f"{folder} already holds a model", "Name another folder with --out, or remove it."
-        )
-
-
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
@@ -180,16 +171,38 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def new_run(dataset: str, head: str, out: str | None) -> Run:
-    """The folder of a new run: ``--out`` itself, or ``runs/<dataset>-<head>-<time>``.
+def named_run(out: str, stack: ExitStack) -> Run:
+    """The folder that ``--out`` names, held before anything slow is done.
+
+    Args:
+        out: The folder.
+        stack: Lets go of it in the end.
 
     Raises:
-        UserError: It cannot be made, or already holds a model.
+        UserError: It cannot be made, already holds a model, or another training is at work there.
     """
-    if out is not None:
-        run = Run(Path(out).expanduser())
-        run.clear()
-        return run
+    run = Run(Path(out).expanduser())
+    with _writing(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(run.alone())
+    if run.model.exists():
+        raise UserError(
+            f"{run.folder} already holds a model", "Name another folder with --out, or remove it."
+        )
+    return run
+
+
+def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
+    """A new folder ``runs/<dataset>-<head>-<time>``.
+
+    Args:
+        dataset: The dataset's name.
+        head: The head's name.
+        stack: Lets go of the folder in the end.
+
+    Raises:
+        UserError: It cannot be made.
+    """
     name = re.sub(r"[^\w.-]+", "_", dataset).strip("_") or "dataset"
     stem = f"{name}-{head}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
@@ -197,7 +210,9 @@ def new_run(dataset: str, head: str, out: str | None) -> Run:
         # Another run may have started in the same second.
         with _writing(folder), suppress(FileExistsError):
             folder.mkdir(parents=True)
-            return Run(folder)
+            run = Run(folder)
+            stack.enter_context(run.alone())
+            return run
     raise UserError(f"too many runs named {stem}", "Name a folder with --out.")
 
 
