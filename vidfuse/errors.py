@@ -56,3 +56,9 @@ def first_sentence(error: Exception) -> str:
     """What an error of another library says, without its advice to programmers."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].split(". ")[0][:150]
+
+
+def raise_if_out_of_memory(error: Exception) -> None:
+    """Raise what torch says of memory as what it is; torch calls it a ``RuntimeError``."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        raise MemoryError(first_sentence(error)) from error

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from operator import index
 from typing import Any
 
 import torch
@@ -176,6 +177,7 @@ class Fit:
 
         Raises:
             UserError: It belongs to a run with other settings or another number of clips.
+            KeyError, TypeError, ValueError, RuntimeError: It is no such state.
         """
         here, there = self._settings(), state["settings"]
         # An earlier release did not write down the settings that it did not have.
@@ -183,13 +185,19 @@ class Fit:
         if differ:
             changes = [f"{key}: {there.get(key)} then, {here[key]} now" for key in differ]
             raise UserError("a run cannot be resumed with other settings", "\n".join(changes))
+        epoch, best_epoch = index(state["epoch"]), index(state["best_epoch"])
+        if not 0 <= best_epoch <= epoch <= self.config.epochs:
+            raise ValueError(f"epoch {epoch}, the best {best_epoch}, of {self.config.epochs}")
+        if best_epoch:
+            self.head.load_state_dict(state["best_state"])  # only to see that it fits
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.step, self.stale = state["epoch"], state["step"], state["stale"]
-        self.skipped_in_a_row = state["skipped_in_a_row"]
-        self.best_state, self.best_epoch = copy.deepcopy(state["best_state"]), state["best_epoch"]
-        self.best_score = (state["best_score"][0], state["best_score"][1])
+        self.epoch, self.best_epoch = epoch, best_epoch
+        self.step, self.stale = index(state["step"]), index(state["stale"])
+        self.skipped_in_a_row = index(state["skipped_in_a_row"])
+        self.best_state = copy.deepcopy(state["best_state"])
+        self.best_score = (float(state["best_score"][0]), float(state["best_score"][1]))
 
     def _settings(self) -> dict[str, Any]:
         # Not those of the features, of which whoever keeps the state has a digest.

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 from vidfuse.backbones import RANDOM_WEIGHTS
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, raise_if_out_of_memory
 from vidfuse.locks import alone_in
 
 RUNS = Path("runs")
@@ -115,7 +115,7 @@ class Run:
         """What ``save_state`` kept; None when there is nothing.
 
         Raises:
-            UserError: It is damaged.
+            UserError: It is damaged, or cannot be read.
         """
         import torch
 
@@ -123,10 +123,18 @@ class Run:
             return None
         try:
             with ZipFile(self.state) as file:  # torch itself does not look at the checksums
+                if any(part.compress_type != ZIP_STORED for part in file.infolist()):
+                    raise ValueError("compressed, which torch never does")
                 if part := file.testzip():
                     raise ValueError(f"the checksum of {part} does not fit")
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.state}: cannot be read ({error.strerror or error})",
+                "See that the file can be read, and resume again.",
+            ) from error
         except Exception as error:  # torch, pickle and zip each have their own
+            raise_if_out_of_memory(error)
             raise self.damaged(error) from error
         return state
 
