@@ -39,6 +39,7 @@ class FeatureConfig(Settings):
         "Frames cached for temporal jitter in training: an odd multiple of --frames.",
         unset="--frames, with --sampling segment three times as many",
         min=1,
+        max=2**16,
     )
     sampling: str | None = option(
         None,
