@@ -126,7 +126,15 @@ def test_what_does_not_fit_the_tensors_takes_no_memory(
 
 FIELDS = [
     *(("format",), ("classes",), ("features",), ("cached_frames",), ("sampling",), ("backbone",)),
-    *(("seen",), ("seen", "train"), ("head",), ("versions",), ("protocol",), ("split",)),
+    *(
+        ("seen",),
+        ("seen", "train"),
+        ("head",),
+        ("versions",),
+        ("config",),
+        ("protocol",),
+        ("split",),
+    ),
     *(("head", name) for name in ("name", "channels", "grid", "settings", "chooses_frames")),
     *(("backbone", name) for name in ("name", "layer", "published", "included")),
     *(("head", "settings", name) for name in ("hidden", "bidirectional", "readout", "dropout")),
@@ -141,7 +149,8 @@ def test_wrong_types(trained: Path, tmp_path: Path, keys: tuple[str, ...]) -> No
     path = tmp_path / "model.safetensors"
     for value in WRONG:
         if (keys[-1], value) in (
-            *(("versions", {}), ("versions", {"a": 1}), ("seen", {}), ("train", []), ("fps", 2.5)),
+            *(("versions", {}), ("versions", {"a": 1}), ("config", {}), ("config", {"a": 1})),
+            *(("seen", {}), ("train", []), ("fps", 2.5)),
         ):
             continue  # these can be
         texts = ("protocol", "split", "decode", "weights", "precision", "layer", "backbone")

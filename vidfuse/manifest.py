@@ -52,7 +52,8 @@ def check_manifest(manifest: Any) -> None:
     _expect(manifest["seen"], dict, "seen")
     for part, digests in manifest["seen"].items():
         _names(digests, f"seen.{part}")
-    _expect(manifest.get("versions", {}), dict, "versions")
+    for name in ("versions", "config"):
+        _expect(manifest.get(name, {}), dict, name)
     for name in ("protocol", "split"):
         _expect(manifest.get(name, ""), (str, type(None)), name)
     _check_features(manifest)

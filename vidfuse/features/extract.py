@@ -182,7 +182,7 @@ class Extractor:
         pace = Pace(self.timings)
         self.progress.start("Extracting features", len(missing))
         try:
-            with self._decoding(many) as pool:
+            with self.decoding(many) as pool:
                 for key, result in self.stages(pool, requests, many=many):
                     clips = missing[key]
                     if isinstance(result, InputError):
@@ -235,7 +235,7 @@ class Extractor:
         with ThreadPoolExecutor(1, "write") as writer:
             yield from ahead(writer, write, encoded, WRITES, waiting["write"], finish=True)
 
-    def _decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
+    def decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
         """The decode processes; those that nobody keeps end with the run.
 
         Of many clips it begins with one process, and `stages` adds others as they are needed.
