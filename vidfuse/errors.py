@@ -91,3 +91,9 @@ _OS_HINTS = {
 def os_error_hint(error: OSError) -> str | None:
     """What to do about an error of the operating system; None where that depends."""
     return next((hint for hint, numbers in _OS_HINTS.items() if error.errno in numbers), None)
+
+
+def raise_if_out_of_memory(error: Exception) -> None:
+    """Raise what torch says of memory as what it is; torch calls it a ``RuntimeError``."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        raise MemoryError(first_sentence(error)) from error

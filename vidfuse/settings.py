@@ -2,7 +2,8 @@
 
 Field names are the names of Python arguments, TOML keys and (with dashes) command-line options.
 Each field's metadata holds its ``help``, and where they apply its ``choices`` or the bounds
-``min``, ``max``, ``above`` and ``below``.
+``min``, ``max``, ``above`` and ``below``. ``affects_result=False`` marks a setting that decides
+where, or how fast, something is computed and not what comes out; any other is taken to matter.
 """
 
 from __future__ import annotations
@@ -66,6 +67,19 @@ class Settings:
             for each, kind, optional in typed_fields(type(self))
         )
         return [f"{name}: {problem}" for name, problem in checked if problem]
+
+    @classmethod
+    def names(cls, *, affects_result: bool) -> list[str]:
+        """Names of the settings that affect what comes out, or of those that do not."""
+        return [
+            each.name
+            for each in fields(cls)
+            if each.metadata.get("affects_result", True) is affects_result
+        ]
+
+    def affecting_result(self) -> dict[str, Any]:
+        """Names and values of the settings that affect what comes out."""
+        return {name: getattr(self, name) for name in self.names(affects_result=True)}
 
     def to_dict(self) -> dict[str, Any]:
         """Names and values without those that are None (TOML has no null)."""

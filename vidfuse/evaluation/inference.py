@@ -18,6 +18,8 @@ from vidfuse.model import StoredModel, open_model
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 
+NOT_FINITE = "the model's scores of this clip are not finite"
+
 __all__ = ["Inference", "InferenceConfig", "find_model"]
 
 
@@ -141,7 +143,11 @@ class Inference:
                 warnings |= dict.fromkeys(answer.warnings)
                 looks += answer.looks or Looks()
             seen = looks if self.chooses_frames else None
-            yield clip, Answer(np.mean(rows, axis=0), list(warnings), seen)
+            scores = np.mean(rows, axis=0)
+            if not np.isfinite(scores).all():  # weights may be finite and yet too large
+                yield clip, InputError(clip.path, NOT_FINITE, "Train the model again.")
+                continue
+            yield clip, Answer(scores, list(warnings), seen)
 
 
 def _member_class(model: AnyModel) -> type[Member]:

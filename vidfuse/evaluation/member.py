@@ -162,7 +162,7 @@ class Member:
         """How to get the weights that the model was trained with."""
         if self.card.choice.info.sha256 is None:
             return "Remove that file, so that the published weights are fetched again."
-        made_by = self.card.facts["versions"]["vidfuse"]
+        made_by = self.card.facts.get("versions", {}).get("vidfuse", "an earlier one")
         return (
             "The bundled network is another one now. Train the model again, or use the release of\n"
             f"vidfuse that made it ({made_by})."

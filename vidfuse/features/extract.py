@@ -203,7 +203,7 @@ class Extractor:
         pace = Pace(self.timings)
         self.progress.start("Extracting features", len(missing))
         try:
-            with self._decoding(many) as pool:
+            with self.decoding(many) as pool:
                 for key, result in self.stages(pool, requests, contents, many=many):
                     clips = missing[key]
                     now = contents.get(key)
@@ -284,7 +284,7 @@ class Extractor:
         with ThreadPoolExecutor(1, "write") as writer:
             yield from ahead(writer, write, encoded, WRITES, waiting["write"], finish=True)
 
-    def _decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
+    def decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
         """The decode processes; those that nobody keeps end with the run.
 
         Of many clips it begins with one process, and `stages` adds others as they are needed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import Split, duplicates_across
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.extract import Extractor, Tally
+from vidfuse.features.extract import LARGE, Extractor, Tally
 from vidfuse.features.gather import Gathered
 from vidfuse.features.setup import (
     Setup,
@@ -111,22 +112,27 @@ class Material:
         mirrored = mirrored if self.config.mirror else ()
         pile = Pile(len(clips) + len(mirrored), self.setup.store.root, path)
         gathered = Gathered(TableBuilder(self.config.rule, self.config.frames, pile))
-        gathered.add(self._extract(clips, False, grid))
-        readable = [clip for clip in mirrored if clip in gathered]
-        gathered.add(self._extract(readable, True, grid), mirrored=True)
+        with ExitStack() as stack:
+            # One network and one set of decode processes for both views.
+            extractor = replace(self.extractor)
+            with suppress(UserError):  # no decoder, which may not be needed
+                extractor.pool = stack.enter_context(extractor.decoding(len(clips) >= LARGE))
+            if grid is not None:
+                extractor.spec = self.setup.spec(grid)
+            gathered.add(self._extract(extractor, clips, False))
+            readable = [clip for clip in mirrored if clip in gathered]
+            gathered.add(self._extract(extractor, readable, True), mirrored=True)
         gathered.close()
         return gathered
 
     def _extract(
-        self, clips: Sequence[Clip], mirrored: bool, grid: Grid | None
+        self, extractor: Extractor, clips: Sequence[Clip], mirrored: bool
     ) -> Iterator[tuple[Clip, Entry]]:
         """Features of the clips that can be read, as they come."""
         if not clips:
             return
-        tally = Tally()
-        extractor = replace(self.extractor, mirrored=mirrored, tally=tally)
-        if grid is not None:
-            extractor.spec = self.setup.spec(grid)
+        extractor.mirrored, extractor.tally = mirrored, Tally()
+        tally = extractor.tally
         self.tallies.append(tally)
         warned = []
         for clip, result in extractor.run(clips):

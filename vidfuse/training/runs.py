@@ -8,14 +8,15 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 from vidfuse.atomic import append_line, write_whole
 from vidfuse.backbones import RANDOM_WEIGHTS
-from vidfuse.errors import UserError, reason_of
+from vidfuse.errors import UserError, raise_if_out_of_memory, reason_of
+from vidfuse.locks import alone_in
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -32,15 +33,17 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def clear(self) -> None:
-        """Make the folder, without what another run left there.
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other trainings out of the folder, as long as the ``with`` block lasts.
 
         Raises:
-            UserError: It cannot be made, or already holds a model.
+            UserError: Another one is at work there.
         """
-        refuse_model_in(self.folder)
+        return alone_in(self.folder, "another training")
+
+    def clear(self) -> None:
+        """Remove what another run left in the folder, which was cut off."""
         with _writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
             for stale in (self.metrics, self.failures, self.state):
                 stale.unlink(missing_ok=True)
 
@@ -114,7 +117,7 @@ class Run:
         """What ``save_state`` kept; None when there is nothing.
 
         Raises:
-            UserError: It is damaged.
+            UserError: It is damaged, or cannot be read.
         """
         import torch
 
@@ -122,10 +125,18 @@ class Run:
             return None
         try:
             with ZipFile(self.state) as file:  # torch itself does not look at the checksums
+                if any(part.compress_type != ZIP_STORED for part in file.infolist()):
+                    raise ValueError("compressed, which torch never does")
                 if part := file.testzip():
                     raise ValueError(f"the checksum of {part} does not fit")
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.state}: cannot be read ({error.strerror or error})",
+                "See that the file can be read, and resume again.",
+            ) from error
         except Exception as error:  # torch, pickle and zip each have their own
+            raise_if_out_of_memory(error)
             raise self.damaged(error) from error
         return state
 
@@ -155,18 +166,6 @@ class Run:
         write_whole(RUNS / LATEST, f"{self.folder.name}\n")
 
 
-def refuse_model_in(folder: Path) -> None:
-    """See that a run cannot overwrite the model of another.
-
-    Raises:
-        UserError: The folder holds a model.
-    """
-    if (folder / MODEL).exists():
-        raise UserError(
-            f"{folder} already holds a model", "Name another folder with --out, or remove it."
-        )
-
-
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
@@ -178,16 +177,38 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def new_run(dataset: str, head: str, out: str | None) -> Run:
-    """The folder of a new run: ``--out`` itself, or ``runs/<dataset>-<head>-<time>``.
+def named_run(out: str, stack: ExitStack) -> Run:
+    """The folder that ``--out`` names, held before anything slow is done.
+
+    Args:
+        out: The folder.
+        stack: Lets go of it in the end.
 
     Raises:
-        UserError: It cannot be made, or already holds a model.
+        UserError: It cannot be made, already holds a model, or another training is at work there.
     """
-    if out is not None:
-        run = Run(Path(out).expanduser())
-        run.clear()
-        return run
+    run = Run(Path(out).expanduser())
+    with _writing(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(run.alone())
+    if run.model.exists():
+        raise UserError(
+            f"{run.folder} already holds a model", "Name another folder with --out, or remove it."
+        )
+    return run
+
+
+def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
+    """A new folder ``runs/<dataset>-<head>-<time>``.
+
+    Args:
+        dataset: The dataset's name.
+        head: The head's name.
+        stack: Lets go of the folder in the end.
+
+    Raises:
+        UserError: It cannot be made.
+    """
     name = re.sub(r"[^\w.-]+", "_", dataset).strip("_") or "dataset"
     stem = f"{name}-{head}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
@@ -195,7 +216,9 @@ def new_run(dataset: str, head: str, out: str | None) -> Run:
         # Another run may have started in the same second.
         with _writing(folder), suppress(FileExistsError):
             folder.mkdir(parents=True)
-            return Run(folder)
+            run = Run(folder)
+            stack.enter_context(run.alone())
+            return run
     raise UserError(f"too many runs named {stem}", "Name a folder with --out.")
 
 
