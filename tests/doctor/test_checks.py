@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,17 +149,6 @@ def test_memory(monkeypatch):
     assert (check.status, check.summary) == ("warning", "0.9 GB free of 0.9 GB")
     monkeypatch.setattr(system, "memory", lambda: (None, None))
     assert machine.memory().status == "ok"
-
-
-def test_shared_memory(monkeypatch, tmp_path):
-    absent = machine.shared_memory(gpus=2, place=tmp_path / "none")
-    assert (absent.status, absent.values["exists"]) == ("ok", False)
-    usage = SimpleNamespace(total=64 * 2**20, free=64 * 2**20)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-    assert machine.shared_memory(gpus=1, place=tmp_path).status == "ok"
-    small = machine.shared_memory(gpus=2, place=tmp_path)
-    assert small.status == "warning"
-    assert "--shm-size" in (small.fix or "")
 
 
 def test_videos_cannot_be_read_without_pyav():

@@ -27,6 +27,7 @@ from vidfuse.video.frames import FrameRequest, Frames, Pictures
 from vidfuse.video.sampling import Timeline
 from vidfuse.video.shared import SharedMemory
 
+LONGEST_ALARM = 2**31 - 1  # seconds, which the system takes as an int
 NO_PICTURES = np.zeros(0, np.uint8)
 
 
@@ -129,7 +130,7 @@ def serve(orders: IO[bytes], answers: IO[bytes], memory: SharedMemory | None) ->
 def end_after(seconds: float | None) -> None:
     """End this process when a decoder hangs and the program that would see to it is gone."""
     if hasattr(signal, "alarm"):  # not on Windows
-        signal.alarm(0 if seconds is None else math.ceil(seconds) + 5)
+        signal.alarm(0 if seconds is None else math.ceil(min(seconds + 5, LONGEST_ALARM)))
 
 
 def main(descriptor: int | None = None) -> None:
