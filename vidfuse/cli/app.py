@@ -13,7 +13,11 @@ import os
 import signal
 import sys
 import time
-from typing import NoReturn
+
+from vidfuse import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 BEGAN = time.perf_counter()
 EXIT_INTERRUPTED = 130
