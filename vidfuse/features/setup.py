@@ -165,7 +165,8 @@ def failure_records(failures: Iterable[tuple[Clip, InputError]]) -> list[dict[st
 
 def one_line(error: InputError) -> str:
     """An error as a warning among others."""
-    return ". ".join(filter(None, (error.message, error.hint))).replace("\n", " ")
+    hint = (error.hint or "").replace("\n", " ")
+    return ". ".join(filter(None, (error.message, hint)))
 
 
 def tell_warnings(warned: Sequence[tuple[Clip, list[str]]], progress: Progress) -> None:
