@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from vidfuse.errors import UserError
 from vidfuse.progress import Progress
 
 COLUMNS = (
@@ -17,6 +19,30 @@ COLUMNS = (
     *("shuffled", "shuffled_p_value", "tested_shuffled", "reversed"),
     *("parameters", "multiply_adds", "latency_ms", "latency_batched_ms", "training_seconds"),
 )
+
+
+RESULTS = "results.json"
+
+
+def refuse_results_of_another(folder: Path, dataset: Path | str) -> None:
+    """See that the results of another dataset are not overwritten.
+
+    Those of the same dataset are: what was fitted for them is kept, so the same command brings them
+    back.
+
+    Raises:
+        UserError: The folder holds the results of another dataset.
+    """
+    try:
+        before = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        other = str(before.get("dataset_path") or os.path.abspath(before["dataset"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return  # none, or what nobody can use
+    if other != os.path.abspath(dataset):
+        raise UserError(
+            f"{folder} holds the comparison of another dataset ({other})",
+            "Name another folder with --out, or remove this one.",
+        )
 
 
 def write_results(folder: Path, summary: dict[str, Any], progress: Progress) -> None:
@@ -30,7 +56,7 @@ def write_results(folder: Path, summary: dict[str, Any], progress: Progress) -> 
     from vidfuse.evaluation.compare.plots import draw
 
     text = json.dumps(summary, indent=2)
-    _replace(folder / "results.json", text + "\n")
+    _replace(folder / RESULTS, text + "\n")
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         write_csv(file, summary)
     draw(folder, summary)
