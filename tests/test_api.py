@@ -45,7 +45,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: object) -> None:
         raise AssertionError("something was decoded")
 
-    monkeypatch.setattr(DecodePool, "__init__", never)
+    monkeypatch.setattr(DecodePool, "map", never)
 
 
 class TestExtract:
