@@ -51,7 +51,6 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
 
 def _line(record: Record) -> str:
     """Path, label and score; of a failure neither of the two, but why in a fourth column."""
-    cells: tuple[str, ...]
     if record["ok"]:
         cells = [record["path"], record["label"], f"{record['score']:.4f}"]
     else:
