@@ -1,7 +1,7 @@
 """Attack vidfuse through its command line, and say what happened.
 
-    python benchmarks/reliability [CLIPS ...] [--parts damaged,crafted,kills,resources,models,swap] \
-        [--count N] [--seed 0] [--only TEXT] [--limit 120] [--memory-bound 2500] [--keep] [--out result.json]
+    python benchmarks/reliability [CLIPS ...] [--parts damaged,crafted,kills,...] [--count N] \
+        [--seed 0] [--only TEXT] [--limit 120] [--memory-bound 2500] [--keep] [--out result.json]
 
 `damaged`    clips of every format, damaged at random, hundreds in one `vidfuse predict`
 `crafted`    files that somebody made to hurt, each beside sound clips

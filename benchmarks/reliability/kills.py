@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from judge import Outcome, crashes, wrong_records
-from lab import CLASSES, Lab, Moment, Run, Word, end, tree
+from lab import CLASSES, Lab, Moment, Run, Words, end, tree
 from safetensors.numpy import load_file
 
 PART = "kills"
@@ -68,7 +68,7 @@ def moments(lab: Lab, kind: int, number: int, whole: Run) -> list[Moment]:
 
 def kill_extract(lab: Lab, count: int) -> list[Outcome]:
     clips = many_clips(lab, 60)
-    words: tuple[Word, ...] = ("extract", clips, "--precision", "fp32")
+    words: Words = ("extract", clips, "--precision", "fp32")
     clean = lab.place("clean")
     whole = lab.expect_success(words, cache=clean)
     outcomes = []
@@ -91,8 +91,8 @@ def kill_extract(lab: Lab, count: int) -> list[Outcome]:
 
 def kill_train(lab: Lab, count: int) -> list[Outcome]:
     cache = lab.place("kept")
-    words = ("train", lab.dataset(8), *TRAIN)
-    first = lab.expect_success((*words, "--out", lab.place("runs") / "first"), cache=cache)
+    words: Words = ("train", lab.dataset(8), *TRAIN)
+    lab.expect_success((*words, "--out", lab.place("runs") / "first"), cache=cache)
     whole = lab.expect_success((*words, "--out", lab.folder / "runs" / "whole"), cache=cache)
     wanted = load_file(lab.folder / "runs" / "whole" / "model.safetensors")
     outcomes = []
@@ -114,13 +114,12 @@ def kill_train(lab: Lab, count: int) -> list[Outcome]:
         happened = f"{state(killed)}, {how}"
         outcomes.append(Outcome(PART, what, happened, failures, f"train #{number}", killed))
         shutil.rmtree(out, ignore_errors=True)
-    del first
     return outcomes
 
 
 def kill_compare(lab: Lab, count: int) -> list[Outcome]:
     cache = lab.place("kept")
-    words = ("compare", lab.dataset(8), *COMPARE, "--format", "json", "--jobs", "2")
+    words: Words = ("compare", lab.dataset(8), *COMPARE, "--format", "json", "--jobs", "2")
     lab.expect_success(("extract", lab.dataset(8), "--frames", "8"), cache=cache)
     whole = lab.expect_success((*words, "--out", lab.place("compared") / "whole"), cache=cache)
     outcomes = []
@@ -141,7 +140,7 @@ def kill_compare(lab: Lab, count: int) -> list[Outcome]:
 
 def kill_decoding(lab: Lab, count: int) -> list[Outcome]:
     clips = sorted(many_clips(lab, 60).glob("*.mp4"))
-    words = ("predict", *clips, *lab.sound, "--model", lab.model, "--format", "jsonl")
+    words: Words = ("predict", *clips, *lab.sound, "--model", lab.model, "--format", "jsonl")
     whole = lab.expect_success(words)
     outcomes = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Where vidfuse is attacked: a place of its own, a small model, and a watched way to run commands."""
+"""Where vidfuse is attacked: a folder, a small model, and a way to run commands and watch them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLE_DATA = ROOT / "sample_data"
 CLASSES = ("blink", "bounce", "wave")
 VIDFUSE = (sys.executable, "-m", "vidfuse")
 GAP = 0.05  # seconds between two looks at the processes
-Word = str | bytes | Path
+Words = tuple[str | bytes | Path, ...]
 Moment = tuple[float, Callable[[psutil.Process], None]]  # seconds after the start, what is done
 
 
@@ -88,7 +88,16 @@ class Lab:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for path, name in zip(self.sound, CLASSES, strict=False):
             shutil.copyfile(SAMPLE_DATA / name / "g12_1.mp4", path)
-        words = ("train", self.dataset(8), "--out", self.model, "--epochs", "3", "--frames", "8")
+        words: Words = (
+            "train",
+            self.dataset(8),
+            "--out",
+            self.model,
+            "--epochs",
+            "3",
+            "--frames",
+            "8",
+        )
         self.expect_success(words)
         words = ("predict", *self.sound, "--model", self.model, "--format", "jsonl")
         for line in self.expect_success(words).out.splitlines():
@@ -111,7 +120,7 @@ class Lab:
         folder.mkdir(parents=True)
         return folder
 
-    def expect_success(self, words: Sequence[Word], **options: Any) -> Run:
+    def expect_success(self, words: Words, **options: Any) -> Run:
         """Run what is needed before anything can be attacked."""
         run = self.run(words, **options)
         if run.code:
@@ -120,7 +129,7 @@ class Lab:
 
     def run(
         self,
-        words: Sequence[Word],
+        words: Words,
         *,
         shell: str = 'exec "$@"',
         env: Mapping[str, str] | None = None,
@@ -200,7 +209,7 @@ class Lab:
             "VIDFUSE_TIME_LIMIT": "20",
         }
 
-    def line(self, command: Sequence[Word], variables: Mapping[str, str]) -> str:
+    def line(self, command: Words, variables: Mapping[str, str]) -> str:
         """A command as one types it."""
         news = {name: value for name, value in variables.items() if os.environ.get(name) != value}
         words = [f"{name}={value}" for name, value in news.items()]

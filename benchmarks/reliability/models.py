@@ -9,7 +9,6 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ PART = "models"
 COUNT = 100
 Manifest = dict[str, Any]
 Tensors = dict[str, NDArray[Any]]
-VALUES = [
+VALUES: list[Any] = [
     None, True, False, -1, 0, 10**9, 2**63, 10**30, 1.5, 1e308, float("nan"), float("inf"), "",
     "x" * 1000, "../../etc/passwd", [], [[]], [1, 2, 3], {}, {"a": {}}, "\x1b[31m",
 ]  # fmt: skip
@@ -114,7 +113,7 @@ ALL = [
     Tampered("10^38 in the weights", weights(3e38)),
     Tampered("no tensors", lambda manifest, tensors: tensors.clear()),
     Tampered("a tensor is missing", lambda manifest, tensors: tensors.popitem()),
-    Tampered("a tensor too many", lambda manifest, tensors: tensors.update({"head.more": np.zeros(3)})),
+    Tampered("a tensor too many", lambda manifest, tensors: tensors.update(more=np.zeros(3))),
     Tampered("tensors are flat", each(np.ravel)),
     Tampered("tensors are whole numbers", each(lambda tensor: tensor.astype(np.int64))),
     Tampered("tensors are doubles", each(lambda tensor: tensor.astype(np.float64))),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from judge import Outcome, crashes, wrong_records
-from lab import Lab, Word
+from lab import Lab, Words
 
 PART = "resources"
 COUNT = 1000  # all of them
@@ -40,7 +40,9 @@ def mounted(options: str, then: str = RUN) -> str:
     return f"exec unshare -m bash -c '{options} && {then}' bash \"$@\""
 
 
+OWN_CACHE = 'exec env VIDFUSE_CACHE={place} "$@"'
 SMALL_DISK = "mount -t tmpfs -o size=40k tmpfs {place}"
+READ_ONLY = "mount -t tmpfs -o ro tmpfs {place}"
 STREAMS, ROOM, LIMITS, FOLDERS, WORDS = (
     "streams closed, full or gone",
     "a full disk, or a file size limit",
@@ -71,8 +73,8 @@ ALL = [
     *[Situation(ROOM, f"ulimit -f {n}; {RUN}", TRAIN) for n in (0, 1, 4, 16, 64, 256)],
     *[Situation(ROOM, f"ulimit -f {n}; {RUN}", EXTRACT) for n in (0, 1, 4, 16)],
     *[Situation(ROOM, f"ulimit -f {n}; {RUN}", PREDICT) for n in (0, 1, 4)],
-    Situation(ROOM, mounted(SMALL_DISK, 'exec env VIDFUSE_CACHE={place} "$@"'), PREDICT, (1,), True),
-    Situation(ROOM, mounted(SMALL_DISK, 'exec env VIDFUSE_CACHE={place} "$@"'), EXTRACT, (1, 2)),
+    Situation(ROOM, mounted(SMALL_DISK, OWN_CACHE), PREDICT, (1,), True),
+    Situation(ROOM, mounted(SMALL_DISK, OWN_CACHE), EXTRACT, (1, 2)),
     Situation(ROOM, mounted(SMALL_DISK), TRAIN, (2,)),
     Situation(ROOM, mounted(SMALL_DISK), EXTRACT, (2,)),
     *[Situation(LIMITS, f"ulimit -v {n}00000; {RUN}", PREDICT) for n in (2, 4, 8, 12, 16, 24, 40)],
@@ -92,13 +94,9 @@ ALL = [
     Situation(FOLDERS, 'exec env VIDFUSE_CACHE=/proc/vidfuse "$@"', EXTRACT, (2,)),
     Situation(FOLDERS, 'exec env VIDFUSE_CACHE=/dev/null "$@"', PREDICT, (1, 2)),
     Situation(FOLDERS, 'exec env VIDFUSE_CACHE=/dev/null/x "$@"', EXTRACT, (2,)),
-    Situation(
-        FOLDERS,
-        mounted("mount -t tmpfs -o ro tmpfs {place}", 'exec env VIDFUSE_CACHE={place} "$@"'),
-        PREDICT, (1,), True,
-    ),
-    Situation(FOLDERS, mounted("mount -t tmpfs -o ro tmpfs {place}"), TRAIN, (2,)),
-    Situation(FOLDERS, mounted("mount -t tmpfs -o ro tmpfs {place}"), EXTRACT, (2,)),
+    Situation(FOLDERS, mounted(READ_ONLY, OWN_CACHE), PREDICT, (1,), True),
+    Situation(FOLDERS, mounted(READ_ONLY), TRAIN, (2,)),
+    Situation(FOLDERS, mounted(READ_ONLY), EXTRACT, (2,)),
     Situation(FOLDERS, mounted("mount -t tmpfs -o ro tmpfs /dev/shm"), PREDICT, (1,), True),
     Situation(FOLDERS, mounted("mount -t tmpfs -o size=4k tmpfs /dev/shm"), PREDICT, (1,), True),
     Situation(FOLDERS, mounted("mount -t tmpfs -o size=4k tmpfs /dev/shm"), TRAIN, (0,), True),
@@ -136,8 +134,8 @@ def attack(lab: Lab, count: int) -> list[Outcome]:
 
 def try_one(lab: Lab, situation: Situation) -> Outcome:
     place = lab.place(PART)
-    inputs: list[Word] = [lab.sound[0], lab.folder / "no such clip.mp4", lab.sound[1]]
-    words: dict[str, tuple[Word, ...]] = {
+    inputs = [lab.sound[0], lab.folder / "no such clip.mp4", lab.sound[1]]
+    words: dict[str, Words] = {
         PREDICT: ("predict", *inputs, "--model", lab.model, "--format", "jsonl"),
         TRAIN: ("train", lab.dataset(8), "--out", place / "run", "--epochs", "2", "--frames", "8"),
         EXTRACT: ("extract", *lab.sound, "--out", place / "out"),
@@ -146,7 +144,7 @@ def try_one(lab: Lab, situation: Situation) -> Outcome:
     run = lab.run(words[situation.command], shell=situation.shell.format(place=place))
     failures = crashes(lab, run, situation.codes)
     if situation.whole and situation.command == PREDICT:
-        failures += wrong_records(lab, run, [str(word) for word in inputs])
+        failures += wrong_records(lab, run, inputs)
     model = place / "run" / "model.safetensors"
     if situation.whole and situation.command == TRAIN and not model.exists():
         failures.append("no model was left")

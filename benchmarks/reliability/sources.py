@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -43,10 +45,8 @@ def make_sources(folder: Path) -> list[Path]:
     pages = [Image.fromarray(frame) for frame in frames]
     pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
     made.append(folder / "pages.tif")
-    try:
+    with suppress(ImportError):  # pydicom is an extra
         made += write_dicom(folder, frames)
-    except ImportError:
-        pass  # pydicom is an extra
     return made
 
 
@@ -58,7 +58,7 @@ def sample_frames(count: int) -> Frames:
 
 def write_video(path: Path, frames: Frames, codec: str, pixels: str) -> Path:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
+        stream: Any = container.add_stream(codec, rate=10)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixels
         if codec == "libx265":

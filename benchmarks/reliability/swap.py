@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 from judge import Outcome, crashes
 from kills import different_entries, entries, many_clips
-from lab import Lab, Moment
+from lab import Lab, Moment, Words
 
 PART = "swap"
 COUNT = 5
@@ -26,11 +26,11 @@ def attack(lab: Lab, count: int) -> list[Outcome]:
     """
     contents = [path.read_bytes() for path in sorted(many_clips(lab, 2 * CLIPS).glob("*.mp4"))]
     clean = lab.place("clean_swap")
-    words = ("extract", lab.folder / f"clips{2 * CLIPS}", "--precision", "fp32")
+    words: Words = ("extract", lab.folder / f"clips{2 * CLIPS}", "--precision", "fp32")
     whole = lab.expect_success(words, cache=clean)
     outcomes = []
     for number in range(count):
-        name = f"swap #{number}"
+        name = f"extract and replace #{number}"
         if lab.only not in name:
             continue
         rng = np.random.default_rng([lab.seed, number])
