@@ -147,7 +147,7 @@ class Lab:
         """
         own = None if cache else self.place("cache")
         variables = self.environment(cache or self.folder / "cache") | dict(env or {})
-        command = ["bash", "-c", shell, "bash", *VIDFUSE, *words]
+        command: Words = ("bash", "-c", shell, "bash", *VIDFUSE, *words)
         out, err = self.folder / "stdout", self.folder / "stderr"
         waiting = sorted(moments, key=lambda moment: moment[0])
         seen: dict[int, psutil.Process] = {}
@@ -180,6 +180,12 @@ class Lab:
         end(left)
         if own:
             shutil.rmtree(own, ignore_errors=True)
+        short = b" ".join(map(os.fsencode, words))[:100].decode(errors="backslashreplace")
+        print(
+            f"{seconds:5.1f} s {memory:5.0f} MB, exit code {process.returncode}: {short!r}",
+            file=sys.stderr,
+            flush=True,
+        )
         return Run(
             line=self.line(command, variables),
             code=process.returncode,
