@@ -72,16 +72,17 @@ def main() -> None:
         lab.prepare()
         for name in arguments.parts:
             part = PARTS[name]
-            found = part.attack(lab, part.COUNT if arguments.count is None else arguments.count)
-            print(failures_text(found, arguments), end="", flush=True)
-            outcomes += found
-    finally:
+            count = part.COUNT if arguments.count is None else arguments.count
+            for outcome in part.attack(lab, count):
+                outcomes.append(outcome)
+                print(failure_text(outcome, arguments), end="", flush=True)
+    finally:  # also what was found before an interruption
         if not arguments.keep:
             shutil.rmtree(lab.folder, ignore_errors=True)
-    print(markdown(table(outcomes)))
-    if arguments.out:
-        text = json.dumps({"rows": table(outcomes), "failures": failures(outcomes)}, indent=2)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+        print(markdown(table(outcomes)))
+        if arguments.out:
+            text = json.dumps({"rows": table(outcomes), "failures": failures(outcomes)}, indent=2)
+            arguments.out.write_text(text + "\n", encoding="utf-8")
     sys.exit(any(outcome.failures for outcome in outcomes))
 
 
@@ -133,20 +134,18 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def failures_text(outcomes: list[Outcome], arguments: argparse.Namespace) -> str:
-    """Each failure, and how to repeat it."""
-    lines = []
-    for each in outcomes:
-        if each.failures:
-            options = ["--parts", each.part, "--seed", str(arguments.seed), "--only", each.name]
-            if arguments.count is not None:
-                options += ["--count", str(arguments.count)]
-            lines.append(f"FAILED {each.part}: {each.name}")
-            lines += [f"  {failure}" for failure in each.failures]
-            lines.append(f"  again: python benchmarks/reliability {shlex.join(options)}")
-            if each.run:
-                lines.append(f"  {each.run.line[:1000]}")
-    return "".join(f"{line}\n" for line in lines)
+def failure_text(outcome: Outcome, arguments: argparse.Namespace) -> str:
+    """What should not have happened, and how to repeat it; nothing where all was well."""
+    if not outcome.failures:
+        return ""
+    options = ["--parts", outcome.part, "--seed", str(arguments.seed), "--only", outcome.name]
+    if arguments.count is not None:
+        options += ["--count", str(arguments.count)]
+    lines = [f"FAILED {outcome.part}: {outcome.name}", *outcome.failures]
+    lines.append(f"again: python benchmarks/reliability {shlex.join(options)}")
+    if outcome.run:
+        lines.append(outcome.run.line[:1000])
+    return "\n  ".join(lines) + "\n"
 
 
 if __name__ == "__main__":

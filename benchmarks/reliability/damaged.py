@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +97,12 @@ WAYS: dict[str, Way] = {
 }
 
 
-def attack(lab: Lab, count: int) -> list[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Outcome]:
     """Damage clips, each with a seed of its own, and predict them."""
     folder = lab.place(PART)
     sources = [*make_sources(lab.place("sources")), *lab.clips]
     plan = plan_damage(lab.seed, sources, count)
     chosen = [pair for pair in plan if lab.only in pair[0]]
-    outcomes = []
     for start in range(0, len(chosen), AT_ONCE):
         part = chosen[start : start + AT_ONCE]
         clips = [
@@ -112,8 +111,7 @@ def attack(lab: Lab, count: int) -> list[Outcome]:
             )
             for name, source, way in part
         ]
-        outcomes += predict(lab, [way for *_, way in part], clips)
-    return outcomes
+        yield from predict(lab, [way for *_, way in part], clips)
 
 
 def plan_damage(seed: int, sources: list[Path], count: int) -> list[tuple[str, Path, str]]:

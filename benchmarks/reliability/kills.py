@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,17 @@ COMPARE = ("--heads", "mean,gru", "--seeds", "1", "--folds", "3", "--epochs", "6
 STABLE = ("name", "accuracy", "macro_f1", "accuracy_by_seed", "chosen")  # no times
 
 
-def attack(lab: Lab, count: int) -> list[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Outcome]:
     """Each kind of kill so many times, as far as its name was asked for."""
-    kinds: dict[str, Callable[[Lab, int], list[Outcome]]] = {
+    kinds: dict[str, Callable[[Lab, int], Iterator[Outcome]]] = {
         "extract": kill_extract,
         "train": kill_train,
         "compare": kill_compare,
         "decode processes": kill_decoding,
     }
     chosen = [kind for name, kind in kinds.items() if lab.only.split(" #")[0] in name]
-    outcomes = [outcome for kind in chosen for outcome in kind(lab, count)]
-    return [outcome for outcome in outcomes if lab.only in outcome.name]
+    for kind in chosen:
+        yield from (outcome for outcome in kind(lab, count) if lab.only in outcome.name)
 
 
 def all_at_once(process: psutil.Process) -> None:
@@ -66,12 +66,11 @@ def moments(lab: Lab, kind: int, number: int, whole: Run) -> list[Moment]:
     return [(float(rng.uniform(0.05, 1) * whole.seconds), kill)]
 
 
-def kill_extract(lab: Lab, count: int) -> list[Outcome]:
+def kill_extract(lab: Lab, count: int) -> Iterator[Outcome]:
     clips = many_clips(lab, 60)
     words: Words = ("extract", clips, "--precision", "fp32")
     clean = lab.place("clean")
     whole = lab.expect_success(words, cache=clean)
-    outcomes = []
     for number in range(count):
         cache = lab.place("killed")
         killed = lab.run(words, cache=cache, moments=moments(lab, 0, number, whole))
@@ -85,17 +84,15 @@ def kill_extract(lab: Lab, count: int) -> list[Outcome]:
             failures.append("entries are missing")
         happened = state(killed) + (", entries kept" if done else ", no entries yet")
         what = "`extract` killed, verified, run again"
-        outcomes.append(Outcome(PART, what, happened, failures, f"extract #{number}", killed))
-    return outcomes
+        yield Outcome(PART, what, happened, failures, f"extract #{number}", killed)
 
 
-def kill_train(lab: Lab, count: int) -> list[Outcome]:
+def kill_train(lab: Lab, count: int) -> Iterator[Outcome]:
     cache = lab.place("kept")
     words: Words = ("train", lab.dataset(8), *TRAIN)
     lab.expect_success((*words, "--out", lab.place("runs") / "first"), cache=cache)
     whole = lab.expect_success((*words, "--out", lab.folder / "runs" / "whole"), cache=cache)
     wanted = load_file(lab.folder / "runs" / "whole" / "model.safetensors")
-    outcomes = []
     for number in range(count):
         out = lab.folder / "runs" / str(number)
         killed = lab.run(
@@ -112,17 +109,15 @@ def kill_train(lab: Lab, count: int) -> list[Outcome]:
             failures += different_tensors(wanted, load_file(out / "model.safetensors"))
         what = "`train` killed, then `--resume`: same weights to the bit"
         happened = f"{state(killed)}, {how}"
-        outcomes.append(Outcome(PART, what, happened, failures, f"train #{number}", killed))
+        yield Outcome(PART, what, happened, failures, f"train #{number}", killed)
         shutil.rmtree(out, ignore_errors=True)
-    return outcomes
 
 
-def kill_compare(lab: Lab, count: int) -> list[Outcome]:
+def kill_compare(lab: Lab, count: int) -> Iterator[Outcome]:
     cache = lab.place("kept")
     words: Words = ("compare", lab.dataset(8), *COMPARE, "--format", "json", "--jobs", "2")
     lab.expect_success(("extract", lab.dataset(8), "--frames", "8"), cache=cache)
     whole = lab.expect_success((*words, "--out", lab.place("compared") / "whole"), cache=cache)
-    outcomes = []
     for number in range(count):
         out = lab.folder / "compared" / str(number)
         killed = lab.run(
@@ -133,16 +128,14 @@ def kill_compare(lab: Lab, count: int) -> list[Outcome]:
         if again.code == 0 and results(again) != results(whole):
             failures.append("results differ from an uninterrupted comparison's")
         what = "`compare` killed, then the same again: same results"
-        outcomes.append(Outcome(PART, what, state(killed), failures, f"compare #{number}", killed))
+        yield Outcome(PART, what, state(killed), failures, f"compare #{number}", killed)
         shutil.rmtree(out, ignore_errors=True)
-    return outcomes
 
 
-def kill_decoding(lab: Lab, count: int) -> list[Outcome]:
+def kill_decoding(lab: Lab, count: int) -> Iterator[Outcome]:
     clips = sorted(many_clips(lab, 60).glob("*.mp4"))
     words: Words = ("predict", *clips, *lab.sound, "--model", lab.model, "--format", "jsonl")
     whole = lab.expect_success(words)
-    outcomes = []
     for number in range(count):
         rng = np.random.default_rng([lab.seed, 3, number])
         times = np.sort(rng.uniform(0.1, 1, 3)) * whole.seconds
@@ -154,8 +147,7 @@ def kill_decoding(lab: Lab, count: int) -> list[Outcome]:
         what = "`predict` while three decode processes are killed: same answers"
         happened = f"exit code {run.code}"
         name = f"decode processes #{number}"
-        outcomes.append(Outcome(PART, what, happened, failures, name, run))
-    return outcomes
+        yield Outcome(PART, what, happened, failures, name, run)
 
 
 def many_clips(lab: Lab, count: int) -> Path:

@@ -7,7 +7,7 @@ import json
 import pickle
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,7 @@ def raw_files(good: bytes) -> dict[str, bytes]:
     }
 
 
-def attack(lab: Lab, count: int) -> list[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Outcome]:
     """Each tampered model once, then random changes of the manifest."""
     file = lab.model / "model.safetensors"
     with safe_open(file, framework="np") as stored:
@@ -157,7 +157,9 @@ def attack(lab: Lab, count: int) -> list[Outcome]:
     for number in range(count - len(made)):
         content = build(manifest, tensors, random_change(np.random.default_rng([lab.seed, number])))
         made.append(Made("one random change", f"random #{number}", (0, 2), content))
-    return [try_one(lab, one) for one in made if lab.only in one.name]
+    for one in made:
+        if lab.only in one.name:
+            yield try_one(lab, one)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,16 +120,14 @@ ALL = [
 ]  # fmt: skip
 
 
-def attack(lab: Lab, count: int) -> list[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Outcome]:
     """Each situation once."""
     order = np.random.default_rng(lab.seed).permutation(len(ALL))[:count]
     chosen = [ALL[i] for i in sorted(order) if lab.only in f"{ALL[i].command}: {ALL[i].shell}"]
     can_mount = subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
-    return [
-        try_one(lab, situation)
-        for situation in chosen
-        if can_mount or "mount" not in situation.shell
-    ]
+    for situation in chosen:
+        if can_mount or "mount" not in situation.shell:
+            yield try_one(lab, situation)
 
 
 def try_one(lab: Lab, situation: Situation) -> Outcome:

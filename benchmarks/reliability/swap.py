@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ CLIPS = 60
 SWAPS = 30  # in each run
 
 
-def attack(lab: Lab, count: int) -> list[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Outcome]:
     """Replace clips by other ones at random moments; each entry must be what its name says.
 
     An entry's name is made from the content, so a clean extraction of all contents says what must
@@ -28,7 +28,6 @@ def attack(lab: Lab, count: int) -> list[Outcome]:
     clean = lab.place("clean_swap")
     words: Words = ("extract", lab.folder / f"clips{2 * CLIPS}", "--precision", "fp32")
     whole = lab.expect_success(words, cache=clean)
-    outcomes = []
     for number in range(count):
         name = f"extract and replace #{number}"
         if lab.only not in name:
@@ -53,8 +52,7 @@ def attack(lab: Lab, count: int) -> list[Outcome]:
         strange = len(set(entries(cache)) - set(entries(clean)))
         happened = f"exit code {run.code}" + (f", {strange} of torn content" if strange else "")
         what = f"`extract` of {CLIPS} clips while {SWAPS} are replaced: entries are what they say"
-        outcomes.append(Outcome(PART, what, happened, failures, name, run))
-    return outcomes
+        yield Outcome(PART, what, happened, failures, name, run)
 
 
 def replacing(
