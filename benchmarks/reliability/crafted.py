@@ -459,7 +459,7 @@ def naming_a_url(port: int) -> list[Crafted]:
 
 
 def attack(lab: Lab, count: int) -> Iterator[Outcome]:
-    """Make each and predict it; then look at its folder with `inspect`."""
+    """Make each, predict it, and inspect a dataset that has it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         known = ALL + naming_a_url(server.getsockname()[1])
@@ -474,8 +474,11 @@ def name_of(crafted: Crafted) -> str:
 
 
 def try_one(lab: Lab, crafted: Crafted, server: socket.socket) -> list[Outcome]:
-    """Predict what was made, between two sound clips; then inspect the folder."""
-    place, gs = lab.place(PART), fake_ghostscript(lab)
+    """Predict what was made, between two sound clips; then inspect a dataset that has it."""
+    dataset, gs = lab.place(PART), fake_ghostscript(lab)
+    shutil.copytree(SOUND.parent, dataset / "sound")
+    place = dataset / "crafted"  # the other class of the dataset
+    place.mkdir()
     env = {"PATH": f"{gs.parent}:{os.environ['PATH']}"}
     inputs = crafted.write(place)
     listed = [lab.sound[0], *inputs, lab.sound[1]]
@@ -486,13 +489,13 @@ def try_one(lab: Lab, crafted: Crafted, server: socket.socket) -> list[Outcome]:
         records = [record for record in read_records(run) if record["path"] not in lab.answers]
         happened = ", ".join(sorted({said(record) for record in records}))
         failures += [wrong for record in records for wrong in unexpected(crafted, record)]
-    look = lab.run(("inspect", place), env=env)
+    look = lab.run(("inspect", dataset), env=env)
     name = name_of(crafted)
     return [
         Outcome(PART, f"{crafted.kind}: `predict`", happened, failures, name, run),
         Outcome(
             PART,
-            "the folder of each: `inspect`",
+            "a dataset with each: `inspect`",
             f"exit code {look.code}",
             crashes(lab, look) + called(gs, server),
             name,
