@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from judge import Outcome, crashes, read_records, wrong_records
 from lab import SAMPLE_DATA, Lab
@@ -126,8 +127,14 @@ def playlist(name: str, text: str) -> Writer:
     """Writes a text that names a clip beside it; in the text {place} is the folder."""
 
     def write(at: Path) -> list[Path]:
-        shutil.copyfile(OTHER, at / "neighbour.bin")
-        shutil.copyfile(OTHER, at / "neighbour.mp4")
+        for suffix in (".bin", ".mp4"):
+            shutil.copyfile(OTHER, at / f"neighbour{suffix}")
+        with av.open(str(OTHER)) as source, av.open(str(at / "neighbour.ts"), "w") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
         return [put(at / name, text.format(place=at).encode())]
 
     return write
@@ -194,8 +201,6 @@ def large_video(side: int) -> Writer:
     """Writes a video of one large picture, repeated."""
 
     def write(at: Path) -> list[Path]:
-        import av
-
         one = write_video(
             at / "one.mkv", np.zeros((1, side, side, 3), np.uint8), "mjpeg", "yuvj420p"
         )
@@ -356,6 +361,12 @@ ALL = [
         "file that opens others",
         ("HLS named .mp4, neighbour", REFUSED, playlist("a.mp4", HLS.format("neighbour.bin"))),
         ("HLS named .mp4, neighbour .mp4", REFUSED, playlist("a.mp4", HLS.format("neighbour.mp4"))),
+        ("HLS named .mp4, neighbour .ts", REFUSED, playlist("a.mp4", HLS.format("neighbour.ts"))),
+        (
+            "HLS named .mp4, absolute, transport stream",
+            REFUSED,
+            playlist("a.mp4", HLS.format("file://{place}/neighbour.ts")),
+        ),
         (
             "HLS named .mp4, absolute",
             REFUSED,
