@@ -15,8 +15,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from judge import Outcome, crashes, read_records, wrong_records
-from lab import SAMPLE_DATA, Lab
+from judge import Outcome, crashes, read_records, wrong_answer, wrong_records
+from lab import SAMPLE_DATA, Lab, Run
 from pictures import (
     animated_png,
     big_tiff,
@@ -485,34 +485,48 @@ def name_of(crafted: Crafted) -> str:
 
 
 def try_one(lab: Lab, crafted: Crafted, server: socket.socket) -> list[Outcome]:
-    """Predict what was made, between two sound clips; then inspect a dataset that has it."""
+    """Predict what was made, between two sound clips; then a dataset that has it, as a folder."""
     dataset, gs = lab.place(PART), fake_ghostscript(lab)
-    shutil.copytree(SOUND.parent, dataset / "sound")
+    shutil.copytree(lab.sound[0].parent, dataset / "sound")
     place = dataset / "crafted"  # the other class of the dataset
     place.mkdir()
-    env = {"PATH": f"{gs.parent}:{os.environ['PATH']}"}
     inputs = crafted.write(place)
+    name, env = name_of(crafted), {"PATH": f"{gs.parent}:{os.environ['PATH']}"}
+    options = ("--model", lab.model, "--format", "jsonl")
+
     listed = [lab.sound[0], *inputs, lab.sound[1]]
-    run = lab.run(("predict", *listed, "--model", lab.model, "--format", "jsonl"), env=env)
+    run = lab.run(("predict", *listed, *options), env=env)
     failures = crashes(lab, run, (0, 1)) + wrong_records(lab, run, listed) + called(gs, server)
     happened = ""
     if not any("record" in failure or "JSON" in failure for failure in failures):
         records = [record for record in read_records(run) if record["path"] not in lab.answers]
         happened = ", ".join(sorted({said(record) for record in records}))
         failures += [wrong for record in records for wrong in unexpected(crafted, record)]
-    look = lab.run(("inspect", dataset), env=env)
-    name = name_of(crafted)
-    return [
-        Outcome(PART, f"{crafted.kind}: `predict`", happened, failures, name, run),
-        Outcome(
-            PART,
-            "a dataset with each: `inspect`",
-            f"exit code {look.code}",
-            crashes(lab, look) + called(gs, server),
-            name,
-            look,
-        ),
-    ]
+    outcomes = [Outcome(PART, f"{crafted.kind}: `predict`", happened, failures, name, run)]
+
+    run = lab.run(("predict", dataset, *options), env=env)
+    failures = crashes(lab, run, (0, 1)) + wrong_in_folder(lab, run, dataset) + called(gs, server)
+    happened, what = f"exit code {run.code}", "a folder with each: `predict`"
+    outcomes.append(Outcome(PART, what, happened, failures, name, run))
+
+    run = lab.run(("inspect", dataset), env=env)
+    failures = crashes(lab, run) + called(gs, server)
+    happened, what = f"exit code {run.code}", "a dataset with each: `inspect`"
+    return [*outcomes, Outcome(PART, what, happened, failures, name, run)]
+
+
+def wrong_in_folder(lab: Lab, run: Run, dataset: Path) -> list[str]:
+    """How the records of the sound clips in a folder differ from what they always are."""
+    try:
+        records = {record["path"]: record for record in read_records(run)}
+    except ValueError as error:
+        return [f"stdout is not JSON lines: {error}"]
+    wrong = []
+    for path in lab.sound:
+        record = records.get(str(dataset / "sound" / path.name))
+        found = wrong_answer(lab, {**record, "path": str(path)}) if record else ["no record"]
+        wrong += [f"{path.name}: {each}" for each in found]
+    return wrong
 
 
 def called(gs: Path, server: socket.socket) -> list[str]:

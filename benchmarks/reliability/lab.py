@@ -212,7 +212,7 @@ class Lab:
             "PYTHONPATH": str(ROOT),
             "VIDFUSE_CACHE": str(cache),
             "VIDFUSE_WORKERS": "2",
-            "VIDFUSE_TIME_LIMIT": "20",
+            "VIDFUSE_TIME_LIMIT": "40",
         }
 
     def line(self, command: Words, variables: Mapping[str, str]) -> str:
