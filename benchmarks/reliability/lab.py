@@ -78,6 +78,11 @@ class Lab:
         return self.folder / "model"
 
     @property
+    def warm(self) -> Path:
+        """A cache with the features of ``dataset(8)``, 8 frames each, and of the sound clips."""
+        return self.folder / "warm"
+
+    @property
     def sound(self) -> list[Path]:
         """Two clips that must always be answered."""
         return [self.folder / "sound" / f"{i}.mp4" for i in range(2)]
@@ -98,7 +103,8 @@ class Lab:
             "--frames",
             "8",
         )
-        self.expect_success(words)
+        self.expect_success(words, cache=self.warm)
+        self.expect_success(("extract", *self.sound), cache=self.warm)
         words = ("predict", *self.sound, "--model", self.model, "--format", "jsonl")
         for line in self.expect_success(words).out.splitlines():
             record = json.loads(line)
