@@ -86,8 +86,7 @@ def measure_cold(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]
         row, answer, ended = timed([*asked, "--cache", str(scratch / f"cold{run}")])
         parts = json.loads(answer)["timings"]
         startup = row["wall"] - ended - parts["total"]
-        rest = {"startup": startup, "other": 2 * parts["total"] - sum(parts.values())}
-        predictions.append(row | parts | rest | {"exit": ended})
+        predictions.append(row | parts | {"startup": startup, "exit": ended})
     torch_, predict = summary(imports), summary(predictions)
     ratios = {
         kind: {part: predict[part][kind] / torch_[part][kind] for part in ("wall", "cpu")}

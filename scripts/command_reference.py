@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 
-from vidfuse.cli.app import COMMANDS
+from vidfuse.cli.commands import COMMANDS
 
 INTRODUCTION = """\
 # Commands

@@ -342,14 +342,14 @@ class TestTrain:
     def test_a_full_disk_at_the_run_folder(
         self, dataset: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        write_text = Path.write_text
+        write_bytes = Path.write_bytes
 
-        def full(path: Path, *args: Any, **kwargs: Any) -> int:
-            if path.name == "config.toml":
+        def full(path: Path, content: bytes) -> int:
+            if path.name.startswith("config.toml"):
                 raise OSError(28, "No space left on device")
-            return write_text(path, *args, **kwargs)
+            return write_bytes(path, content)
 
-        monkeypatch.setattr(Path, "write_text", full)
+        monkeypatch.setattr(Path, "write_bytes", full)
         with pytest.raises(UserError, match="No space left"):
             train(dataset, shared_cache)
 

@@ -13,7 +13,7 @@ import pytest
 
 import vidfuse
 from vidfuse.backbones import BACKBONES
-from vidfuse.cli.app import COMMANDS
+from vidfuse.cli.commands import COMMANDS
 from vidfuse.data.layouts import LAYOUTS
 from vidfuse.data.layouts.manifest import COLUMNS
 from vidfuse.fusion.registry import HEADS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from os import PathLike
@@ -37,6 +38,19 @@ class InputError(UserError):
         self.reason = reason
 
 
+class UnwritableError(UserError):
+    """A file cannot be written: a full disk, a limit, a folder of somebody else's."""
+
+    def __init__(self, path: str | PathLike[str], error: OSError, hint: str | None = None) -> None:
+        super().__init__(f"cannot write {path} ({reason_of(error)})", hint)
+        self.reason = reason_of(error)
+
+
+def reason_of(error: OSError) -> str:
+    """Why the operating system refused, in a few words; not every library says so."""
+    return error.strerror or str(error) or type(error).__name__
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name that one was probably meant to be; None where none is like it."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)
@@ -56,3 +70,30 @@ def first_sentence(error: Exception) -> str:
     """What an error of another library says, without its advice to programmers."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].split(". ")[0][:150]
+
+
+# What the system refused, by number → what to do about it.
+_OS_HINTS = {
+    "Check that the disk has room.": (errno.ENOSPC, errno.EDQUOT),
+    "Check the limit on the size of files: ulimit -f": (errno.EFBIG,),
+    "Check that the file may be read and written.": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "Raise the limit of open files (ulimit -n), or use fewer --workers.": (
+        errno.EMFILE,
+        errno.ENFILE,
+    ),
+    "Check the symbolic links on the way: some lead back to themselves.": (errno.ELOOP,),
+    "Choose a shorter name.": (errno.ENAMETOOLONG,),
+    "Check that the disk works, and whether the system has messages about it.": (errno.EIO,),
+    "Give it more memory, or use fewer --workers.": (errno.ENOMEM,),
+}
+
+
+def os_error_hint(error: OSError) -> str | None:
+    """What to do about an error of the operating system; None where that depends."""
+    return next((hint for hint, numbers in _OS_HINTS.items() if error.errno in numbers), None)
+
+
+def raise_if_out_of_memory(error: Exception) -> None:
+    """Raise what torch says of memory as what it is; torch calls it a ``RuntimeError``."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        raise MemoryError(first_sentence(error)) from error

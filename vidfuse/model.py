@@ -8,7 +8,6 @@ decoded already.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.atomic import ADVICE, write_whole
 from vidfuse.backbones import RANDOM_WEIGHTS, BackboneChoice, choose
-from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.errors import UnknownNameError, UserError, raise_if_out_of_memory
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry
 from vidfuse.fusion import build_head, head_class
+from vidfuse.manifest import check_finite, check_format, check_manifest, check_tensors
 from vidfuse.system import one_thread
 from vidfuse.video.sampling import Sampling
 
@@ -110,15 +111,33 @@ class StoredModel(ModelCard):
         with _told(self.path):
             with safe_open(self.path, framework="pt") as tensors:
                 metadata = tensors.metadata()
+                slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+                header = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+                with self._building():
+                    check_tensors(self.head, len(self.classes), header, backbone=self.included)
                 state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
             if metadata["crc32"] != _checksum(state, metadata["vidfuse"]):
                 raise ValueError("its checksum does not fit")
+            check_finite(state)
             card = {each.name: getattr(self, each.name) for each in fields(ModelCard)}
             own = _part(state, "backbone.") if self.included else None
             return Model(**card, head=self._head(state), backbone_weights=own)
 
-    def _head(self, state: Mapping[str, Tensor]) -> Head:
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        """Say of which file it is the head that cannot be built."""
         try:
+            yield
+        except UnknownNameError as error:
+            raise UserError(
+                f"{self.path}: needs the head '{self.head_name}', which is not installed here",
+                "Install the package that this head came from.",
+            ) from error
+        except UserError as error:
+            raise UserError(f"{self.path}: {error.message}", error.hint) from error
+
+    def _head(self, state: Mapping[str, Tensor]) -> Head:
+        with self._building():
             head = build_head(
                 self.head_name,
                 channels=self.head["channels"],
@@ -126,11 +145,6 @@ class StoredModel(ModelCard):
                 classes=len(self.classes),
                 settings=self.head["settings"],
             )
-        except UnknownNameError as error:
-            raise UserError(
-                f"{self.path}: needs the head '{self.head_name}', which is not installed here",
-                "Install the package that this head came from.",
-            ) from error
         head.load_state_dict(_part(state, "head."))
         return head.eval()
 
@@ -175,9 +189,24 @@ class Model(ModelCard):
             with alone, torch.inference_mode():
                 table = FeatureTable.stack(part, Sampling.parse(self.sampling), self.spec.frames)
                 features, lengths = table.pick(torch.arange(len(part)), None)
+                self.check_features(features)
                 logits = self.head(features.to(device).float(), lengths.to(device))
             rows.append(logits.double().softmax(-1).cpu())
         return torch.cat(rows).numpy()
+
+    def check_features(self, features: Tensor) -> None:
+        """See that the head reads features ``[B, T, D, g, g]``.
+
+        Raises:
+            UserError: They are of another shape.
+        """
+        channels, side = self.head.channels, self.head.grid
+        if tuple(features.shape[2:]) != (channels, side, side):
+            raise UserError(
+                f"{self.path or 'the model'}: its head reads features {[channels, side, side]} of "
+                f"a frame, and its backbone gives {list(features.shape[2:])}",
+                "Train it again.",
+            )
 
     def build_backbone(self, device: str | torch.device = "cpu") -> Backbone:
         """The backbone, with the weights that the features were made with.
@@ -190,32 +219,24 @@ class Model(ModelCard):
 
         return load_backbone(self.choice, state=self.backbone_weights, device=device)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, advice: str = ADVICE) -> None:
         """Write the model file, whole or not at all.
 
+        Args:
+            path: Where to.
+            advice: What a user can do where it cannot be written.
+
         Raises:
-            UserError: It cannot be written.
+            UnwritableError: It cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {f"head.{name}": t.contiguous() for name, t in self.head.state_dict().items()}
         for name, tensor in (self.backbone_weights or {}).items():
             tensors[f"backbone.{name}"] = tensor.contiguous()
         manifest = json.dumps(self._manifest())
         metadata = {"vidfuse": manifest, "crc32": _checksum(tensors, manifest)}
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            save_file(tensors, partial, metadata)
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"cannot write the model to {path} ({reason})",
-                "Check that the disk has room and that the folder may be written.",
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, save(tensors, metadata), advice)
 
     def _manifest(self) -> dict[str, Any]:
         info = self.choice.info
@@ -264,6 +285,8 @@ def open_model(path: Path | str) -> StoredModel:
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     with _told(file):
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise ValueError("not a regular file")
         with safe_open(file, framework="np") as tensors:
             metadata = tensors.metadata() or {}
         if "vidfuse" not in metadata:
@@ -272,12 +295,13 @@ def open_model(path: Path | str) -> StoredModel:
                 "Weights of a backbone are given to train, with --weights.",
             )
         manifest = json.loads(metadata["vidfuse"])
-        if manifest["format"] > FORMAT:
+        if check_format(manifest["format"]) > FORMAT:
             raise UserError(
                 f"{file}: written by a newer vidfuse (model format {manifest['format']}; "
                 f"this one reads up to {FORMAT})",
                 "Upgrade: pip install --upgrade vidfuse",
             )
+        check_manifest(manifest)
         spec = FeatureSpec.from_dict(manifest["features"])
         backbone = manifest["backbone"]
         weights = None if backbone["published"] else RANDOM_WEIGHTS  # or those in the file
@@ -319,7 +343,10 @@ def _told(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: no such model", hint) from error
     except (SafetensorError, OSError) as error:
         raise _damaged(file, "not a model file, or a damaged one", error) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise _damaged(file, "a damaged model file", error) from error
+    except (AssertionError, AttributeError, RuntimeError) as error:
+        raise_if_out_of_memory(error)
         raise _damaged(file, "a damaged model file", error) from error
 
 

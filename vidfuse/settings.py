@@ -2,12 +2,14 @@
 
 Field names are the names of Python arguments, TOML keys and (with dashes) command-line options.
 Each field's metadata holds its ``help``, and where they apply its ``choices`` or the bounds
-``min``, ``max``, ``above`` and ``below``.
+``min``, ``max``, ``above`` and ``below``. ``affects_result=False`` marks a setting that decides
+where, or how fast, something is computed and not what comes out; any other is taken to matter.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from vidfuse.errors import UserError, closest
 
+BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 SPOKEN = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "a switch"}
 
 
@@ -65,6 +68,19 @@ class Settings:
         )
         return [f"{name}: {problem}" for name, problem in checked if problem]
 
+    @classmethod
+    def names(cls, *, affects_result: bool) -> list[str]:
+        """Names of the settings that affect what comes out, or of those that do not."""
+        return [
+            each.name
+            for each in fields(cls)
+            if each.metadata.get("affects_result", True) is affects_result
+        ]
+
+    def affecting_result(self) -> dict[str, Any]:
+        """Names and values of the settings that affect what comes out."""
+        return {name: getattr(self, name) for name in self.names(affects_result=True)}
+
     def to_dict(self) -> dict[str, Any]:
         """Names and values without those that are None (TOML has no null)."""
         pairs = ((each.name, getattr(self, each.name)) for each in fields(self))
@@ -80,6 +96,18 @@ def typed_fields(cls: type[Settings]) -> Iterator[tuple[Field[Any], Any, bool]]:
             kinds = (dict,)
         kind = next(kind for kind in kinds if kind is not NoneType)
         yield each, kind, NoneType in kinds
+
+
+def parse_size(text: str) -> int:
+    """Bytes that a text such as ``500M`` or ``2.5 GB`` stands for.
+
+    Raises:
+        UserError: It is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
+    if match is None:
+        raise UserError(f"'{text}' is not a size", "Examples: 500M, 10G")
+    return int(float(match[1]) * BYTES[match[2]])
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -117,6 +145,13 @@ def _problem(value: Any, kind: Any, optional: bool, rules: Mapping[str, Any]) ->
         return f"{value!r} is not {SPOKEN[kind]}"
     if kind is float and not math.isfinite(value):
         return f"{value} is not a finite number"
+    if "least_size" in rules:
+        try:
+            size = parse_size(str(value))
+        except UserError as error:
+            return f"{error.message} such as 2G"
+        if size < parse_size(rules["least_size"]):
+            return f"{value} is below {rules['least_size']}"
     if "choices" in rules and value not in rules["choices"]:
         close = closest(str(value), rules["choices"])
         guess = f" (did you mean '{close}'?)" if close else ""

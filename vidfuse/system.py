@@ -8,9 +8,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from vidfuse.rpc import OUT_OF_MEMORY
 
 ARM = ("arm64", "aarch64")
 X86 = ("x86_64", "amd64")
@@ -29,6 +33,8 @@ ARM_SETS = {
 # Of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX (large blocks need the main arena).
 MALLOC_OPTIONS = {-4: 0, -1: 2**30, -8: 1}
 UNLIMITED = 2**60  # bytes; version 1 of control groups writes such a number for "no limit"
+LEAST_SHARE, MOST_SHARE = 2**30, 2**32  # bytes of memory of a process beside others
+WATCH_SECONDS = 0.05  # between two looks at what a process takes
 
 
 def instruction_sets(
@@ -161,45 +167,58 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
             folder = folder.parent
 
 
-def memory() -> tuple[int | None, int | None]:
-    """Bytes of memory in all, and bytes available; None is not known."""
-    if sys.platform == "win32":
-        return _windows_memory()
-    found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE))
-    if "MemTotal" in found:
-        available = found.get("MemAvailable")
-        return int(found["MemTotal"]) * 1024, None if available is None else int(available) * 1024
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None
-    except (OSError, ValueError):
-        return None, None
+def memory() -> tuple[int, int]:
+    """Bytes of memory in all, and bytes available."""
+    import psutil
+
+    found = psutil.virtual_memory()
+    return int(found.total), int(found.available)
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that a program may still take, at most; None is not known."""
-    total, available = memory()
-    known = [size for size in (total, available, memory_limit()) if size is not None]
-    return min(known, default=None)
+def free_memory() -> int:
+    """Bytes of memory that a program may still take, at most."""
+    return min(*memory(), memory_limit() or UNLIMITED)
 
 
-class _MemoryStatus(ctypes.Structure):
-    """``MEMORYSTATUSEX`` of Windows."""
-
-    _fields_ = (
-        ("length", ctypes.c_ulong),
-        ("load", ctypes.c_ulong),
-        *((name, ctypes.c_ulonglong) for name in ("total", "available")),
-        *((f"other{number}", ctypes.c_ulonglong) for number in range(5)),
-    )
+def memory_share(processes: int) -> int:
+    """Bytes for each of some processes side by side: half of the memory between them, but 1 to 4 GB
+    each.
+    """
+    total = min(memory()[0], memory_limit() or UNLIMITED)
+    return min(max(LEAST_SHARE, total // 2 // processes), MOST_SHARE)
 
 
-def _windows_memory() -> tuple[int | None, int | None]:
-    status = _MemoryStatus()
-    status.length = ctypes.sizeof(status)
-    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
-    if not kernel.GlobalMemoryStatusEx(ctypes.byref(status)):
-        return None, None
-    return int(status.total), int(status.available)
+def limit_memory(size: int, *, resident: bool = False) -> None:
+    """Let this process take so many bytes beyond what it has now.
+
+    On Linux its address space is limited, so that an allocation too many fails (``MemoryError``).
+    Other systems have no such limit; there a thread watches what it takes, and ends it.
+
+    Args:
+        size: Bytes.
+        resident: Watch what it takes on Linux too: drivers of GPUs reserve more address space than
+            there is memory.
+    """
+    import psutil
+
+    own = psutil.Process()
+    if sys.platform == "linux" and not resident:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = own.memory_info().vms + size
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        return
+    most = own.memory_info().rss + size
+
+    def watch() -> None:
+        while own.memory_info().rss <= most:
+            time.sleep(WATCH_SECONDS)
+        os._exit(OUT_OF_MEMORY)
+
+    threading.Thread(target=watch, name="memory", daemon=True).start()
 
 
 def _read(path: Path) -> str:

@@ -3,39 +3,72 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+IMPORTS = "imports"
+OTHER = "other"
 
 
 class Timings:
-    """Seconds spent on each part of a command.
+    """Seconds that a command spends in each of its stages; together they are the total.
+
+    A stage's time is its own: while a stage within it is measured, it stands still. Only the thread
+    that does the command's work measures; of what others do it measures how long it waits for them.
 
     Args:
-        began: ``time.perf_counter()`` when the command began; None is now.
+        began: When the command began, by the clock; until now it has imported what it needs. None
+            is now.
+        clock: Tells the time in seconds.
+
+    Attributes:
+        seconds: Stage → seconds so far.
+        moments: Name → seconds from the beginning of the command to a moment.
     """
 
-    def __init__(self, began: float | None = None) -> None:
-        self.began = time.perf_counter() if began is None else began
+    def __init__(
+        self, began: float | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._clock = clock
+        self.began = clock() if began is None else began
         self.seconds: dict[str, float] = {}
+        self.moments: dict[str, float] = {}
+        self._stages = [OTHER]  # from the outermost to the one that is at work
+        self._until = self.began  # up to here all time belongs to a stage
+        if began is not None:
+            self._count(IMPORTS)
 
     @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        """Add the time that a block takes to a part."""
-        began = time.perf_counter()
+    def measure(self, stage: str) -> Iterator[None]:
+        """Count the time that a block takes for a stage, but for that of stages within."""
+        self._count(self._stages[-1])
+        self._stages.append(stage)
         try:
             yield
         finally:
-            self.add(part, time.perf_counter() - began)
+            self._count(self._stages.pop())
 
-    def add(self, part: str, seconds: float) -> None:
-        """Add seconds to a part."""
-        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+    def expect(self, *stages: str) -> None:
+        """Name stages that are told even if they take no time."""
+        for stage in stages:
+            self.seconds.setdefault(stage, 0.0)
 
-    def since_start(self, part: str, moment: float | None = None) -> None:
-        """Record how long after the beginning a moment (``time.perf_counter()``) came."""
-        self.seconds[part] = (time.perf_counter() if moment is None else moment) - self.began
+    def note(self, name: str, moment: float) -> None:
+        """Record when something happened for the first time, by the clock."""
+        self.moments.setdefault(name, moment - self.began)
 
     def to_dict(self) -> dict[str, float]:
-        """All parts and the total so far, in seconds."""
-        parts = self.seconds | {"total": time.perf_counter() - self.began}
-        return {part: round(seconds, 4) for part, seconds in parts.items()}
+        """All stages, moments and the total so far, in seconds.
+
+        The time in no stage is ``other``. Stages add up to ``total``, but for rounding.
+        """
+        self._count(self._stages[-1])
+        stages = {stage: t for stage, t in self.seconds.items() if stage != OTHER}
+        rest = {OTHER: self.seconds.get(OTHER, 0.0)}
+        told = stages | rest | self.moments | {"total": self._until - self.began}
+        return {name: round(t, 4) for name, t in told.items()}
+
+    def _count(self, stage: str) -> None:
+        now = self._clock()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._until
+        self._until = now

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +123,18 @@ def test_vidfuse_is_repaired_from_where_it_came(monkeypatch, origin, command):
 
     monkeypatch.setattr(imports, "distribution", lambda name: Installed())
     assert reinstall().endswith(command)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_waits_for_the_end_of_an_import(package, tmp_path: Path) -> None:
+    package("torchvision", "")
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhole = True\n"
+    (tmp_path / "torchvision" / "__init__.py").write_text(code)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            import_torchvision()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sys.modules["torchvision"].whole

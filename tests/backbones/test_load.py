@@ -201,6 +201,32 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, name: str) -> None:
     assert not trace.exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), (MemoryError, None)),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+            (MemoryError, "can't allocate memory"),
+        ),
+        (
+            PermissionError(13, "Permission denied"),
+            (UserError, "cannot be read .Permission denied"),
+        ),
+    ],
+    ids=["memory", "torch's memory", "permission"],
+)
+def test_want_of_memory_is_no_fault_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: tuple[Any, str | None]
+) -> None:
+    def fail(*arguments: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(told[0], match=told[1]):
+        read_weights(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 torn", b"\xff" * 4000])
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_what_is_no_file_of_weights(tmp_path: Path, content: bytes, name: str) -> None:

@@ -47,6 +47,14 @@ def test_a_named_head_is_shown_with_its_options_and_can_be_timed(vidfuse):
     assert set(json.loads(latency)["heads"][0]["latency_ms"]) == {"alone", "batched", "batch"}
 
 
+def test_help_is_there_where_python_drops_docstrings(vidfuse):
+    plain = vidfuse("heads", "lstm", *SMALL)
+    stripped = vidfuse("heads", "lstm", *SMALL, env={"PYTHONOPTIMIZE": "2"})
+    assert (stripped.code, stripped.err) == (0, "")
+    assert stripped.out == plain.out
+    assert "Units in each recurrent layer" in stripped.out
+
+
 def test_an_unknown_head_is_told(vidfuse):
     answer = vidfuse("heads", "lsmt")
     assert (answer.code, answer.out) == (2, "")

@@ -99,3 +99,37 @@ def test_a_terminal_gets_a_bar_and_no_color_is_honoured(feature_cache, dataset, 
     quiet = on_terminal(feature_cache, *arguments, tmp_path / "c", "--quiet", env={})
     assert all(line.startswith("Warning: ") for line in quiet.splitlines())
     assert "\x1b" not in quiet
+
+
+EARLY_MODULES = "vidfuse.streams typer vidfuse.cli.predict numpy torch torch.nn torchvision"
+EARLY = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == sys.argv[-1]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt())
+from vidfuse.cli.app import main
+main()
+"""
+
+
+@posix_only
+@pytest.mark.parametrize("module", EARLY_MODULES.split())
+def test_ctrl_c_is_understood_while_the_program_is_imported(clips, trained, tmp_path, module):
+    words = ("predict", clips[0], "--model", trained.run, "--cache", tmp_path, "--time-limit", "60")
+    code = EARLY.replace("sys.argv[-1]", repr(module))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path, {}),
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.endswith("Interrupted.\n")
+    assert "Traceback" not in done.stderr

@@ -112,6 +112,9 @@ def test_what_is_watched_is_a_folder_and_nothing_beside_it(vidfuse, clips, tmp_p
     answer = vidfuse("predict", clips[0], "--watch", tmp_path)
     assert answer.code == 2
     assert "Name either CLIPS or --watch FOLDER" in answer.err
+    answer = vidfuse("predict", "--watch", tmp_path, "--watch", tmp_path)
+    assert (answer.code, answer.out) == (2, "")
+    assert "--watch takes one folder, and 2 were given" in answer.err
     answer = vidfuse("predict")
     assert answer.code == 2
     assert "missing argument 'CLIPS'" in answer.err

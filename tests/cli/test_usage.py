@@ -47,6 +47,12 @@ def test_help_names_every_option_in_plain_text(vidfuse, command):
     assert max(map(len, answer.out.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("command", ["", "train", "cache", "cache prune"])
+def test_help_is_the_same_where_python_drops_docstrings(vidfuse, command):
+    words = (*command.split(), "--help")
+    assert vidfuse(*words, env={"PYTHONOPTIMIZE": "2"}) == vidfuse(*words)
+
+
 def test_help_of_train_names_every_setting_and_shows_variables_of_the_machine_only(vidfuse):
     text = vidfuse("train", "-h").out
     for each, _, _ in typed_fields(TrainConfig):

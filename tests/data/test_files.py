@@ -58,10 +58,35 @@ def test_walk_survives_link_loops(tmp_path):
 def test_walk_reports_broken_links_and_odd_files(tmp_path):
     make_tree(tmp_path, "a.avi")
     (tmp_path / "gone.avi").symlink_to(tmp_path / "nowhere.avi")
+    (tmp_path / "link to a device.avi").symlink_to("/dev/null")
+    (tmp_path / "loop.avi").symlink_to("loop.avi")
     os.mkfifo(tmp_path / "pipe.avi")
     problems: list[InputError] = []
     assert names(tmp_path, walk_videos(tmp_path, problems)) == ["a.avi"]
-    assert [p.reason for p in problems] == ["broken link", "not a regular file"]
+    assert {Path(p.path).name: p.reason for p in problems} == {
+        "gone.avi": "broken link",
+        "link to a device.avi": "not a regular file",
+        "loop.avi": "broken link",
+        "pipe.avi": "not a regular file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (("A/1.png", "B/1.jpg"), ["A", "B"]),  # nothing else is there
+        (("A/1.png", "B/1.jpg", "B/2.jpg"), ["A"]),  # others are clips
+        (("A/1.png", "a.avi"), []),  # as a thumbnail beside a video
+    ],
+)
+def test_a_picture_alone_is_told_where_it_may_be_a_clip(tmp_path, files, told):
+    make_tree(tmp_path, *files)
+    problems: list[InputError] = []
+    list(walk_videos(tmp_path, problems))
+    assert [Path(p.path).name for p in problems] == told
+    assert all("one picture alone" in p.reason for p in problems)
+    list(walk_videos(tmp_path, problems := [], growing=True))
+    assert not problems, "the second picture may still come"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -130,6 +155,11 @@ class TestExpandInputs:
         make_tree(clips, "frames/1.png", "frames/2.png")
         assert expand("frames") == ["frames"]
 
+    def test_a_folder_with_one_picture_is_an_input_where_it_is_named(self, clips):
+        make_tree(clips, "thumbs/1/a.png", "notes/1.png", "notes/read.me")
+        assert expand("thumbs/1") == ["thumbs/1"]
+        assert expand("notes") == ["!no video in this folder"]
+
     def test_globs(self):
         assert expand("c/*.avi") == ["c/b2.avi", "c/b10.avi"]
         assert expand("c/*") == ["c/b2.avi", "c/b10.avi", "c/sub/z.mp4"]
@@ -153,12 +183,27 @@ class TestExpandInputs:
         assert expand("-", stdin="") == ["!no paths on standard input"]
         assert expand("-") == ["!no paths on standard input"]
 
-    def test_standard_input_is_streamed(self):
-        def lines():
-            yield "a.avi\n"
-            pytest.fail("read ahead")
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
+    def test_standard_input_is_streamed(self, end):
+        """Each name is there before the next is written, whatever stands between them."""
+        source, sink = os.pipe()
+        with os.fdopen(sink, "wb", buffering=0) as writer, os.fdopen(source) as reader:
+            found = None
+            for name in ("a.avi", "ü b.avi", "c.avi"):
+                writer.write(f"{name}{end}".encode())
+                found = found or expand_inputs(["-"], reader)
+                assert next(found) == Path(name)
 
-        assert next(expand_inputs(["-"], lines())) == Path("a.avi")
+    def test_a_name_with_a_line_break_between_zero_bytes(self):
+        assert expand("-", stdin="a\nb.avi\0c\r\n.avi\0d.avi") == ["a\nb.avi", "c\r\n.avi", "d.avi"]
+
+    @pytest.mark.parametrize("size", [1, 3, 1000])
+    def test_names_that_come_in_parts(self, size, monkeypatch):
+        monkeypatch.setattr("vidfuse.data.files._BLOCK", size)
+        text = "ä.avi\nb.avi\r\n" + "c" * 5000 + ".avi"
+        stdin = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
+        found = list(expand_inputs(["-"], stdin))
+        assert found == [Path("ä.avi"), Path("b.avi"), Path("c" * 5000 + ".avi")]
 
     def test_standard_input_that_is_no_text(self):
         stdin = io.TextIOWrapper(io.BytesIO(b"\xff\xfe.avi\n"), encoding="utf-8")

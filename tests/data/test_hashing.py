@@ -49,3 +49,17 @@ def test_an_unreadable_file(tmp_path):
     (tmp_path / "a.avi").chmod(0)
     with pytest.raises(InputError, match="permission denied"):
         content_hash(tmp_path / "a.avi")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a\0.avi", "a zero byte is in its name"),
+        ("a\ud800.avi", "its name is not text that a file system takes"),
+        ("a" * 300, "file name too long"),
+    ],
+)
+def test_names_that_no_file_can_have(tmp_path, name, reason):
+    with pytest.raises(InputError) as caught:
+        content_hash(tmp_path / name)
+    assert caught.value.reason == reason

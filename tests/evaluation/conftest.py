@@ -53,8 +53,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[DecodeProcess]:
     processes: list[DecodeProcess] = []
 
     class Counted(DecodeProcess):
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, backend: str, memory: int) -> None:
+            super().__init__(backend, memory)
             processes.append(self)
 
     monkeypatch.setattr(workers, "DecodeProcess", Counted)

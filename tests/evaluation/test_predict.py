@@ -150,9 +150,9 @@ from vidfuse.video import process
 
 begin = process.DecodeProcess.__init__
 
-def told(self):
+def told(self, *arguments):
     print("torch.nn" in sys.modules)
-    begin(self)
+    begin(self, *arguments)
 
 process.DecodeProcess.__init__ = told
 (record,) = vidfuse.predict(sys.argv[2:], model=sys.argv[1], use_cache=False)

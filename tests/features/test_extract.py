@@ -20,11 +20,11 @@ from torch import Tensor
 
 from vidfuse.backbones import choose
 from vidfuse.backbones.load import Backbone, load_backbone
+from vidfuse.data import stamp
 from vidfuse.data.clip import Clip
 from vidfuse.data.hashing import content_hash
 from vidfuse.errors import InputError, UserError
 from vidfuse.features import extract as extract_module
-from vidfuse.features import identity
 from vidfuse.features.encode import Encoder
 from vidfuse.features.extract import Extractor
 from vidfuse.features.store import Entry, Store
@@ -169,7 +169,7 @@ def test_order_does_not_matter(clips: list[Clip]) -> None:
 def test_the_second_run_reads_and_decodes_nothing(
     clips: list[Clip], cache: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "TICK_NS", -1)  # these files are as young as the test
+    monkeypatch.setattr(stamp, "TICK_NS", -1)  # these files are as young as the test
     first = extractor(cache)
     computed = entries(first, clips)
     assert (first.tally.computed, first.tally.reused, first.tally.failures) == (6, 0, [])
@@ -179,7 +179,7 @@ def test_the_second_run_reads_and_decodes_nothing(
     def never(*args: Any) -> Any:
         raise AssertionError("was called")
 
-    monkeypatch.setattr(identity, "content_hash", never)
+    monkeypatch.setattr("vidfuse.features.identity.content_hash", never)
     monkeypatch.setattr(DecodePool, "__init__", never)
     second = extractor(cache, backbone=never)
     again = entries(second, clips)
@@ -489,7 +489,7 @@ def test_timings_say_where_the_time_went(cache: Path, clips: list[Clip]) -> None
     began = time.perf_counter()
     entries(run, clips)
     seconds = run.timings.seconds
-    assert set(seconds) == {"cache", "decode", "forward", "write"}
+    assert set(seconds) >= {"cache", "decode", "forward", "write"}
     assert all(value > 0 for value in seconds.values())
     assert sum(seconds.values()) < time.perf_counter() - began
 

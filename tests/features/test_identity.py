@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vidfuse.data import stamp
 from vidfuse.data.clip import Clip
 from vidfuse.data.hashing import content_hash
 from vidfuse.errors import InputError
@@ -34,7 +35,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Files of this moment are as good as older ones, where a test does not say otherwise."""
-    monkeypatch.setattr(identity, "TICK_NS", -1)
+    monkeypatch.setattr(stamp, "TICK_NS", -1)
     return None
 
 
@@ -97,7 +98,7 @@ def test_what_changed_this_moment_is_not_remembered(
     index: ContentIndex, video: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file can be written twice within one tick of the clock, with the same stamp."""
-    monkeypatch.setattr(identity, "TICK_NS", 10**12)
+    monkeypatch.setattr(stamp, "TICK_NS", 10**12)
     index.hash(video)
     index.hash(video)
     assert len(read) == 2

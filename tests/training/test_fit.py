@@ -1,19 +1,18 @@
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 import pytest
 import torch
 
 from vidfuse.errors import UserError
-from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion.base import Head, frame_vectors
 from vidfuse.metrics import summary
+from vidfuse.settings import option
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.fit import Examples, Fit, new_head, predict_logits
 from vidfuse.training.recipe import (
-    DECISIVE,
     automatic_batch_size,
     balanced_weights,
     decay_groups,
@@ -178,9 +177,21 @@ def test_a_run_may_be_resumed_with_another_place_for_its_results():
     make(out="there").load_state_dict(make(out="here").state_dict())
 
 
-def test_every_setting_of_the_loop_is_compared_on_resuming():
-    elsewhere = {each.name for each in fields(FeatureConfig)} | {"layout", "split", "out"}
-    assert set(DECISIVE) == {each.name for each in fields(TrainConfig)} - elsewhere
+def test_a_setting_that_is_new_is_compared_on_resuming():
+    @dataclass
+    class NewSettings(TrainConfig):
+        novelty: str = option("this", "How something is done.")
+
+    def fit(**settings):
+        head = new_head(TrainConfig(), channels=D, grid=1, classes=3)
+        return Fit(head, blobs(30), EMPTY, NewSettings(**settings), device="cpu", classes=3)
+
+    with pytest.raises(UserError, match="cannot be resumed") as caught:
+        fit(novelty="that").load_state_dict(fit().state_dict())
+    assert caught.value.hint == "novelty: this then, that now"
+    earlier = fit().state_dict()
+    del earlier["settings"]["novelty"]
+    fit(novelty="that").load_state_dict(earlier)
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run():

@@ -204,7 +204,7 @@ def test_only_the_machine_may_differ(dataset: Path, shared_cache: str, tmp_path:
     run = cut_off(dataset, shared_cache, Killed, 3)
     with pytest.raises(UserError, match="not with others for lr, head_options") as error:
         vidfuse.train(resume=run, lr=0.5, head="lstm", head_options={"hidden": 8}, workers=2)
-    assert "device, precision, cache, workers" in str(error.value.hint)
+    assert "workers, time_limit, device, precision, cache" in str(error.value.hint)
     again = shutil.copytree(run, tmp_path / "again")
     vidfuse.train(resume=run, workers=2, precision="fp32", epochs=6)
     same(run, Path("straight"))
@@ -312,6 +312,36 @@ class TestDamagedState:
         (run / "state.pt").unlink()
         assert vidfuse.train(resume=run)["epochs"] == 6
 
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (MemoryError(), (MemoryError, None)),
+            (RuntimeError("can't allocate memory"), (MemoryError, "can't allocate memory")),
+            (OSError(5, "Input/output error"), (UserError, "cannot be read .Input/output")),
+        ],
+        ids=["memory", "torch's memory", "disk"],
+    )
+    def test_what_is_no_fault_of_the_state(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: Any
+    ) -> None:
+        def fail(*arguments: Any, **more: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(told[0], match=told[1]):
+            vidfuse.train(resume=run)
+
+    def test_little_that_becomes_much(self, run: Path) -> None:
+        """Compressed parts could grow a thousandfold; torch compresses nothing."""
+        whole = (run / "state.pt").read_bytes()
+        with (
+            zipfile.ZipFile(io.BytesIO(whole)) as old,
+            zipfile.ZipFile(run / "state.pt", "w", zipfile.ZIP_DEFLATED) as new,
+        ):
+            for name in old.namelist():
+                new.writestr(name, old.read(name))
+        self.refused(run)
+
     @pytest.mark.parametrize("state", [{}, [1], {"data": 1}, "text"])
     def test_something_else(self, run: Path, state: object) -> None:
         torch.save(state, run / "state.pt")
@@ -320,7 +350,10 @@ class TestDamagedState:
 
     def test_parts_that_do_not_fit(self, run: Path) -> None:
         whole = torch.load(run / "state.pt", weights_only=True)
-        for part, value in (("head", {}), ("optimizer", {"state": {}}), ("best_score", 3)):
+        for part, value in (
+            *(("head", {}), ("optimizer", {"state": {}}), ("best_score", 3), ("best_state", {})),
+            *(("epoch", "2"), ("epoch", 10**9), ("best_epoch", 5), ("stale", None), ("step", 1.5)),
+        ):
             torch.save({**whole, "fit": {**whole["fit"], part: value}}, run / "state.pt")
             self.refused(run)
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from vidfuse.video.frames import CROPS, Crop, Frames, square, stack
+from vidfuse.data.stamp import Stamp
+from vidfuse.video.frames import CROPS, Crop, Fitter, Frames, square
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -71,15 +72,20 @@ def test_resizing_is_antialiased() -> None:
 
 def test_a_change_of_size_midway_follows_the_first_picture() -> None:
     small, large = np.zeros((4, 6, 3), np.uint8), np.full((8, 12, 3), 9, np.uint8)
-    assert stack([small, large], None, "center").shape == (2, 4, 6, 3)
-    assert stack([large, small], None, "center").shape == (2, 8, 12, 3)
-    assert stack([small, large], 5, "pad").shape == (2, 5, 5, 3)
+    for size, frames, shape in (
+        (None, [small, large], (2, 4, 6, 3)),
+        (None, [large, small], (2, 8, 12, 3)),
+        (5, [small, large], (2, 5, 5, 3)),
+    ):
+        fit = Fitter(size, "pad")
+        assert fit.stack([fit(frame) for frame in frames]).shape == shape
+        assert (fit.height, fit.width) == frames[0].shape[:2]
 
 
 def test_frames_travel_as_json_and_bytes() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
     times = np.array([0.1, 1 / 3])
-    frames = Frames(pictures, times, 0.1, 0.5, 9, 40, 30, "pyav", ["odd"])
+    frames = Frames(pictures, times, 0.1, 0.5, 9, 40, 30, "pyav", ["odd"], stamp=Stamp(1, 2, 3, 4))
     header = json.loads(json.dumps(frames.header()))
     again = Frames.from_header(header, pictures.tobytes())
     assert (again.pictures == pictures).all()

@@ -69,7 +69,9 @@ def test_only_the_chosen_pictures_are_opened(
     folder_of(tmp_path, [f"{i}.png" for i in range(20)])
     opened: list[str] = []
     real = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: opened.append(Path(path).name) or real(path))
+    monkeypatch.setattr(
+        Image, "open", lambda path, **more: opened.append(Path(path).name) or real(path, **more)
+    )
     read(tmp_path, sampling="uniform", frames=2)
     assert opened == ["5.png", "15.png"]
 

@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, version
 from shlex import quote
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from vidfuse.errors import UserError, first_sentence
+from vidfuse.garbage import no_collection
 
 WHEELS = "https://download.pytorch.org/whl/"
 # Ends of torch's version that name one of its own indices, as in 2.13.0+cpu.
@@ -62,9 +68,37 @@ def import_torchvision() -> ModuleType:
 
 def _import(name: str) -> ModuleType:
     try:
-        return import_module(name)
+        if name in sys.modules:
+            return import_module(name)
+        with no_collection(), no_interruption():
+            return import_module(name)
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         raise UserError(_problem(name, error), repair(name)) from error
+
+
+@contextmanager
+def no_interruption() -> Iterator[None]:
+    """Let Ctrl-C wait until a library is imported; a second time it does not wait.
+
+    In the middle of it, C++ code ends the process (SIGABRT), or makes another error of it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        pressed.append((number, frame))
+        signal.signal(signal.SIGINT, handler)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            handler(*pressed[0])
 
 
 def _problem(name: str, error: Exception) -> str:

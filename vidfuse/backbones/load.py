@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
 from vidfuse.backbones.imports import find_factory, reinstall
-from vidfuse.errors import UnknownNameError, UserError, first_sentence
+from vidfuse.errors import UnknownNameError, UserError, first_sentence, raise_if_out_of_memory
 from vidfuse.progress import Progress
 
 if TYPE_CHECKING:
@@ -191,7 +191,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state: object = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error})", "Check --weights."
+        ) from error
     except Exception as error:  # each format has its own kinds of errors
+        raise_if_out_of_memory(error)
         raise UserError(
             f"{path}: not a file of weights ({first_sentence(error)})",
             "Give a .safetensors file or a state dict saved with torch.save.",

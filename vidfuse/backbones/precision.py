@@ -11,21 +11,20 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from secrets import token_hex
 
 import torch
 from torch import Tensor
 
+from vidfuse.atomic import write_whole
 from vidfuse.backbones import FP32
 from vidfuse.backbones.load import Backbone
-from vidfuse.errors import UserError, first_sentence
+from vidfuse.errors import UnwritableError, UserError, first_sentence
 from vidfuse.system import cpu_flags
 
 DTYPES = {FP32: torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -179,12 +178,9 @@ class Modes:
 
     def _remember(self, choice: Choice) -> Choice:
         notes = self._notes() | {self._key(): asdict(choice)}
-        place = self._place()
-        partial = place.with_name(f"{place.name}.{os.getpid()}-{token_hex(4)}.partial")
-        with contextlib.suppress(OSError):  # where nothing can be kept, it is measured each time
-            place.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(notes, indent=2), "utf-8")
-            partial.replace(place)
+        # Where nothing can be kept, it is measured each time.
+        with contextlib.suppress(UnwritableError):
+            write_whole(self._place(), json.dumps(notes, indent=2))
         return choice
 
 

@@ -10,13 +10,19 @@ from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.extract import source
 from vidfuse.cli.options import LayoutOption, with_settings
-from vidfuse.cli.output import FormatOption, print_json, table
+from vidfuse.cli.output import FormatOption, print_json, print_text, table
 from vidfuse.features.config import FeatureConfig
 
 app = new_app()
+HELP = """\
+Measure how fast this machine extracts features of these clips, and what limits it.
+
+Decoding alone, the network alone, and both as in an extraction, in turns; the cache is neither
+read nor written. Run it while nothing else runs.
+"""
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 @with_settings(
     FeatureConfig, {"backbone": "Features", "decoder": "Machine"}, without=("cache", "max_failed")
 )
@@ -39,11 +45,7 @@ def bench(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Measure how fast this machine extracts features of these clips, and what limits it.
-
-    Decoding alone, the network alone, and both as in an extraction, in turns; the cache is neither
-    read nor written. Run it while nothing else runs.
-    """
+    """The command ``vidfuse bench``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings
@@ -60,7 +62,7 @@ def bench(
     if format == "json":
         print_json(report)
     else:
-        print(_text(report))
+        print_text(_text(report))
     if report["failed"]:
         raise typer.Exit(1)
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
 
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import CacheOption
-from vidfuse.cli.output import FormatOption, human_size, print_json
-from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.cli.output import FormatOption, human_size, print_json, print_text
+from vidfuse.errors import UnknownNameError
+from vidfuse.settings import parse_size
 
-app = new_app(no_args_is_help=True)
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+app = new_app(no_args_is_help=True, help="Look after the feature cache.")
+PRUNE_HELP = "Remove entries; without options only what interrupted processes left behind."
+VERIFY_HELP = """\
+Check every entry, and remove damaged ones so that they are computed again.
+
+Exits with 1 where any was damaged.
+"""
+INFO_HELP = "Say where the cache is, how large, and what is in it."
 
 
-@app.callback()
-def _cache() -> None:
-    """Look after the feature cache."""
-
-
-@app.command(cls=Command)
+@app.command(cls=Command, help=INFO_HELP)
 def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
-    """Say where the cache is, how large, and what is in it."""
+    """The command ``vidfuse cache info``."""
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import cache_info, describe
     from vidfuse.features.spec import FeatureSpec
@@ -33,21 +34,20 @@ def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
     if format == "json":
         print_json(report)
         return
-    print(
+    print_text(
         f"{report['cache']}: {report['entries']} entries, {human_size(report['bytes'])} "
         f"({human_size(report['free_bytes'])} free)"
     )
     for row in report["specs"]:
         what = describe(FeatureSpec.from_dict(row["spec"])) if row["spec"] else "unknown features"
-        print(f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}")
+        print_text(
+            f"  {row['digest']}  {row['entries']} entries, {human_size(row['bytes'])}: {what}"
+        )
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=VERIFY_HELP)
 def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
-    """Check every entry, and remove damaged ones so that they are computed again.
-
-    Exits with 1 where any was damaged.
-    """
+    """The command ``vidfuse cache verify``."""
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import verify as check
@@ -60,12 +60,12 @@ def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
     if format == "json":
         print_json(report)
     else:
-        print(f"{report['entries']} entries checked, {len(report['damaged'])} damaged")
+        print_text(f"{report['entries']} entries checked, {len(report['damaged'])} damaged")
     if report["damaged"]:
         raise typer.Exit(1)
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=PRUNE_HELP)
 def prune(
     older_than: Annotated[
         float | None,
@@ -96,7 +96,7 @@ def prune(
     cache: CacheOption = None,
     format: FormatOption = "text",
 ) -> None:
-    """Remove entries; without options only what interrupted processes left behind."""
+    """The command ``vidfuse cache prune``."""
     from vidfuse.features.config import cache_folder
     from vidfuse.features.maintenance import cache_info
     from vidfuse.features.maintenance import prune as remove
@@ -111,7 +111,7 @@ def prune(
     report = remove(
         store,
         older_than_days=older_than,
-        max_bytes=None if max_size is None else _bytes(max_size),
+        max_bytes=None if max_size is None else parse_size(max_size),
         digests=tuple(spec or ()),
         everything=everything,
         dry_run=dry_run,
@@ -120,14 +120,7 @@ def prune(
         print_json(report)
         return
     verb = "would be removed" if dry_run else "removed"
-    print(
+    print_text(
         f"{report['removed']} entries ({human_size(report['bytes'])}) and {report['leftovers']} "
         f"leftover files {verb} from {report['cache']}"
     )
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
-    if match is None:
-        raise UserError(f"--max-size {text}: not a size", "Examples: 500M, 10G")
-    return int(float(match[1]) * UNITS[match[2]])

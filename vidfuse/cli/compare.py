@@ -11,10 +11,17 @@ import typer
 from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import ConfigOption, DatasetArgument, with_settings
-from vidfuse.cli.output import human_count, print_json, table
+from vidfuse.cli.output import human_count, print_json, print_text, table
 from vidfuse.evaluation.compare.config import CompareConfig
 
 app = new_app()
+HELP = """\
+Compare fusion heads by cross-validation, and say which to take.
+
+Every head gets the same clips, folds, epochs and search. The folder of results also holds
+pictures, and the finished fits: the same command goes on after an interruption. Exits with 1
+where some head failed.
+"""
 PANELS = {
     "backbone": "Features",
     "decoder": "Machine",
@@ -24,7 +31,7 @@ PANELS = {
 ORDERS = ("accuracy", "shuffled", "tested_shuffled", "reversed", "shuffled_p_value")
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 @with_settings(CompareConfig, PANELS)
 def compare(
     dataset: DatasetArgument,
@@ -36,12 +43,7 @@ def compare(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Compare fusion heads by cross-validation, and say which to take.
-
-    Every head gets the same clips, folds, epochs and search. The folder of results also holds
-    pictures, and the finished fits: the same command goes on after an interruption. Exits with 1
-    where some head failed.
-    """
+    """The command ``vidfuse compare``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings
@@ -54,7 +56,7 @@ def compare(
 
         write_csv(sys.stdout, summary)
     else:
-        print(_text(summary))
+        print_text(_text(summary))
     if summary["failed_heads"]:
         raise typer.Exit(1)
 

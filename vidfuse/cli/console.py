@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.progress import Progress
+from vidfuse.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,6 +40,7 @@ class ConsoleProgress(Progress):
 
     def start(self, task: str, total: int) -> None:
         """Show a bar."""
+        task = printable(task)
         self._task, self._total, self._done = task, total, 0
         self._last_line = self._began = time.monotonic()
         if not self._live:
@@ -80,6 +82,7 @@ class ConsoleProgress(Progress):
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Move the bar."""
+        note = printable(note)
         self._done += steps
         if self._bar is not None and self._bar_task is not None:
             self._bar.update(self._bar_task, advance=steps, note=note)
@@ -102,7 +105,7 @@ class ConsoleProgress(Progress):
         for place, name in enumerate(header):
             table.add_column(name, justify="right" if place else "left", no_wrap=True)
         for row in rows[: self._bar.console.height - ROWS_AROUND_BOARD]:
-            table.add_row(*row)
+            table.add_row(*map(printable, row))
         self._board = table
 
     def finish(self) -> None:
@@ -112,14 +115,14 @@ class ConsoleProgress(Progress):
             self._bar = self._board = None
 
     def info(self, text: str) -> None:
-        """Print a line."""
+        """Print a line, or several."""
         if not self._quiet:
-            self._print(text)
+            self._print(printable_lines(text))
 
     def warn(self, text: str) -> None:
         """Print a warning."""
         self._warned.append(text)
-        self._print(f"Warning: {text}")
+        self._print(f"Warning: {printable(text)}")
 
     def warn_once(self, text: str) -> None:
         """Print a warning, unless one that begins like it came lately."""

@@ -8,20 +8,23 @@ import typer
 
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import CacheOption
-from vidfuse.cli.output import FormatOption, print_json, printable
+from vidfuse.cli.output import FormatOption, print_json, print_text
+from vidfuse.text import printable
 
 if TYPE_CHECKING:
     from vidfuse.doctor import Check
 
 app = new_app()
+HELP = """\
+Check this installation and machine, and say how to repair what is broken.
+
+Exits with 1 where something that is needed is broken.
+"""
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def doctor(cache: CacheOption = None, format: FormatOption = "text") -> None:
-    """Check this installation and machine, and say how to repair what is broken.
-
-    Exits with 1 where something that is needed is broken.
-    """
+    """The command ``vidfuse doctor``."""
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.doctor import examine
 
@@ -30,7 +33,7 @@ def doctor(cache: CacheOption = None, format: FormatOption = "text") -> None:
     if format == "json":
         print_json({"ok": not broken, "checks": [check.to_dict() for check in checks]})
     else:
-        print(_text(checks))
+        print_text(_text(checks))
     if broken:
         raise typer.Exit(1)
 

@@ -13,20 +13,22 @@ from vidfuse.cli.options import (
     DatasetArgument,
     DeviceOption,
     LayoutOption,
+    MemoryOption,
     ModelOption,
     PrecisionOption,
     TimeLimitOption,
     WorkersOption,
     chosen_models,
 )
-from vidfuse.cli.output import FormatOption, print_json, table
+from vidfuse.cli.output import FormatOption, print_json, print_text, table
 
 app = new_app()
+HELP = "Measure a trained model on clips that it has not seen."
 LARGEST_MATRIX = 12  # classes whose confusion matrix still fits a terminal
 WIDEST_COLUMN = 10  # of the matrix
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def evaluate(
     dataset: DatasetArgument,
     model: ModelOption = None,
@@ -54,8 +56,9 @@ def evaluate(
     cache: CacheOption = None,
     workers: WorkersOption = None,
     time_limit: TimeLimitOption = None,
+    memory: MemoryOption = None,
 ) -> None:
-    """Measure a trained model on clips that it has not seen."""
+    """The command ``vidfuse evaluate``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings
@@ -73,11 +76,12 @@ def evaluate(
         cache=cache,
         workers=workers,
         time_limit=time_limit,
+        memory=memory,
     )
     if format == "json":
         print_json(metrics)
     else:
-        print(_text(metrics))
+        print_text(_text(metrics))
     if metrics["failed"]:
         raise typer.Exit(1)
 

@@ -12,15 +12,20 @@ import typer
 from vidfuse.cli.app import BEGAN
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import LayoutOption, with_settings
-from vidfuse.cli.output import FormatOption, print_json
+from vidfuse.cli.output import FormatOption, print_json, print_text
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.config import FeatureConfig
 
 app = new_app()
+HELP = """\
+Extract features of clips into the cache, so that training starts at once.
+
+Exits with 1 where more clips failed than --max-failed allows.
+"""
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 @with_settings(FeatureConfig, {"backbone": "Features", "decoder": "Machine"})
 def extract(
     inputs: Annotated[
@@ -49,10 +54,7 @@ def extract(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Extract features of clips into the cache, so that training starts at once.
-
-    Exits with 1 where more clips failed than --max-failed allows.
-    """
+    """The command ``vidfuse extract``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings
@@ -73,7 +75,7 @@ def extract(
     if format == "json":
         print_json(report)
     else:
-        print(
+        print_text(
             f"{report['clips']} clips: {report['computed']} computed, {report['reused']} reused, "
             f"{report['failed']} failed\n{out or report['cache']}"
         )

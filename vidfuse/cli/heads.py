@@ -8,13 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.output import FormatOption, human_count, print_json, table
+from vidfuse.cli.output import FormatOption, human_count, print_json, print_text, table
 
 app = new_app()
+HELP = """\
+List the fusion heads: what each reads, whether it knows order, what it needs and costs.
+
+Parameters and multiply-adds are counted for the default options and one clip. For a head that
+is named, its options are shown too; give them to train as --head-option NAME=VALUE.
+"""
 WIDTH = 100  # columns of the text form
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def heads(
     names: Annotated[
         list[str] | None,
@@ -30,24 +36,20 @@ def heads(
     ] = False,
     format: FormatOption = "text",
 ) -> None:
-    """List the fusion heads: what each reads, whether it knows order, what it needs and costs.
-
-    Parameters and multiply-adds are counted for the default options and one clip. For a head that
-    is named, its options are shown too; give them to train as --head-option NAME=VALUE.
-    """
+    """The command ``vidfuse heads``."""
     from vidfuse import api
 
     found = api.heads(names, channels=channels, frames=frames, classes=classes, latency=latency)
     if format == "json":
         print_json({"channels": channels, "frames": frames, "classes": classes, "heads": found})
         return
-    print(_overview(found))
+    print_text(_overview(found))
     for head in found:
         if head["problem"]:
-            print(f"\n{head['name']}: {head['problem']}")
+            print_text(f"\n{head['name']}: {head['problem']}")
     if names:
         for head in found:
-            print(f"\n{_details(head)}")
+            print_text(f"\n{_details(head)}")
 
 
 def _overview(found: list[dict[str, Any]]) -> str:

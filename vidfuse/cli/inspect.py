@@ -12,16 +12,23 @@ from vidfuse.cli.options import (
     DatasetArgument,
     DecoderOption,
     LayoutOption,
+    MemoryOption,
     SplitOption,
     WorkersOption,
 )
-from vidfuse.cli.output import FormatOption, human_size, print_json, table
+from vidfuse.cli.output import FormatOption, human_size, print_json, print_text, table
+from vidfuse.text import printable
 
 app = new_app()
+HELP = """\
+Look at a dataset: layout, classes, groups, splits, lengths, unreadable files.
+
+Exits with 1 where clips cannot be read.
+"""
 SHOWN = 20  # classes, problems and files listed in the text form
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def inspect(
     dataset: DatasetArgument,
     layout: LayoutOption = None,
@@ -32,13 +39,11 @@ def inspect(
     ] = True,
     decoder: DecoderOption = "auto",
     workers: WorkersOption = None,
+    memory: MemoryOption = None,
     cache: CacheOption = None,
     format: FormatOption = "text",
 ) -> None:
-    """Look at a dataset: layout, classes, groups, splits, lengths, unreadable files.
-
-    Exits with 1 where clips cannot be read.
-    """
+    """The command ``vidfuse inspect``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
 
@@ -49,13 +54,14 @@ def inspect(
         read=read,
         decoder=decoder,
         workers=workers,
+        memory=memory,
         cache=cache,
         progress=ConsoleProgress(),
     )
     if format == "json":
         print_json(report)
     else:
-        print(_text(report))
+        print_text(_text(report))
     if report.get("unreadable"):
         raise typer.Exit(1)
 
@@ -63,7 +69,7 @@ def inspect(
 def _text(report: dict[str, Any]) -> str:
     splits = ", ".join(f"{part} {count}" for part, count in report["splits"].items())
     lines = [
-        f"{report['name']}: {report['clips']} clips, {len(report['classes'])} classes",
+        f"{printable(report['name'])}: {report['clips']} clips, {len(report['classes'])} classes",
         f"layout   {report['layout']}",
         f"groups   {report['groups'] or 'none known: a split can only be random'}",
         f"splits   {splits + ' (' + report['split_source'] + ')' if splits else 'none declared'}",
@@ -88,7 +94,8 @@ def _text(report: dict[str, Any]) -> str:
         ("Unreadable", [f"{f['path']}: {f['error']}" for f in report.get("unreadable", [])]),
     ):
         if found:
-            lines += ["", f"{title}:", *(f"  {line}" for line in found[:SHOWN]), *_more(found)]
+            shown = [f"  {printable(line)}" for line in found[:SHOWN]]
+            lines += ["", f"{title}:", *shown, *_more(found)]
     return "\n".join(lines)
 
 

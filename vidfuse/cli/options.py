@@ -80,6 +80,16 @@ TimeLimitOption = Annotated[
         show_default="120 and more for big files",
     ),
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Memory that decoding a clip may take, such as 2G.",
+        envvar="VIDFUSE_MEMORY",
+        show_default="half of the machine's divided by --workers, 1G to 4G",
+    ),
+]
 LayoutOption = Annotated[
     str | None,
     typer.Option(
@@ -106,7 +116,16 @@ DatasetArgument = Annotated[
 ]
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 WIDEST_METAVAR = 24  # longer lists of choices are spelt out in the help
-MACHINE = ("decoder", "workers", "time_limit", "device", "precision", "cache", "max_failed")
+MACHINE = (
+    "decoder",
+    "workers",
+    "time_limit",
+    "memory",
+    "device",
+    "precision",
+    "cache",
+    "max_failed",
+)
 
 
 def chosen_models(named: list[str] | None) -> list[str] | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import typer
+
+from vidfuse.text import csv_cell, printable, printable_lines
 
 Record = dict[str, Any]
 FormatOption = Annotated[
@@ -26,15 +27,19 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
+def print_text(text: str) -> None:
+    """Print text of several lines with whatever names in it."""
+    print(printable_lines(text))
+
+
 def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
     """Print records one by one as they come (all but ``json``), and pass them on."""
     writer = None
     for record in records:
         if form == "jsonl":
             print(json.dumps(record), flush=True)
-        elif form == "text" and record["ok"]:
-            names = f"{printable(record['path'])}\t{printable(record['label'])}"
-            print(f"{names}\t{record['score']:.4f}", flush=True)
+        elif form == "text":
+            print(_line(record), flush=True)
         elif form == "csv":
             if writer is None:
                 writer = csv.DictWriter(sys.stdout, list(record), lineterminator="\n")
@@ -44,17 +49,22 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
         yield record
 
 
+def _line(record: Record) -> str:
+    """Path, label and score; of a failure neither of the two, but why in a fourth column."""
+    cells: tuple[str, ...]
+    if record["ok"]:
+        cells = (record["path"], record["label"], f"{record['score']:.4f}")
+    else:
+        cells = (record["path"], "", "", record["error"])
+    return "\t".join(map(printable, cells))
+
+
 def _flat(record: Record) -> Record:
     top = "; ".join(f"{each['label']}={each['score']:.4f}" for each in record["top"])
     flat = record | {"top": top, "warnings": "; ".join(record["warnings"])}
     if "looks" in record:
         flat["looks"] = "; ".join(f"{time:.3f}" for time in record["looks"])
-    return flat
-
-
-def printable(text: str) -> str:
-    r"""Names as one cell of text: what would end a line or a column becomes ``\n``, ``\t``, …"""
-    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], text)
+    return {name: csv_cell(value) for name, value in flat.items()}
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -15,6 +15,7 @@ from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import (
     CacheOption,
     DeviceOption,
+    MemoryOption,
     ModelOption,
     PrecisionOption,
     TimeLimitOption,
@@ -25,9 +26,17 @@ from vidfuse.cli.output import RecordFormatOption, print_json, write_records
 from vidfuse.errors import InputError, UserError
 
 app = new_app()
+HELP = """\
+Predict the class of clips: one record per input, in order.
+
+In text form a record is a line with path, class and score, separated by tabs; of an input that
+could not be read, both are empty, and a fourth column says why. Exits with 1 then; the others are
+predicted all the same. With - and with --watch the model stays loaded, and each clip is answered
+as soon as it is there.
+"""
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 def predict(
     inputs: Annotated[
         list[str] | None,
@@ -36,7 +45,7 @@ def predict(
         ),
     ] = None,
     watch: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--watch",
             metavar="FOLDER",
@@ -56,20 +65,16 @@ def predict(
     ] = True,
     workers: WorkersOption = None,
     time_limit: TimeLimitOption = None,
+    memory: MemoryOption = None,
 ) -> None:
-    """Predict the class of clips: one record per input, in order.
-
-    In text form a record is a line with path, class and score, separated by tabs. Exits with 1
-    where an input could not be read; the others are predicted all the same. With - and with
-    --watch the model stays loaded, and each clip is answered as soon as it is there.
-    """
+    """The command ``vidfuse predict``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings
 
     progress, timings = ConsoleProgress(), Timings(BEGAN)
     records = api.predict(
-        _clips(inputs or [], watch),
+        _clips(inputs or [], watch or []),
         model=chosen_models(model),
         top=top,
         progress=progress,
@@ -80,12 +85,13 @@ def predict(
         use_cache=use_cache,
         workers=workers,
         time_limit=time_limit,
+        memory=memory,
     )
     kept = []
     failed = False
     try:
-        if watch is not None:
-            progress.info(f"Watching {watch}; Ctrl-C ends it")
+        if watch:
+            progress.info(f"Watching {watch[0]}; Ctrl-C ends it")
         for record in write_records(records, format):
             failed = failed or not record["ok"]
             if format == "json":
@@ -95,7 +101,7 @@ def predict(
             for warning in record["warnings"]:
                 progress.warn(f"{record['path']}: {warning}")
     except KeyboardInterrupt:
-        if watch is None:
+        if not watch:
             raise
     if format == "json":
         print_json({"records": kept, "timings": timings.to_dict()})
@@ -103,7 +109,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _clips(inputs: list[str], folder: str | None) -> Iterator[Path | InputError | None]:
+def _clips(inputs: list[str], folders: list[str]) -> Iterator[Path | InputError | None]:
     """What to predict, with None where the next clip is not there yet.
 
     Raises:
@@ -112,13 +118,18 @@ def _clips(inputs: list[str], folder: str | None) -> Iterator[Path | InputError 
     from vidfuse.data.arriving import as_it_comes, watch
     from vidfuse.data.files import expand_inputs
 
-    if bool(inputs) is (folder is not None):
+    if len(folders) > 1:
+        raise UserError(
+            f"--watch takes one folder, and {len(folders)} were given",
+            "Watch a folder that holds them all, or run a vidfuse predict for each.",
+        )
+    if bool(inputs) is bool(folders):
         what = "both clips and a folder to watch" if inputs else "missing argument 'CLIPS'"
         raise UserError(what, "Name either CLIPS or --watch FOLDER. Try: vidfuse predict --help")
-    if folder is not None:
-        place = Path(folder).expanduser()
+    if folders:
+        place = Path(folders[0]).expanduser()
         if not place.is_dir():
-            raise UserError(f"{folder}: no such folder", "Make it first, or check --watch.")
+            raise UserError(f"{place}: no such folder", "Make it first, or check --watch.")
         return watch(place)
     if "-" not in inputs:
         return expand_inputs(inputs)

@@ -16,6 +16,12 @@ from vidfuse.training.config import TrainConfig
 from vidfuse.training.runs import latest_run
 
 app = new_app()
+HELP = """\
+Train an action classifier: extract missing features, fit a head, save one file.
+
+Prints the model's path. The run folder also holds the metrics of every epoch and the
+configuration.
+"""
 # Field of the settings → the group in `--help` that begins with it.
 PANELS = {
     "backbone": "Features",
@@ -26,7 +32,7 @@ PANELS = {
 }
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, help=HELP)
 @with_settings(TrainConfig, PANELS)
 def train(
     dataset: Annotated[
@@ -57,11 +63,7 @@ def train(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train an action classifier: extract missing features, fit a head, save one file.
-
-    Prints the model's path. The run folder also holds the metrics of every epoch and the
-    configuration.
-    """
+    """The command ``vidfuse train``."""
     from vidfuse import api
     from vidfuse.cli.console import ConsoleProgress
     from vidfuse.timing import Timings

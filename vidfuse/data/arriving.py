@@ -92,7 +92,7 @@ def watch(
         now = time.monotonic()
         problems: list[InputError] = []
         there: dict[Path, _Sight] = {}
-        for path in walk_videos(folder, problems):
+        for path in walk_videos(folder, problems, growing=True):
             content = _sizes_and_times(path)
             before = known.get(path)
             same = before is not None and before.content == content

@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+import stat
+from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from vidfuse.data.stacks import DICOM_EXTENSIONS, is_dicom, is_stack
+from vidfuse.data.multipage import DICOM_EXTENSIONS, is_dicom, is_multipage
 from vidfuse.errors import InputError
 
 _VIDEOS = """
@@ -24,7 +26,12 @@ VIDEO_EXTENSIONS = DICOM_EXTENSIONS | {f".{name}" for name in _VIDEOS.split()}
 FRAME_EXTENSIONS = frozenset(f".{name}" for name in _FRAMES.split())
 """Suffixes (lower case) of the pictures that make up a frame folder."""
 
+BINARY = getattr(os, "O_BINARY", 0)  # which only Windows has
+
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
+_SINGLE = "one picture alone in a folder is not taken for a clip"
+_SINGLE_HINT = "Name the folder itself if it is one, or write its pictures into it."
+_BLOCK = 2**16  # bytes read from a list at once, at most
 _PEEKED_FRAMES = 8  # of a folder of TIFF or DICOM files, whether they are sequences themselves
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -57,6 +64,18 @@ def is_frame_folder(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
+def is_single_frame(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds one picture and nothing else.
+
+    It may be a clip of one frame or the place of a thumbnail, so it is a clip only where it is
+    named itself.
+    """
+    try:
+        return _holds_one_frame(_list_folder(folder))
+    except OSError:
+        return False
+
+
 def describe_os_error(error: OSError) -> str:
     """A short reason for a failed file operation, without the path."""
     if isinstance(error, FileNotFoundError):
@@ -64,16 +83,35 @@ def describe_os_error(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def read_head(path: str | os.PathLike[str], size: int) -> bytes:
+    """The first bytes of a regular file; none of one that is missing or of another kind.
+
+    A pipe is not waited for.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | BINARY)
+    except (OSError, ValueError):
+        return b""
+    with os.fdopen(descriptor, "rb") as file:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return file.read(size) if regular else b""
+
+
 def walk_videos(
-    folder: str | os.PathLike[str], problems: list[InputError] | None = None
+    folder: str | os.PathLike[str],
+    problems: list[InputError] | None = None,
+    *,
+    growing: bool = False,
 ) -> Iterator[Path]:
     """Every video below a folder, in natural order; links are followed, loops are not.
 
-    A subfolder of pictures (see ``is_frame_folder``) counts as one video.
+    A subfolder of pictures (see ``is_frame_folder``) counts as one video. One with a single picture
+    does not, and is told where other folders of pictures are clips or where there is no clip.
 
     Args:
         folder: Where to start.
         problems: Receives broken links and subfolders that cannot be read.
+        growing: Whether files still come, so that a picture alone may be the first of several.
 
     Yields:
         Paths that begin with ``folder``.
@@ -85,9 +123,12 @@ def walk_videos(
     problems = [] if problems is None else problems
     visited: set[tuple[int, int]] = set()
     pending: list[tuple[str, bool]] = [(top, True)]
+    single: list[str] = []
+    videos = frame_folders = 0
     while pending:
         path, is_folder = pending.pop()
         if not is_folder:
+            videos += 1
             yield Path(path)
             continue
         try:
@@ -103,20 +144,27 @@ def walk_videos(
             problems.append(problem)
             continue
         if path != top and _holds_frames(entries):
+            frame_folders += 1
             yield Path(path)
+            continue
+        if path != top and _holds_one_frame(entries):
+            single.append(path)
             continue
         inside: list[tuple[str, bool]] = []
         for entry in entries:
-            if entry.is_dir():
+            if os.path.isdir(entry):
                 if not _leads_back(entry, path):
                     inside.append((entry.path, True))
-            elif is_video(entry.name) or is_stack(entry.path):
-                if entry.is_file():
+            elif is_video(entry.name) or is_multipage(entry.path):
+                if os.path.isfile(entry):
                     inside.append((entry.path, False))
                 else:
-                    reason = "broken link" if entry.is_symlink() else "not a regular file"
+                    broken = not os.path.exists(entry)
+                    reason = "broken link" if broken else "not a regular file"
                     problems.append(InputError(entry.path, reason))
         pending += reversed(inside)
+    if (frame_folders or not videos) and not growing:
+        problems += [InputError(path, _SINGLE, _SINGLE_HINT) for path in single]
 
 
 def peek_videos(folder: str | os.PathLike[str], count: int = 1, limit: int = 5000) -> list[Path]:
@@ -141,9 +189,9 @@ def peek_videos(folder: str | os.PathLike[str], count: int = 1, limit: int = 500
                     limit -= 1
                     if is_ignored(entry.name):
                         continue
-                    if entry.is_dir():
+                    if os.path.isdir(entry):
                         pending.append(entry.path)
-                    elif is_video(entry.name) or is_stack(entry.path):
+                    elif is_video(entry.name) or is_multipage(entry.path):
                         found.append(Path(entry.path))
                     frames += _is_frame(entry.name)
                     if frames == 2 and path != os.fspath(folder) and is_frame_folder(path):
@@ -164,7 +212,7 @@ def expand_inputs(
         arguments: Files, folders (every video inside), globs (``**`` too; an existing file of
             that very name wins) or ``-`` (on ``stdin`` one path per line, or zero bytes between
             them). Repetitions are kept.
-        stdin: Where ``-`` reads from, line by line.
+        stdin: Where ``-`` reads from, as it comes.
 
     Yields:
         A path for each input, whether it exists or not, or an ``InputError`` for an argument
@@ -184,7 +232,7 @@ def expand_inputs(
 
 
 def _expand_folder(folder: str) -> Iterator[Path | InputError]:
-    if is_frame_folder(folder):
+    if is_frame_folder(folder) or is_single_frame(folder):
         yield Path(folder)
         return
     problems: list[InputError] = []
@@ -228,17 +276,15 @@ def _expand_list(stdin: TextIO | None) -> Iterator[Path | InputError]:
     empty = True
     number = 0
     try:
-        for number, line in enumerate(stdin or (), start=1):
-            text = line.rstrip("\r\n")
-            text = text.removeprefix("\ufeff") if number == 1 else text
-            for path in text.split("\0"):  # as `find -print0` separates them
-                if not path.strip():
-                    continue
-                empty = False
-                if os.path.isdir(path):
-                    yield from _expand_folder(path)
-                else:
-                    yield Path(path)
+        for path in _names(_as_it_comes(stdin)):
+            number += 1
+            if not path.strip():
+                continue
+            empty = False
+            if os.path.isdir(path):
+                yield from _expand_folder(path)
+            else:
+                yield Path(path)
     except UnicodeDecodeError as error:
         # The text layer cannot go on behind a byte that it could not read.
         reason = f"standard input is not {error.encoding} text after line {number}"
@@ -246,6 +292,40 @@ def _expand_list(stdin: TextIO | None) -> Iterator[Path | InputError]:
         return
     if empty:
         yield InputError("-", "no paths on standard input")
+
+
+def _as_it_comes(stream: TextIO | None) -> Iterator[str]:
+    """The text of a stream in parts, without waiting for the end of a line or of a block."""
+    if stream is None:
+        return
+    raw = getattr(stream, "buffer", None)
+    if raw is None:  # text in memory
+        yield stream.read()
+        return
+    read = getattr(raw, "read1", raw.read)
+    decoder = getincrementaldecoder(stream.encoding)(stream.errors or "strict")
+    while part := read(_BLOCK):
+        yield decoder.decode(part)
+    yield decoder.decode(b"", final=True)
+
+
+def _names(parts: Iterable[str]) -> Iterator[str]:
+    """The names in a list: lines, or divided by zero bytes as ``find -print0`` writes them.
+
+    From the first zero byte on, only zero bytes divide: a name may have a line break in it, and no
+    name a zero byte.
+    """
+    rest, zeros, begun = "", False, False
+    for part in parts:
+        rest += part
+        if not begun:
+            rest = rest.removeprefix("\ufeff")
+            begun = bool(rest)
+        zeros = zeros or "\0" in part
+        *names, rest = rest.split("\0" if zeros else "\n")
+        yield from names if zeros else (name.removesuffix("\r") for name in names)
+    if rest:
+        yield rest
 
 
 def _list_folder(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
@@ -261,12 +341,18 @@ def _is_frame(name: str) -> bool:
 def _holds_frames(entries: list[os.DirEntry[str]]) -> bool:
     frames = []
     for entry in entries:
-        if entry.is_dir() or (is_video(entry.name) and not is_dicom(entry.name)):
+        if os.path.isdir(entry) or (is_video(entry.name) and not is_dicom(entry.name)):
             return False
         if _is_frame(entry.name):
             frames.append(entry.path)
     step = len(frames) // _PEEKED_FRAMES + 1
-    return len(frames) >= 2 and not any(map(is_stack, frames[::step]))
+    return len(frames) >= 2 and not any(map(is_multipage, frames[::step]))
+
+
+def _holds_one_frame(entries: list[os.DirEntry[str]]) -> bool:
+    if len(entries) != 1 or is_video(entries[0].name) or not _is_frame(entries[0].name):
+        return False
+    return os.path.isfile(entries[0]) and not is_multipage(entries[0].path)
 
 
 def _leads_back(entry: os.DirEntry[str], folder: str) -> bool:

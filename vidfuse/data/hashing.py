@@ -35,7 +35,9 @@ def content_hash(path: Path) -> str:
         return _file_hash(path)
     except OSError as error:
         raise InputError(path, describe_os_error(error)) from None
-    except ValueError:  # the only one
+    except UnicodeEncodeError:
+        raise InputError(path, "its name is not text that a file system takes") from None
+    except ValueError:  # the only other one
         raise InputError(path, "a zero byte is in its name") from None
 
 

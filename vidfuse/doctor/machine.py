@@ -119,16 +119,11 @@ def memory() -> Check:
     """Memory, and how much of it is free."""
     total, available = system.memory()
     limit = system.memory_limit()
-    if limit is not None and total is not None and limit < total:
-        total = limit
-        available = None if available is None else min(available, limit)
+    if limit is not None:
+        total, available = min(total, limit), min(available, limit)
     values = {"total_bytes": total, "available_bytes": available}
-    if total is None:
-        return Check("memory", "ok", "not known", values)
-    summary = f"{total / 1e9:.1f} GB"
-    if available is not None:
-        summary = f"{available / 1e9:.1f} GB free of {summary}"
-    if (total if available is None else available) < LITTLE_MEMORY:
+    summary = f"{available / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
+    if available < LITTLE_MEMORY:
         fix = "Close other programs, or decode fewer clips at once (--workers 1)."
         return Check("memory", "warning", summary, values, fix)
     return Check("memory", "ok", summary, values)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidfuse.backbones.imports import import_torch
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.evaluation.member import Answer, AnyModel, InferenceConfig, Member
@@ -16,6 +17,8 @@ from vidfuse.features.looks import Looks
 from vidfuse.model import StoredModel, open_model
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
+
+NOT_FINITE = "the model's scores of this clip are not finite"
 
 __all__ = ["Inference", "InferenceConfig", "find_model"]
 
@@ -79,7 +82,12 @@ class Inference:
                     "Probabilities can only be averaged over the same classes.",
                 )
         self.timings = timings
-        self.members = [_member_class(model)(model, config, progress, timings) for model in models]
+        with timings.measure("imports"):
+            kinds = [_member_class(model) for model in models]
+        self.members = [
+            kind(model, config, progress, timings)
+            for kind, model in zip(kinds, models, strict=True)
+        ]
 
     def close(self) -> None:
         """End the decode processes."""
@@ -135,12 +143,17 @@ class Inference:
                 warnings |= dict.fromkeys(answer.warnings)
                 looks += answer.looks or Looks()
             seen = looks if self.chooses_frames else None
-            yield clip, Answer(np.mean(rows, axis=0), list(warnings), seen)
+            scores = np.mean(rows, axis=0)
+            if not np.isfinite(scores).all():  # weights may be finite and yet too large
+                yield clip, InputError(clip.path, NOT_FINITE, "Train the model again.")
+                continue
+            yield clip, Answer(scores, list(warnings), seen)
 
 
 def _member_class(model: AnyModel) -> type[Member]:
     if not model.chooses_frames:
         return Member
-    from vidfuse.evaluation.looking import LookingMember  # imports torch
+    import_torch()
+    from vidfuse.evaluation.looking import LookingMember
 
     return LookingMember

@@ -30,6 +30,7 @@ def inspect_dataset(
     read: bool = True,
     decoder: str = "auto",
     workers: int | None = None,
+    memory: int | None = None,
     index: ContentIndex | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def inspect_dataset(
         read: Whether every clip is decoded, to find unreadable ones and lengths.
         decoder: Name of the decode policy.
         workers: Clips decoded at once.
+        memory: Bytes that decoding a clip may take.
         index: Remembers content hashes.
         progress: Hears of progress.
 
@@ -70,7 +72,7 @@ def inspect_dataset(
         },
     }
     if read:
-        report |= _read(data, decoder, workers, index or ContentIndex(None), progress)
+        report |= _read(data, decoder, workers, memory, index or ContentIndex(None), progress)
     return report
 
 
@@ -79,14 +81,19 @@ def _labels(data: Dataset) -> Counter[str]:
 
 
 def _read(
-    data: Dataset, decoder: str, workers: int | None, index: ContentIndex, progress: Progress
+    data: Dataset,
+    decoder: str,
+    workers: int | None,
+    memory: int | None,
+    index: ContentIndex,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Decode every clip once: lengths, sizes, unreadable files, repeated content."""
     unreadable: list[dict[str, str]] = []
     frames, seconds, sizes = [], [], Counter[str]()
     warned = 0
     progress.start("Reading clips", len(data.clips))
-    with DecodePool(decoder, workers) as pool:
+    with DecodePool(decoder, workers, memory=memory) as pool:
         requests = {id(r): (r, clip) for r, clip in ((_request(c), c) for c in data.clips)}
         for request, answer in pool.map(r for r, _ in requests.values()):
             progress.advance()

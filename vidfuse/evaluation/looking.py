@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError
@@ -18,9 +19,21 @@ from vidfuse.features.table import FeatureTable
 from vidfuse.fusion.choosing import ChoosingHead
 from vidfuse.fusion.episodes import Episode
 from vidfuse.fusion.frame_source import CachedSource
-from vidfuse.model import BATCH
+from vidfuse.model import BATCH, Model
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.sampling import Sampling
+
+
+class _CheckedSource(LiveSource):
+    """As ``LiveSource``, for a head that may not fit its backbone."""
+
+    model: Model
+
+    def at(self, clips: Tensor, positions: Tensor) -> Tensor:
+        """Features float32 [n, D, g, g], which the head reads."""
+        features = super().at(clips, positions)
+        self.model.check_features(features[:, None])
+        return features
 
 
 class LookingMember(Member):
@@ -67,6 +80,7 @@ class LookingMember(Member):
         table = FeatureTable.stack(list(entries.values()), rule, self.model.spec.frames)
         every = torch.arange(len(entries))
         features, lengths = (part.to(self.device) for part in table.whole(every))
+        self.model.check_features(features)
         with torch.inference_mode():
             episode = self.head.look(CachedSource(features.float(), lengths))
         rows = zip(entries.items(), _scores(episode), episode.positions.tolist(), strict=True)
@@ -95,7 +109,8 @@ class LookingMember(Member):
 
     def _look_at(self, files: OpenClips, clips: Sequence[Clip]) -> dict[Clip, Answer | InputError]:
         """Answers to a few clips side by side."""
-        source = LiveSource(self.extractor, files, clips, self.device)
+        source = _CheckedSource(self.extractor, files, clips, self.device)
+        source.model = self.model
         with torch.inference_mode():
             scores = _scores(self.head.look(source))
         answers: dict[Clip, Answer | InputError] = {}

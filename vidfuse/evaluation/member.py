@@ -19,10 +19,9 @@ from vidfuse.features.extract import Extractor
 from vidfuse.features.identity import ContentIndex
 from vidfuse.features.setup import resolve_device, weights_digest
 from vidfuse.features.store import Entry, Store
-from vidfuse.garbage import no_collection
 from vidfuse.model import BATCH, Model, StoredModel
 from vidfuse.progress import Progress
-from vidfuse.settings import Settings, option
+from vidfuse.settings import Settings, option, parse_size
 from vidfuse.timing import Timings
 from vidfuse.video.decoder import POLICIES
 from vidfuse.video.workers import DecodePool
@@ -61,6 +60,12 @@ class InferenceConfig(Settings):
         unset="120 and more for big files",
         above=0,
     )
+    memory: str | None = option(
+        None,
+        "Memory that decoding a clip may take, such as 2G.",
+        unset="half of the machine's divided by --workers, 1G to 4G",
+        least_size="100M",
+    )
 
 
 AnyModel = Model | StoredModel
@@ -89,6 +94,7 @@ class Member:
         self, card: AnyModel, config: InferenceConfig, progress: Progress, timings: Timings
     ) -> None:
         self.card = card
+        self.progress = progress
         self.config = config
         self.timings = timings
         if config.device not in ALWAYS_HERE:
@@ -98,7 +104,8 @@ class Member:
         if card.choice.published:
             self._check_weights(progress)
         decoder = _decoder(card)
-        self.pool = self.pool_class(decoder, config.workers, config.time_limit)
+        memory = None if config.memory is None else parse_size(config.memory)
+        self.pool = self.pool_class(decoder, config.workers, config.time_limit, memory=memory)
         self.extractor = Extractor(
             spec=card.spec,
             backbone=self._build,
@@ -111,6 +118,7 @@ class Member:
             progress=progress,
             timings=timings,
             pool=self.pool,
+            for_all=card.facts.get("config", {}).get("grid") is None,
         )
 
     def close(self) -> None:
@@ -122,7 +130,7 @@ class Member:
         """The model with its weights."""
         if isinstance(self.card, Model):
             return self.card
-        with self.timings.measure("imports"), no_collection():
+        with self.timings.measure("imports"):
             import_torch()
         with self.timings.measure("model"):
             return self.card.load()
@@ -130,11 +138,12 @@ class Member:
     @cached_property
     def device(self) -> str:
         """Where it computes."""
-        return resolve_device(self.config.device)
+        with self.timings.measure("model"):
+            return resolve_device(self.config.device, self.progress)
 
     def _build(self) -> Backbone:
         model = self.model
-        with self.timings.measure("imports"), no_collection():
+        with self.timings.measure("imports"):
             find_factory(self.card.choice.info.factory)
         with self.timings.measure("model"):
             return model.build_backbone(self.device)
@@ -153,7 +162,7 @@ class Member:
         """How to get the weights that the model was trained with."""
         if self.card.choice.info.sha256 is None:
             return "Remove that file, so that the published weights are fetched again."
-        made_by = self.card.facts["versions"]["vidfuse"]
+        made_by = self.card.facts.get("versions", {}).get("vidfuse", "an earlier one")
         return (
             "The bundled network is another one now. Train the model again, or use the release of\n"
             f"vidfuse that made it ({made_by})."
@@ -178,7 +187,9 @@ class Member:
         yield from ((clip, answers[clip]) for clip in clips)
 
     def _answers(self, entries: dict[Clip, Entry]) -> dict[Clip, Answer]:
-        rows = self.model.probabilities(list(entries.values()), self.device)
+        model, device = self.model, self.device
+        with self.timings.measure("head"):
+            rows = model.probabilities(list(entries.values()), device)
         return {
             clip: Answer(row, entry.info.warnings)
             for (clip, entry), row in zip(entries.items(), rows, strict=True)

@@ -73,7 +73,9 @@ def bench(
     encoder = extractor.encoder()
     with (
         tempfile.TemporaryDirectory(prefix="vidfuse-bench-") as folder,
-        DecodePool(config.decoder, config.workers, config.time_limit) as pool,
+        DecodePool(
+            config.decoder, config.workers, config.time_limit, memory=config.memory_bytes
+        ) as pool,
     ):
         extractor.store = Store(Path(folder))
         requests = [extractor.request(clip) for clip in clips[:DISTINCT]]

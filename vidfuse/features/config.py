@@ -9,7 +9,7 @@ from pathlib import Path
 from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, PRECISION_HELP, PRECISIONS
 from vidfuse.errors import UserError
 from vidfuse.features.spec import Grid, parse_grid
-from vidfuse.settings import Settings, option
+from vidfuse.settings import Settings, option, parse_size
 from vidfuse.video.decoder import POLICIES
 from vidfuse.video.frames import CROPS, DEFAULT_FPS
 from vidfuse.video.sampling import Sampling
@@ -39,6 +39,7 @@ class FeatureConfig(Settings):
         "Frames cached for temporal jitter in training: an odd multiple of --frames.",
         unset="--frames, with --sampling segment three times as many",
         min=1,
+        max=2**16,
     )
     sampling: str | None = option(
         None,
@@ -61,21 +62,36 @@ class FeatureConfig(Settings):
         DEFAULT_FPS, "Pictures per second of clips stored as frame folders.", above=0, max=1000
     )
     decoder: str = option("auto", "Program that reads videos.", choices=tuple(POLICIES))
-    workers: int | None = option(None, "Clips decoded at once.", unset="one per core", min=1)
+    workers: int | None = option(
+        None, "Clips decoded at once.", unset="one per core", min=1, affects_result=False
+    )
     time_limit: float | None = option(
         None,
         "Seconds that decoding a clip may take.",
         unset="120 and more for big files",
         above=0,
+        affects_result=False,
     )
-    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...")
-    precision: str = option("auto", PRECISION_HELP, choices=PRECISIONS)
-    cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
+    memory: str | None = option(
+        None,
+        "Memory that decoding a clip may take, such as 2G.",
+        unset="half of the machine's divided by --workers, 1G to 4G",
+        least_size="100M",
+        affects_result=False,
+    )
+    device: str = option(
+        "auto", "Where to compute: auto, cpu, cuda, cuda:1, mps, ...", affects_result=False
+    )
+    precision: str = option("auto", PRECISION_HELP, choices=PRECISIONS, affects_result=False)
+    cache: str | None = option(
+        None, "Folder of the feature cache.", unset="the platform's", affects_result=False
+    )
     max_failed: float = option(
         0.05,
         "Share of clips that may fail to be read before the run counts as failed.",
         min=0,
         max=1,
+        affects_result=False,
     )
 
     def problems(self) -> list[str]:
@@ -123,6 +139,11 @@ class FeatureConfig(Settings):
         if self.cache_frames is not None:
             return self.cache_frames
         return 3 * self.frames if self.rule.mode == "segment" else self.frames
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What decoding a clip may take; None leaves it to the machine."""
+        return None if self.memory is None else parse_size(self.memory)
 
     @property
     def cache_folder(self) -> Path:

@@ -9,6 +9,7 @@ whichever side has work, without a fixed share.
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from vidfuse.features.ahead import ahead
 from vidfuse.features.pool import pool_maps
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry, EntryInfo
-from vidfuse.system import cores, keep_memory
+from vidfuse.system import cores
 from vidfuse.video.frames import FrameRequest, Frames, Pictures
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 # ResNet-50, 48 are slower than 16.
 CPU_BATCH, GPU_BATCH = 32, 256
 GPU_STREAMS = 2  # one batch is copied while the other is computed
+Features = NDArray[np.float16]
 Decoded = Iterable[tuple[FrameRequest, Frames | InputError]]
 
 
@@ -47,6 +49,8 @@ class Encoder:
     Args:
         modes: The backbone.
         grid: Side g of the map of positions that is kept.
+        others: Sides of other maps that are kept beside it, where the backbone's map has so many
+            cells.
 
     Attributes:
         batch: Pictures in a forward pass at most.
@@ -54,14 +58,14 @@ class Encoder:
         choice: Numerical precision of the last run, and why.
     """
 
-    def __init__(self, modes: Modes, grid: Grid) -> None:
+    def __init__(self, modes: Modes, grid: Grid, others: Sequence[int] = ()) -> None:
         import torch
 
         self.modes = modes
         self.grid = grid
+        self.others = others
         self.choice: Choice | None = None
         if modes.device.type == "cpu":
-            keep_memory()
             self.batch = CPU_BATCH
             # Whoever sets OMP_NUM_THREADS wants no more cores to be used than that.
             self.streams = max(1, min(torch.get_num_threads(), cores()))
@@ -71,12 +75,18 @@ class Encoder:
         self._threads = ThreadPoolExecutor(
             self.streams, "forward", initializer=_begin_stream, initargs=(modes.device,)
         )
+        # Batches that are under way; counted by several threads.
         self._taken = 0
+        self._counting = threading.Lock()
 
     @property
     def idle(self) -> bool:
         """Whether a stream waits for pictures."""
         return self._taken < self.streams
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._taken += change
 
     def run(
         self,
@@ -84,8 +94,8 @@ class Encoder:
         expected: int,
         many: bool = False,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> Iterator[tuple[FrameRequest, Entry | InputError]]:
-        """Features of clips, in the order in which the clips come.
+    ) -> Iterator[tuple[FrameRequest, list[Entry] | InputError]]:
+        """Features of clips on each grid, in the order in which the clips come.
 
         Args:
             decoded: Pictures of clips, or why there are none. At most two batches for each stream
@@ -104,10 +114,10 @@ class Encoder:
         batch = max(1, min(self.batch, math.ceil(expected / self.streams)))
         threads = torch.get_num_threads()
         try:
-            batches = self._batches(decoded, clips, batch, many)
+            batches = self._batches(decoded, clips, batch, many, waiting)
             for shares in ahead(self._threads, self._forward, batches, 2 * self.streams, waiting):
                 for clip, features in shares:
-                    clip.parts.append(features)
+                    clip.add(features)
                 yield from _finished(clips)
             yield from _finished(clips)
         finally:
@@ -115,7 +125,12 @@ class Encoder:
             torch.set_num_threads(threads)
 
     def _batches(
-        self, decoded: Decoded, clips: deque[_OpenClip], batch: int, many: bool
+        self,
+        decoded: Decoded,
+        clips: deque[_OpenClip],
+        batch: int,
+        many: bool,
+        waiting: Callable[[], AbstractContextManager[None]],
     ) -> Iterator[_Batch]:
         """Open clips as they come, and divide their pictures into batches."""
         precision = ""
@@ -129,7 +144,8 @@ class Encoder:
             pictures = frames.pictures
             if not precision:
                 first = self._threads.submit(self._choose, pictures[:batch], many)
-                precision = first.result()
+                with waiting():
+                    precision = first.result()
             known = replace(frames, pictures=pictures[:0].copy())
             clip = _OpenClip(request, known, len(pictures), precision)
             clips.append(clip)
@@ -139,11 +155,11 @@ class Encoder:
                 room -= len(pictures[:room])
                 pictures = pictures[len(shares[-1][1]) :]
                 if not room:
-                    self._taken += 1
+                    self._count(1)
                     yield precision, shares
                     shares, room = [], batch
         if shares:
-            self._taken += 1
+            self._count(1)
             yield precision, shares
 
     def _choose(self, pictures: Pictures, many: bool) -> str:
@@ -163,23 +179,24 @@ class Encoder:
         try:
             features = self._features([pictures for _, pictures in shares], precision)
         finally:
-            self._taken -= 1
-        answers = []
+            self._count(-1)
+        answers, first = [], 0
         for clip, pictures in shares:
-            answers.append((clip, features[: len(pictures)]))
-            features = features[len(pictures) :]
+            last = first + len(pictures)
+            answers.append((clip, [each[first:last] for each in features]))
+            first = last
         return answers
 
-    def features(self, pictures: Pictures) -> NDArray[np.float16]:
+    def features(self, pictures: Pictures) -> Features:
         """Pooled features ``float16 [N, D, g, g]`` of a few pictures ``uint8 [N, S, S, 3]``."""
-        return self._features([pictures], self._choose(pictures, many=False))
+        return self._features([pictures], self._choose(pictures, many=False))[0]
 
-    def in_fp32(self, pictures: Pictures) -> NDArray[np.float16]:
-        """The same, without a choice of precision."""
+    def in_fp32(self, pictures: Pictures) -> list[Features]:
+        """The same on each grid, without a choice of precision."""
         return self._features([pictures], FP32)
 
-    def _features(self, parts: Sequence[Pictures], precision: str) -> NDArray[np.float16]:
-        """Features of a batch; in halves where the device has too little memory for it.
+    def _features(self, parts: Sequence[Pictures], precision: str) -> list[Features]:
+        """Features of a batch on each grid; in halves where the device has too little memory.
 
         What does not fit float16 is infinite; in a narrow precision that may come from within the
         network, so then it is computed in fp32.
@@ -189,7 +206,10 @@ class Encoder:
         try:
             with torch.inference_mode():
                 maps = self.modes.network(precision)(self._on_device(parts))
-                features: NDArray[np.float16] = pool_maps(maps, self.grid).half().cpu().numpy()
+                others = [side for side in self.others if side <= min(maps.shape[-2:])]
+                features: list[Features] = [
+                    pool_maps(maps, grid).half().cpu().numpy() for grid in (self.grid, *others)
+                ]
         except torch.OutOfMemoryError as error:
             pictures = np.concatenate(parts)
             if len(pictures) == 1:
@@ -199,10 +219,11 @@ class Encoder:
                 ) from error
             halves = np.array_split(pictures, 2)
         else:
-            if precision != FP32 and not np.isfinite(features).all():
+            if precision != FP32 and not all(np.isfinite(each).all() for each in features):
                 return self._features(parts, FP32)
             return features
-        return np.concatenate([self._features([half], precision) for half in halves])
+        both = [self._features([half], precision) for half in halves]
+        return [np.concatenate(pair) for pair in zip(*both, strict=True)]
 
     def _on_device(self, parts: Sequence[Pictures]) -> Tensor:
         """Pictures side by side where they are computed; a GPU fetches them by itself."""
@@ -226,7 +247,7 @@ def _begin_stream(device: Device) -> None:
         torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
-def check_finite(features: NDArray[np.float16], path: str) -> None:
+def check_finite(features: Features, path: str) -> None:
     """Refuse features that no head can read.
 
     Raises:
@@ -249,25 +270,32 @@ class _OpenClip:
         frames: What is known of its pictures without the pictures, or why there are none.
         pictures: How many there are.
         precision: In which they are encoded.
-        parts: Their features so far.
+        parts: Their features so far, for each grid.
     """
 
     request: FrameRequest
     frames: Frames | InputError
     pictures: int = 0
     precision: str = ""
-    parts: list[NDArray[np.float16]] = field(default_factory=list)
+    parts: list[list[Features]] = field(default_factory=list)
 
-    def result(self) -> Entry | InputError | None:
-        """Its entry, or why there is none; None until all parts are there."""
+    def add(self, features: list[Features]) -> None:
+        """Take over features of its next pictures."""
+        self.parts = self.parts or [[] for _ in features]
+        for parts, part in zip(self.parts, features, strict=True):
+            parts.append(part)
+
+    def result(self) -> list[Entry] | InputError | None:
+        """Its entries, or why there are none; None until all parts are there."""
         frames = self.frames
         if isinstance(frames, InputError):
             return frames
-        if sum(map(len, self.parts)) < self.pictures:
+        if not self.parts or sum(map(len, self.parts[0])) < self.pictures:
             return None
-        features = np.concatenate(self.parts)
+        every = [np.concatenate(parts) for parts in self.parts]
         try:
-            check_finite(features, self.request.path)
+            for features in every:
+                check_finite(features, self.request.path)
         except InputError as error:
             return error
         info = EntryInfo(
@@ -281,15 +309,15 @@ class _OpenClip:
             path=self.request.path,
             warnings=frames.warnings,
         )
-        return Entry(features, frames.times, info)
+        return [Entry(features, frames.times, info) for features in every]
 
 
 _Share = tuple[_OpenClip, Pictures]
-_Encoded = tuple[_OpenClip, NDArray[np.float16]]
+_Encoded = tuple[_OpenClip, list[Features]]
 _Batch = tuple[str, list[_Share]]
 
 
-def _finished(clips: deque[_OpenClip]) -> Iterator[tuple[FrameRequest, Entry | InputError]]:
+def _finished(clips: deque[_OpenClip]) -> Iterator[tuple[FrameRequest, list[Entry] | InputError]]:
     """Take the clips that are complete from the front."""
     while clips and (result := clips[0].result()) is not None:
         yield clips.popleft().request, result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vidfuse.atomic import write_whole
 from vidfuse.data.clip import Clip
-from vidfuse.errors import InputError, UserError
+from vidfuse.errors import InputError, UnwritableError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.features.extract import Result
 from vidfuse.features.setup import Setup, one_line, summary
@@ -21,6 +23,7 @@ from vidfuse.features.store import Entry
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 
+ADVICE = "Check that the disk has room, or name a folder that you can write with --out."
 COLUMNS = ("file", "path", "label", "group", "split", "start", "end", "frames", "times")
 
 
@@ -68,23 +71,31 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
     """One ``.npy`` per clip, ``float32 [T, D]`` or ``[T, D, g, g]``, and ``index.csv``.
 
     Raises:
-        UserError: The folder cannot be written.
+        UnwritableError: The folder cannot be written.
     """
     names = _names(clips)
     rows: dict[Clip, dict[str, Any]] = {}
+    # Beside other arrays that an earlier index names, or half of these, it would be wrong.
+    _remove_index(folder)
+    for clip, entry in entries:
+        content = io.BytesIO()
+        np.save(content, _array(entry))
+        write_whole(folder / names[clip], content.getvalue(), ADVICE)
+        rows[clip] = _row(clip, names[clip], entry)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows[clip] for clip in clips if clip in rows)
+    # Names of files need not be Unicode.
+    write_whole(folder / "index.csv", table.getvalue().encode(errors="replace"), ADVICE)
+
+
+def _remove_index(folder: Path) -> None:
+    index = folder / "index.csv"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Beside other arrays that an earlier index names, or half of these, it would be wrong.
-        (folder / "index.csv").unlink(missing_ok=True)
-        for clip, entry in entries:
-            np.save(folder / names[clip], _array(entry))
-            rows[clip] = _row(clip, names[clip], entry)
-        with (folder / "index.csv").open("w", newline="", encoding="utf-8", errors="replace") as f:
-            writer = csv.DictWriter(f, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows[clip] for clip in clips if clip in rows)
+        index.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror})", "Check --out.") from error
+        raise UnwritableError(index, error, ADVICE) from error
 
 
 def _array(entry: Entry) -> np.ndarray[Any, Any]:

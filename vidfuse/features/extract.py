@@ -10,18 +10,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidfuse.backbones.imports import import_torch
 from vidfuse.data.clip import Clip
+from vidfuse.data.stamp import Stamp
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.ahead import ahead
 from vidfuse.features.encode import Encoder
-from vidfuse.features.identity import ContentIndex, entry_key
+from vidfuse.features.identity import Content, ContentIndex, entry_key
 from vidfuse.features.pace import Pace
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry, Store
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 # for the fastest numerical mode, and starts decode processes one by one as they are needed.
 LARGE = 200
 WRITES = 4  # entries that may wait for the disk
+COMMON_GRID = 2  # which the default head reads, and of which a single cell can be derived
 Result = Entry | InputError
 
 
@@ -69,12 +72,15 @@ class Extractor:
         index: Remembers content hashes.
         workers: Clips decoded at once; None chooses.
         time_limit: Seconds that decoding one clip may take; None chooses.
+        memory: Bytes that decoding one clip may take; None chooses.
         progress: Hears of progress.
         timings: The command's clock. ``cache`` is the time for content hashes and looking into the
             cache, ``decode``, ``forward`` and ``write`` that of waiting for each of these stages.
         precision: ``auto``, or the numerical precision that was asked for.
         pool: Decode processes that are kept by whoever made them; None starts some for each run.
         mirrored: Whether pictures are mirrored left to right, a view with entries of its own.
+        for_all: Whether features of one cell are cached with `COMMON_GRID` cells a side too, from
+            the same forward pass, so that most other heads find theirs.
         tally: What was done so far.
     """
 
@@ -85,17 +91,19 @@ class Extractor:
     index: ContentIndex
     workers: int | None = None
     time_limit: float | None = None
+    memory: int | None = None
     progress: Progress = field(default_factory=Progress)
     timings: Timings = field(default_factory=Timings)
     precision: str = "auto"
     pool: DecodePool | None = None
     mirrored: bool = False
+    for_all: bool = False
     tally: Tally = field(default_factory=Tally)
     _encoder: Encoder | None = None
+    _contents: dict[Clip, Content] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for part in ("cache", "decode", "forward", "write"):
-            self.timings.add(part, 0.0)
+        self.timings.expect("cache", "decode", "forward", "write")
 
     def run(self, clips: Sequence[Clip], *, read: bool = True) -> Iterator[tuple[Clip, Result]]:
         """Features of each clip, in the order in which they are ready.
@@ -115,8 +123,10 @@ class Extractor:
                 missing.setdefault(key, []).append(clip)
             else:
                 yield clip, found
-        if missing:
-            yield from self._compute(missing)
+        while missing:
+            changed: dict[str, list[Clip]] = {}
+            yield from self._compute(missing, changed)
+            missing = changed
 
     def find(
         self, clips: Sequence[Clip], *, read: bool = True
@@ -131,16 +141,18 @@ class Extractor:
             A clip, the key of its entry, and the entry, why the clip cannot be read, or None where
             the cache does not have it.
         """
+        self._contents = {}
         with self.timings.measure("cache"):
-            contents = self._contents([clip.path for clip in clips])
+            contents = self._look_at([clip.path for clip in clips])
         for clip in clips:
             content = contents[clip.path]
             if isinstance(content, InputError):
                 self.tally.failures.append((clip, content))
                 yield clip, "", content
                 continue
-            self.tally.hashes[clip] = content
-            key = entry_key(content, clip, self.mirrored)
+            self.tally.hashes[clip] = content.digest
+            self._contents[clip] = content
+            key = entry_key(content.digest, clip, self.mirrored)
             with self.timings.measure("cache"):
                 there, entry = self._look_up(key, read)
             if not there:
@@ -150,14 +162,14 @@ class Extractor:
             if entry is not None:
                 yield clip, key, entry
 
-    def _contents(self, paths: Sequence[Path]) -> dict[Path, str | InputError]:
-        """The content hash of each file, all of which are read unless they are known."""
+    def _look_at(self, paths: Sequence[Path]) -> dict[Path, Content | InputError]:
+        """The content of each file, all of which are read unless they are known."""
         if len(paths) < LARGE:
-            return dict(self.index.hashes(paths))
+            return dict(self.index.contents(paths))
         contents = {}
         self.progress.start("Looking at clips", len(set(paths)))
         try:
-            for path, content in self.index.hashes(paths):
+            for path, content in self.index.contents(paths):
                 contents[path] = content
                 self.progress.advance()
         finally:
@@ -173,18 +185,34 @@ class Extractor:
         entry = self.store.read(self.spec, key, self.progress)
         return entry is not None, entry
 
-    def _compute(self, missing: dict[str, list[Clip]]) -> Iterator[tuple[Clip, Result]]:
-        """Decode and encode each content once, whatever the number of clips that have it."""
+    def _compute(
+        self, missing: dict[str, list[Clip]], changed: dict[str, list[Clip]]
+    ) -> Iterator[tuple[Clip, Result]]:
+        """Decode and encode each content once, whatever the number of clips that have it.
+
+        Args:
+            missing: Key of an entry → the clips whose content it is of.
+            changed: Receives clips that are still to be decoded, since the one that was decoded in
+                their place had another content by then.
+        """
         many = len(missing) >= LARGE
         if many and self.store is not None:
             self._estimate(self.encoder(), self.store, len(missing))
         requests = {key: self.request(clips[0]) for key, clips in missing.items()}
+        contents = {key: self._contents[clips[0]] for key, clips in missing.items()}
         pace = Pace(self.timings)
         self.progress.start("Extracting features", len(missing))
         try:
-            with self._decoding(many) as pool:
-                for key, result in self.stages(pool, requests, many=many):
+            with self.decoding(many) as pool:
+                for key, result in self.stages(pool, requests, contents, many=many):
                     clips = missing[key]
+                    now = contents.get(key)
+                    if now is None or now.digest != self.tally.hashes[clips[0]]:
+                        if now is not None:
+                            self.tally.hashes[clips[0]] = now.digest
+                        if clips[1:]:
+                            changed[key] = clips[1:]
+                        clips = clips[:1]
                     if isinstance(result, InputError):
                         self.tally.failures += [(clip, result) for clip in clips]
                         pace.failed()
@@ -201,6 +229,7 @@ class Extractor:
         self,
         pool: DecodePool,
         requests: Mapping[str, FrameRequest],
+        contents: dict[str, Content] | None = None,
         *,
         many: bool,
     ) -> Iterator[tuple[str, Result]]:
@@ -210,24 +239,44 @@ class Extractor:
             pool: Reads clips. It is given more decode processes as long as forward passes wait for
                 pictures.
             requests: Key of an entry → what to read for it.
+            contents: Key of an entry → the content that it is of. Where a file had another one when
+                it was decoded, that one is put here, and the entry goes where it belongs; where
+                nobody can tell, the clip fails and its key is removed. None does not ask.
             many: Whether there are so many that a calibration of the precision pays.
 
         Yields:
             Keys and what came of them, when it is in the cache.
         """
         keys = {id(request): key for key, request in requests.items()}
+        stamps: dict[str, Stamp | None] = {}
         decoded = pool.map(list(requests.values()))
 
-        def write(item: tuple[FrameRequest, Result]) -> tuple[str, Result]:
+        def write(item: tuple[FrameRequest, list[Entry] | InputError]) -> tuple[str, Result]:
             request, result = item
-            if self.store is not None and isinstance(result, Entry):
-                self.store.write(self.spec, keys[id(request)], result)
-            return keys[id(request)], result
+            key = keys[id(request)]
+            if isinstance(result, InputError):
+                return key, result
+            place = key
+            if contents is not None:
+                before = contents[key]
+                try:
+                    path = Path(request.path)
+                    contents[key] = self.index.content_then(path, before, stamps.pop(key))
+                except InputError as error:
+                    del contents[key]
+                    return key, error
+                if contents[key].digest != before.digest:
+                    clip = Clip(path, start=request.start, end=request.end)
+                    place = entry_key(contents[key].digest, clip, self.mirrored)
+            if self.store is not None:
+                for spec, entry in zip(self._specs(), result, strict=False):
+                    self.store.write(spec, place, entry)
+            return key, result[0]
 
         waiting = {part: partial(self.timings.measure, part) for part in ("forward", "write")}
         encoder = self.encoder()
         encoded = encoder.run(
-            self._timed(decoded, pool, encoder),
+            self._timed(decoded, pool, encoder, keys, stamps),
             len(requests) * self.spec.frames,
             many,
             waiting["forward"],
@@ -235,7 +284,7 @@ class Extractor:
         with ThreadPoolExecutor(1, "write") as writer:
             yield from ahead(writer, write, encoded, WRITES, waiting["write"], finish=True)
 
-    def _decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
+    def decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
         """The decode processes; those that nobody keeps end with the run.
 
         Of many clips it begins with one process, and `stages` adds others as they are needed.
@@ -243,17 +292,27 @@ class Extractor:
         if self.pool is not None:
             return nullcontext(self.pool)
         active = 1 if many and self.workers is None else None
-        return DecodePool(self.decoder, self.workers, self.time_limit, active=active)
+        return DecodePool(self.decoder, self.workers, self.time_limit, active, self.memory)
 
     def encoder(self) -> Encoder:
         """Turns pictures into features; built when it is first needed."""
         if self._encoder is None:
-            from vidfuse.backbones.precision import Modes
+            with self.timings.measure("imports"):
+                import_torch()
+                from vidfuse.backbones.precision import Modes
 
             spec = self.spec
             identity = (spec.backbone, spec.layer, spec.weights[:16], f"{spec.size} px")
-            self._encoder = Encoder(Modes(self.backbone(), self.precision, identity), spec.grid)
+            others = [COMMON_GRID] if len(self._specs()) > 1 else []
+            modes = Modes(self.backbone(), self.precision, identity)
+            self._encoder = Encoder(modes, spec.grid, others)
         return self._encoder
+
+    def _specs(self) -> list[FeatureSpec]:
+        """What is cached: the features that are asked for and, maybe, those of another grid."""
+        if self.for_all and self.spec.grid == 1:
+            return [self.spec, replace(self.spec, grid=COMMON_GRID)]
+        return [self.spec]
 
     def request(self, clip: Clip) -> FrameRequest:
         """Which pictures of a clip its features are made of."""
@@ -275,7 +334,10 @@ class Extractor:
         decoded: Iterator[tuple[FrameRequest, Frames | InputError]],
         pool: DecodePool,
         encoder: Encoder,
+        keys: Mapping[int, str],
+        stamps: dict[str, Stamp | None],
     ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
+        """Decoded clips as they come; their files' stamps are kept aside."""
         while True:
             with self.timings.measure("decode"):
                 item = next(decoded, None)
@@ -283,6 +345,9 @@ class Extractor:
                 return
             if encoder.idle:
                 pool.grow(pool.active + 1)
+            request, frames = item
+            if isinstance(frames, Frames):
+                stamps[keys[id(request)]] = frames.stamp
             yield item
 
     def _estimate(self, encoder: Encoder, store: Store, clips: int) -> None:
@@ -293,11 +358,12 @@ class Extractor:
             UserError: The cache would not fit on its disk.
         """
         blank = np.zeros((8, self.spec.size, self.spec.size, 3), np.uint8)
-        encoder.in_fp32(blank)  # the first pass also sets things up
-        began = time.perf_counter()
-        features = encoder.in_fp32(blank)
-        seconds = (time.perf_counter() - began) / len(blank) * self.spec.frames * clips
-        size = features[0].nbytes * self.spec.frames * clips
+        with self.timings.measure("forward"):
+            encoder.in_fp32(blank)  # the first pass also sets things up
+            began = time.perf_counter()
+            features = encoder.in_fp32(blank)
+            seconds = (time.perf_counter() - began) / len(blank) * self.spec.frames * clips
+        size = sum(each[0].nbytes for each in features) * self.spec.frames * clips
         self.progress.info(
             f"{clips} clips to extract: at most {size / 1e9:.2f} GB in {store.root}, "
             f"about {seconds / 60:.0f} min of forward passes in fp32 and the time to decode"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import stat
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,31 +13,29 @@ from typing import NamedTuple, TypeVar
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.hashing import content_hash
+from vidfuse.data.stamp import Stamp, stamp_of
 from vidfuse.errors import InputError
 from vidfuse.features.ahead import ahead
 from vidfuse.system import cores
 
 ROWS_AT_ONCE = 256
 HASHED_AHEAD = 4  # files for each thread
-# A file that is written again within one tick of the file system's clock keeps its stamp, so
-# what changed this recently is not remembered. Local file systems tick every 10 ms at most.
-TICK_NS = 100_000_000
 
 Result = TypeVar("Result")
 
 
-class Stamp(NamedTuple):
-    """What changes when a file does; times in nanoseconds."""
+class Content(NamedTuple):
+    """What a path holds.
 
-    size: int
-    mtime: int
-    ctime: int
-    inode: int
+    Attributes:
+        digest: Its content hash.
+        stamp: What it had before and after it was read; None where that differed.
+        settled: Whether every later change shows in the stamp.
+    """
 
-    @property
-    def settled(self) -> bool:
-        """Whether the file last changed long enough ago for another change to show."""
-        return time.time_ns() - self.ctime > TICK_NS
+    digest: str
+    stamp: Stamp | None
+    settled: bool
 
 
 class ContentIndex:
@@ -57,9 +53,9 @@ class ContentIndex:
     def __init__(self, folder: Path | None) -> None:
         self._file = None if folder is None else folder / "index.sqlite"
 
-    def hashes(self, paths: Iterable[Path]) -> Iterator[tuple[Path, str | InputError]]:
-        """The content hash of each path, or why it has none: each once, in the order given."""
-        stamps = {path: _stamp(path) for path in paths}
+    def contents(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Content | InputError]]:
+        """The content of each path, or why it has none: each once, in the order given."""
+        stamps = {path: stamp_of(path) for path in paths}
         known = self._recall(stamps)
         news: list[tuple[str | int, ...]] = []
         unknown = [path for path in stamps if path not in known]
@@ -71,18 +67,48 @@ class ContentIndex:
             ):
                 for path, stamp in stamps.items():
                     if path in known:
-                        yield path, known[path]
+                        yield path, Content(known[path], stamp, settled=True)
                         continue
                     digest = next(digests)
-                    # Only if it stayed as it was while it was read.
-                    settled = stamp if stamp is not None and stamp.settled else None
-                    if settled and isinstance(digest, str) and settled == _stamp(path):
-                        news.append((_key(path), *settled, digest))
+                    if isinstance(digest, InputError):
+                        yield path, digest
+                        continue
+                    settled = stamp is not None and stamp.settled
+                    if stamp != stamp_of(path):
+                        stamp = None
+                    if stamp is not None and settled:
+                        news.append((_key(path), *stamp, digest))
                     if len(news) >= ROWS_AT_ONCE:
                         self._remember(news)
-                    yield path, digest
+                    yield path, Content(digest, stamp, settled)
         finally:
             self._remember(news)
+
+    def hashes(self, paths: Iterable[Path]) -> Iterator[tuple[Path, str | InputError]]:
+        """The content hash of each path, or why it has none: each once, in the order given."""
+        for path, content in self.contents(paths):
+            yield path, content if isinstance(content, InputError) else content.digest
+
+    def content_then(self, path: Path, content: Content, stamp: Stamp | None) -> Content:
+        """The content that a path had while it was decoded.
+
+        Args:
+            path: What was decoded.
+            content: What it held before.
+            stamp: What it had before and after it was decoded; None where that differed.
+
+        Raises:
+            InputError: It cannot be read any more, or nobody can tell what was decoded.
+        """
+        if content.settled and stamp is not None and stamp == content.stamp:
+            return content
+        ((_, now),) = self.contents([path])
+        if isinstance(now, InputError):
+            raise now
+        if stamp is None or stamp != now.stamp:
+            hint = "Run the same command again when nothing writes to it any more."
+            raise InputError(path, "it changed while it was read", hint)
+        return now
 
     def hash(self, path: Path) -> str:
         """The content hash of one path.
@@ -160,35 +186,6 @@ def entry_key(content: str, clip: Clip, mirrored: bool = False) -> str:
 def _key(path: Path) -> str:
     """A path as text that a database takes, also where it is no Unicode."""
     return os.fsencode(os.path.abspath(path)).hex()
-
-
-def _stamp(path: Path) -> Stamp | None:
-    """A file's stamp, or that of all files in a folder; None where there is nothing to read."""
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            return _folder_stamp(path)
-    except (OSError, ValueError):
-        return None
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-def _folder_stamp(folder: Path) -> Stamp | None:
-    """Sizes and latest times; instead of the inode, a digest of all names and stamps."""
-    with os.scandir(folder) as entries:
-        files = {entry.name: entry.stat() for entry in entries if entry.is_file()}
-    if not files:
-        return None
-    digest = hashlib.sha256()
-    for name, status in sorted(files.items()):
-        own = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        digest.update(os.fsencode(name) + repr(own).encode())
-    return Stamp(
-        sum(status.st_size for status in files.values()),
-        max(status.st_mtime_ns for status in files.values()),
-        max(status.st_ctime_ns for status in files.values()),
-        int.from_bytes(digest.digest()[:8], signed=True),
-    )
 
 
 def _digest(path: Path) -> str | InputError:

@@ -83,9 +83,7 @@ class Pile:
         """Choose between memory and file, by the first clip."""
         self._shape = features.shape[1:]
         size, free = self.clips * features.nbytes, free_memory()
-        if self.path is None and (
-            self.folder is None or free is None or size <= MEMORY_SHARE * free
-        ):
+        if self.path is None and (self.folder is None or size <= MEMORY_SHARE * free):
             self._memory = np.empty((self.clips * len(features), *self._shape), np.float16)
             return
         try:

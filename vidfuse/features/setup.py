@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.backbones import BackboneChoice, choose
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from vidfuse.backbones.load import Backbone
 
 
-def resolve_device(name: str) -> str:
-    """The device that ``--device`` means; ``auto`` is the first GPU, else the CPU.
+def resolve_device(name: str, progress: Progress | None = None) -> str:
+    """The device that ``--device`` means; ``auto`` is the first GPU that works, else the CPU.
+
+    Args:
+        name: As on the command line.
+        progress: Hears of a GPU that does not work.
 
     Raises:
         UserError: There is no such device here.
@@ -32,25 +36,20 @@ def resolve_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        if torch.cuda.is_available() and _works("cuda"):
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() and _works("mps") else "cpu"
+        gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        for gpu in (gpu for gpu, there in gpus.items() if there):
+            try:  # torch may have no kernels for an older one
+                return resolve_device(gpu)
+            except UserError as error:
+                if progress is not None:
+                    progress.warn(f"{error.message}: computing on the CPU")
+        return "cpu"
     try:
         torch.ones(1, device=name).add(1).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         message = f"device '{name}' cannot be used here ({first_sentence(error)})"
         raise UserError(message, "Use --device auto or --device cpu.") from error
     return name
-
-
-def _works(device: str) -> bool:
-    """Whether a device that is there computes: torch may have no kernels for an older GPU."""
-    try:
-        resolve_device(device)
-    except UserError as error:
-        warnings.warn(f"{error.message}: computing on the CPU", stacklevel=2)
-        return False
-    return True
 
 
 def finest(grids: Iterable[Grid]) -> list[Grid]:
@@ -95,10 +94,15 @@ class Setup:
             crop=config.crop,
             backbone=self.choice.name,
             layer=self.choice.layer,
-            weights=weights_digest(self.choice, self.index, self.progress),
+            weights=self._weights,
             grid=grid,
             fps=config.fps,
         )
+
+    @cached_property
+    def device(self) -> str:
+        """Where it computes."""
+        return resolve_device(self.config.device, self.progress)
 
     def extractor(self, spec: FeatureSpec) -> Extractor:
         """An extractor of these features."""
@@ -110,18 +114,25 @@ class Setup:
             index=self.index,
             workers=self.config.workers,
             time_limit=self.config.time_limit,
+            memory=self.config.memory_bytes,
             precision=self.config.precision,
             progress=self.progress,
             timings=self.timings,
+            for_all=self.config.grid is None,
         )
+
+    @cached_property
+    def _weights(self) -> str:
+        with self.timings.measure("cache"):
+            return weights_digest(self.choice, self.index, self.progress)
 
     def _build(self) -> Backbone:
         with self.timings.measure("imports"):
             find_factory(self.choice.info.factory)  # half of the time that a first run waits
+            from vidfuse.backbones.load import load_backbone
 
-        from vidfuse.backbones.load import load_backbone
-
-        return load_backbone(self.choice, device=resolve_device(self.config.device))
+        with self.timings.measure("model"):
+            return load_backbone(self.choice, device=self.device)
 
 
 def weights_digest(choice: BackboneChoice, index: ContentIndex, progress: Progress) -> str:

@@ -16,18 +16,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.errors import UserError
+from vidfuse.atomic import write_whole
+from vidfuse.errors import UserError, reason_of
 from vidfuse.features.pool import pool
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.progress import Progress
 from vidfuse.video.sampling import Times
 
+ADVICE = (
+    "Check that it has room and may be written, or name another place with --cache or\n"
+    "VIDFUSE_CACHE. What it holds already is kept."
+)
 LEFTOVER_SECONDS = 3600  # a temporary file older than this belongs to a process that died
 
 
@@ -118,7 +122,9 @@ class Store:
                     path.unlink()  # a cache that is not ours to clean is still ours to distrust
                 continue
             except OSError as error:
-                raise self._unusable("read", error) from error
+                raise UserError(
+                    f"cannot read the feature cache at {self.root} ({reason_of(error)})", ADVICE
+                ) from error
             return replace(entry, features=pool(entry.features, spec.grid))
         return None
 
@@ -126,22 +132,11 @@ class Store:
         """Put an entry in place, whole or not at all.
 
         Raises:
-            UserError: The cache cannot be written.
+            UnwritableError: The cache cannot be written.
         """
         path = self.path(spec, key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._describe(spec)
-            _write_whole(path, dump_entry(entry, _identity(path)))
-        except OSError as error:
-            raise self._unusable("write", error) from error
-
-    def _unusable(self, verb: str, error: OSError) -> UserError:
-        return UserError(
-            f"cannot {verb} the feature cache at {self.root} ({error.strerror or error})",
-            "Check that it has room and may be written, or name another place with --cache or\n"
-            "VIDFUSE_CACHE. What it holds already is kept.",
-        )
+        self._describe(spec)
+        write_whole(path, dump_entry(entry, _identity(path)), ADVICE)
 
     def free_bytes(self) -> int:
         """Room on the disk where the cache lies or will lie."""
@@ -152,8 +147,8 @@ class Store:
 
     def _describe(self, spec: FeatureSpec) -> None:
         path = self.root / spec.digest / "spec.json"
-        if not path.exists():
-            _write_whole(path, json.dumps(spec.to_dict(), indent=2).encode() + b"\n")
+        if not os.path.exists(path):
+            write_whole(path, json.dumps(spec.to_dict(), indent=2) + "\n", ADVICE)
 
     def specs(self) -> list[FeatureSpec]:
         """The specs that have a directory here, oldest first."""
@@ -228,14 +223,3 @@ def _checksum(tensors: dict[str, NDArray[Any]], info: str, identity: str) -> str
         value = zlib.crc32(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode(), value)
         value = zlib.crc32(np.ascontiguousarray(tensor).data, value)
     return f"{value:08x}"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name in the same folder, then rename."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{token_hex(4)}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

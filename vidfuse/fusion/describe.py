@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from dataclasses import asdict
+from textwrap import dedent
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -72,7 +74,7 @@ def _facts(cls: type[Head]) -> dict[str, Any]:
         "order_aware": cls.order_aware,
         "reversal_aware": cls.reversal_aware,
         "paper": cls.paper,
-        "summary": (inspect.getdoc(cls) or "").partition("\n")[0],
+        "summary": _documentation(cls).partition("\n")[0],
         "options": options(cls),
         "extra": cls.extra,
     }
@@ -97,10 +99,21 @@ def options(cls: type[Head]) -> list[dict[str, Any]]:
     ]
 
 
+def _documentation(cls: type[Head]) -> str:
+    """A class's docstring, from its source where Python was told to drop it (``-OO``)."""
+    if cls.__doc__ is not None:
+        return inspect.cleandoc(cls.__doc__)
+    try:
+        (tree,) = ast.parse(dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return ""
+    return (ast.get_docstring(tree) or "") if isinstance(tree, ast.ClassDef) else ""
+
+
 def _documented(cls: type[Head]) -> dict[str, str]:
     """What the section ``Args`` of a class's docstring says of each argument."""
     found: dict[str, str] = {}
-    section = inspect.cleandoc(cls.__doc__ or "").partition("\nArgs:\n")[2]
+    section = _documentation(cls).partition("\nArgs:\n")[2]
     name = ""
     for line in section.splitlines():
         indent = len(line) - len(line.lstrip())

@@ -9,6 +9,9 @@ from vidfuse.fusion.base import check_sizes, zero_padding
 from vidfuse.fusion.readout import Readout, read_out
 from vidfuse.fusion.sequence import SequenceHead
 
+MOST_LAYERS = 16
+"""Each doubles the reach, and what is beyond a clip's ends takes memory."""
+
 
 class TemporalConvolution(nn.Module):
     """A convolution over time that keeps a sequence's length, zeros beyond both ends of a clip.
@@ -123,6 +126,8 @@ class TCN(SequenceHead):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
+        if layers > MOST_LAYERS:
+            raise ValueError(f"layers must be at most {MOST_LAYERS}, not {layers}")
         check_sizes(layers=layers)
         self.layers = layers
         self.kernel = kernel

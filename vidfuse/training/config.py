@@ -26,7 +26,9 @@ class TrainConfig(FeatureConfig):
         "auto (the dataset's own, else by group, else random), group, random, or the number of an "
         "official split.",
     )
-    out: str | None = option(None, "Run folder.", unset="runs/<dataset>-<head>-<time>")
+    out: str | None = option(
+        None, "Run folder.", unset="runs/<dataset>-<head>-<time>", affects_result=False
+    )
     epochs: int = option(100, "Passes over the training clips, at most.", min=1)
     batch_size: int = option(
         0,

@@ -6,20 +6,21 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vidfuse.errors import UserError
+from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import build_head, head_class
 from vidfuse.fusion.base import Head
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples, predict_answers, predict_logits
 from vidfuse.training.optimizer import AdamW
 from vidfuse.training.recipe import (
-    DECISIVE,
     automatic_batch_size,
     balanced_weights,
     decay_groups,
@@ -176,23 +177,34 @@ class Fit:
 
         Raises:
             UserError: It belongs to a run with other settings or another number of clips.
+            KeyError, TypeError, ValueError, RuntimeError: It is no such state.
         """
         here, there = self._settings(), state["settings"]
-        differ = [key for key in here if here[key] != there.get(key)]
+        # An earlier release did not write down the settings that it did not have.
+        differ = [key for key in here if key in there and here[key] != there[key]]
         if differ:
             changes = [f"{key}: {there.get(key)} then, {here[key]} now" for key in differ]
             raise UserError("a run cannot be resumed with other settings", "\n".join(changes))
+        epoch, best_epoch = index(state["epoch"]), index(state["best_epoch"])
+        if not 0 <= best_epoch <= epoch <= self.config.epochs:
+            raise ValueError(f"epoch {epoch}, the best {best_epoch}, of {self.config.epochs}")
+        if best_epoch:
+            self.head.load_state_dict(state["best_state"])  # only to see that it fits
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.step, self.stale = state["epoch"], state["step"], state["stale"]
-        self.skipped_in_a_row = state["skipped_in_a_row"]
-        self.best_state, self.best_epoch = copy.deepcopy(state["best_state"]), state["best_epoch"]
-        self.best_score = (state["best_score"][0], state["best_score"][1])
+        self.epoch, self.best_epoch = epoch, best_epoch
+        self.step, self.stale = index(state["step"]), index(state["stale"])
+        self.skipped_in_a_row = index(state["skipped_in_a_row"])
+        self.best_state = copy.deepcopy(state["best_state"])
+        self.best_score = (float(state["best_score"][0]), float(state["best_score"][1]))
 
     def _settings(self) -> dict[str, Any]:
-        settings = {name: getattr(self.config, name) for name in DECISIVE}
-        return {**settings, "training clips": len(self.train)}
+        # Not those of the features, of which whoever keeps the state has a digest.
+        of_features = {each.name for each in fields(FeatureConfig)}
+        settings = self.config.affecting_result().items()
+        own = {name: value for name, value in settings if name not in of_features}
+        return {**own, "training clips": len(self.train)}
 
     def _run_epoch(self) -> Epoch:
         start = time.perf_counter()

@@ -115,8 +115,8 @@ def run_epochs(
         raise
     finally:
         progress.finish()
-    if fit.first_step_seconds is not None and "first_step" not in timings.seconds:
-        timings.since_start("first_step", fit.first_step_seconds)
+    if fit.first_step_seconds is not None:
+        timings.note("first_step", fit.first_step_seconds)
 
 
 def restore(fit: Fit, run: Run, data: str) -> None:
@@ -187,7 +187,7 @@ def save_model(
             for part, clips in parts.items()
         },
     )
-    model.save(run.model)
+    model.save(run.model, run.advice)
     run.set_latest()
 
 

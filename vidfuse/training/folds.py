@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -30,7 +31,7 @@ from vidfuse.training.fitting import (
     take_best,
 )
 from vidfuse.training.prepare import Material
-from vidfuse.training.runs import Run, new_run, refuse_model_in
+from vidfuse.training.runs import Run, named_run, new_run
 
 if TYPE_CHECKING:
     from vidfuse.training.fit import Fit
@@ -65,11 +66,23 @@ def train_folds(
     Raises:
         UserError: The dataset, the settings or the machine do not allow it.
     """
-    progress = progress or Progress()
-    timings = timings or Timings()
     config.validate()
-    if config.out is not None:
-        refuse_model_in(Path(config.out).expanduser())
+    with ExitStack() as stack:
+        named = None if config.out is None else named_run(config.out, stack)
+        return _train_folds(
+            dataset, config, folds, progress or Progress(), timings or Timings(), named, stack
+        )
+
+
+def _train_folds(
+    dataset: Path | str,
+    config: TrainConfig,
+    folds: int,
+    progress: Progress,
+    timings: Timings,
+    named: Run | None,
+    stack: ExitStack,
+) -> dict[str, Any]:
     material = Material(dataset, config, progress, timings)
     outer = make_folds(material.data, folds, split=config.split, seed=config.seed)
     material.announce(outer.protocol, outer.warnings)
@@ -77,7 +90,8 @@ def train_folds(
     features = material.gather(wanted, mirrored=wanted)
     clips = [clip for clip in wanted if clip in features]
     classes = material.classes_of(clips)
-    run = new_run(material.data.name, config.head, config.out)
+    run = named or new_run(material.data.name, config.head, stack)
+    run.clear()
     run.describe(dataset, config.to_dict(), folds)
     run.write_failures(material.failures)
 

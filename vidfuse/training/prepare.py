@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vidfuse.backbones.imports import import_torch
 from vidfuse.data.clip import Clip
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import Split, duplicates_across
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.extract import Extractor, Tally
+from vidfuse.features.extract import LARGE, Extractor, Tally
 from vidfuse.features.gather import Gathered
 from vidfuse.features.setup import Setup, check_failures, failure_records, one_line, summary
 from vidfuse.features.spec import Grid
@@ -62,8 +64,8 @@ class Material:
     def extractor(self) -> Extractor:
         """Makes the features that the settings mean."""
         with self.timings.measure("imports"):
-            import torch  # noqa: F401  # by far the longest import
-        from vidfuse.training.fit import new_head
+            import_torch()  # by far the longest import
+            from vidfuse.training.fit import new_head
 
         grid = self.config.chosen_grid or head_class(self.config.head).grid
         # Before anything slow, too: settings that the head does not take. The sizes do not matter.
@@ -92,29 +94,38 @@ class Material:
             UserError: They have fewer than two classes, the settings cannot be used, or there is
                 no room for their features.
         """
-        from vidfuse.features.pile import Pile
-        from vidfuse.features.table import TableBuilder
+        with self.timings.measure("imports"):
+            import_torch()
+            from vidfuse.features.pile import Pile
+            from vidfuse.features.table import TableBuilder
 
         self.classes_of(clips)
+        with self.timings.measure("model"):
+            _ = self.setup.device  # a wrong one should be known now, too
         mirrored = mirrored if self.config.mirror else ()
         pile = Pile(len(clips) + len(mirrored), self.setup.store.root, path)
         gathered = Gathered(TableBuilder(self.config.rule, self.config.frames, pile))
-        gathered.add(self._extract(clips, False, grid))
-        readable = [clip for clip in mirrored if clip in gathered]
-        gathered.add(self._extract(readable, True, grid), mirrored=True)
+        with ExitStack() as stack:
+            # One network and one set of decode processes for both views.
+            extractor = replace(self.extractor)
+            with suppress(UserError):  # no decoder, which may not be needed
+                extractor.pool = stack.enter_context(extractor.decoding(len(clips) >= LARGE))
+            if grid is not None:
+                extractor.spec = self.setup.spec(grid)
+            gathered.add(self._extract(extractor, clips, False))
+            readable = [clip for clip in mirrored if clip in gathered]
+            gathered.add(self._extract(extractor, readable, True), mirrored=True)
         gathered.close()
         return gathered
 
     def _extract(
-        self, clips: Sequence[Clip], mirrored: bool, grid: Grid | None
+        self, extractor: Extractor, clips: Sequence[Clip], mirrored: bool
     ) -> Iterator[tuple[Clip, Entry]]:
         """Features of the clips that can be read, as they come."""
         if not clips:
             return
-        tally = Tally()
-        extractor = replace(self.extractor, mirrored=mirrored, tally=tally)
-        if grid is not None:
-            extractor.spec = self.setup.spec(grid)
+        extractor.mirrored, extractor.tally = mirrored, Tally()
+        tally = extractor.tally
         self.tallies.append(tally)
         for clip, result in extractor.run(clips):
             if isinstance(result, InputError):

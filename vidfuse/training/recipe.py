@@ -9,13 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DECISIVE = (
-    *("head", "head_options", "epochs", "batch_size", "lr", "weight_decay", "dropout"),
-    *("frame_dropout", "mirror"),
-    *("class_weights", "label_smoothing", "patience", "warmup_epochs", "clip_norm", "seed"),
-)
-"""The settings that decide which weights come out of a run on given features."""
-
 
 def decay_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The parameters to train, with weight decay on matrices only.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
+from vidfuse.atomic import append_line, write_whole
 from vidfuse.backbones import RANDOM_WEIGHTS
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, raise_if_out_of_memory, reason_of
+from vidfuse.locks import alone_in
 
 RUNS = Path("runs")
 LATEST = "latest"
@@ -30,15 +33,17 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def clear(self) -> None:
-        """Make the folder, without what another run left there.
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other trainings out of the folder, as long as the ``with`` block lasts.
 
         Raises:
-            UserError: It cannot be made, or already holds a model.
+            UserError: Another one is at work there.
         """
-        refuse_model_in(self.folder)
+        return alone_in(self.folder, "another training")
+
+    def clear(self) -> None:
+        """Remove what another run left in the folder, which was cut off."""
         with _writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
             for stale in (self.metrics, self.failures, self.state):
                 stale.unlink(missing_ok=True)
 
@@ -63,26 +68,27 @@ class Run:
         return self.folder / "state.pt"
 
     @property
-    def _partial_state(self) -> Path:
-        return self.state.with_suffix(".partial")
-
-    @property
     def failures(self) -> Path:
         """One JSON line per clip that could not be read."""
         return self.folder / "failures.jsonl"
 
+    @property
+    def advice(self) -> str:
+        """What a user can do where a file of this run cannot be written."""
+        if self.state.exists():
+            return f"Make room, then go on where it stopped: vidfuse train --resume {self.folder}"
+        return "Check that the disk has room, or name a folder that you can write with --out."
+
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``."""
-        with _writing(self.folder), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.metrics, json.dumps(record), self.advice)
 
     def keep_epochs(self, count: int) -> None:
         """Drop the lines of ``metrics.jsonl`` behind the first ``count``."""
         if not self.metrics.exists():
             return
-        with _writing(self.folder):
-            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            self.metrics.write_text("".join(lines[:count]), encoding="utf-8")
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_whole(self.metrics, "".join(lines[:count]), self.advice)
 
     def describe(
         self, dataset: Path | str, settings: dict[str, Any], folds: int | None = None
@@ -95,24 +101,23 @@ class Run:
             settings = settings | {
                 "weights": os.path.abspath(Path(settings["weights"]).expanduser())
             }
-        with _writing(self.folder):
-            self.config.write_text(tomli_w.dumps(settings), encoding="utf-8")
-            rest = {"dataset": os.path.abspath(dataset), "folds": folds}
-            (self.folder / "run.json").write_text(json.dumps(rest), encoding="utf-8")
+        write_whole(self.config, tomli_w.dumps(settings), self.advice)
+        rest = {"dataset": os.path.abspath(dataset), "folds": folds}
+        write_whole(self.folder / "run.json", json.dumps(rest), self.advice)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what a resumed run needs, whole or not at all."""
         import torch
 
-        with _writing(self.folder):
-            torch.save(state, self._partial_state)
-            self._partial_state.replace(self.state)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(self.state, content.getvalue(), self.advice)
 
     def load_state(self) -> dict[str, Any] | None:
         """What ``save_state`` kept; None when there is nothing.
 
         Raises:
-            UserError: It is damaged.
+            UserError: It is damaged, or cannot be read.
         """
         import torch
 
@@ -120,10 +125,18 @@ class Run:
             return None
         try:
             with ZipFile(self.state) as file:  # torch itself does not look at the checksums
+                if any(part.compress_type != ZIP_STORED for part in file.infolist()):
+                    raise ValueError("compressed, which torch never does")
                 if part := file.testzip():
                     raise ValueError(f"the checksum of {part} does not fit")
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.state}: cannot be read ({error.strerror or error})",
+                "See that the file can be read, and resume again.",
+            ) from error
         except Exception as error:  # torch, pickle and zip each have their own
+            raise_if_out_of_memory(error)
             raise self.damaged(error) from error
         return state
 
@@ -136,37 +149,21 @@ class Run:
         )
 
     def drop_state(self) -> None:
-        """Forget the state of a run that has ended."""
-        for file in (self.state, self._partial_state):
+        """Forget the state of a run that has ended, and what was left by kills on the way."""
+        for file in (self.state, *self.folder.glob("*.partial")):
             file.unlink(missing_ok=True)
 
     def write_failures(self, failures: list[dict[str, str]]) -> None:
         """Write the clips that could not be read as ``failures.jsonl``, if there are any."""
         if failures:
             lines = "".join(json.dumps(failure) + "\n" for failure in failures)
-            with _writing(self.folder):
-                self.failures.write_text(lines, encoding="utf-8")
+            write_whole(self.failures, lines, self.advice)
 
     def set_latest(self) -> None:
         """Let ``runs/latest`` name this run, if it lies in ``runs``."""
         if self.folder.resolve().parent != RUNS.resolve():
             return
-        partial = RUNS / f"{LATEST}.{os.getpid()}.partial"
-        with _writing(RUNS):
-            partial.write_text(f"{self.folder.name}\n", encoding="utf-8")
-            partial.replace(RUNS / LATEST)
-
-
-def refuse_model_in(folder: Path) -> None:
-    """See that a run cannot overwrite the model of another.
-
-    Raises:
-        UserError: The folder holds a model.
-    """
-    if (folder / MODEL).exists():
-        raise UserError(
-            f"{folder} already holds a model", "Name another folder with --out, or remove it."
-        )
+        write_whole(RUNS / LATEST, f"{self.folder.name}\n")
 
 
 @contextmanager
@@ -175,21 +172,43 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to the run folder {folder} ({error.strerror or error})",
+            f"cannot write to the run folder {folder} ({reason_of(error)})",
             "Change to a folder that you can write, or name one with --out.",
         ) from error
 
 
-def new_run(dataset: str, head: str, out: str | None) -> Run:
-    """The folder of a new run: ``--out`` itself, or ``runs/<dataset>-<head>-<time>``.
+def named_run(out: str, stack: ExitStack) -> Run:
+    """The folder that ``--out`` names, held before anything slow is done.
+
+    Args:
+        out: The folder.
+        stack: Lets go of it in the end.
 
     Raises:
-        UserError: It cannot be made, or already holds a model.
+        UserError: It cannot be made, already holds a model, or another training is at work there.
     """
-    if out is not None:
-        run = Run(Path(out).expanduser())
-        run.clear()
-        return run
+    run = Run(Path(out).expanduser())
+    with _writing(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(run.alone())
+    if run.model.exists():
+        raise UserError(
+            f"{run.folder} already holds a model", "Name another folder with --out, or remove it."
+        )
+    return run
+
+
+def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
+    """A new folder ``runs/<dataset>-<head>-<time>``.
+
+    Args:
+        dataset: The dataset's name.
+        head: The head's name.
+        stack: Lets go of the folder in the end.
+
+    Raises:
+        UserError: It cannot be made.
+    """
     name = re.sub(r"[^\w.-]+", "_", dataset).strip("_") or "dataset"
     stem = f"{name}-{head}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
@@ -197,7 +216,9 @@ def new_run(dataset: str, head: str, out: str | None) -> Run:
         # Another run may have started in the same second.
         with _writing(folder), suppress(FileExistsError):
             folder.mkdir(parents=True)
-            return Run(folder)
+            run = Run(folder)
+            stack.enter_context(run.alone())
+            return run
     raise UserError(f"too many runs named {stem}", "Name a folder with --out.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,7 @@ from vidfuse.training.fitting import (
     validation,
 )
 from vidfuse.training.prepare import Material
-from vidfuse.training.runs import Run, new_run, refuse_model_in, reopen_run
-
-# What may differ when a run is resumed: where it runs, not what comes out.
-MAY_DIFFER = ("device", "precision", "cache", "workers", "time_limit", "max_failed")
+from vidfuse.training.runs import Run, named_run, new_run, reopen_run
 
 
 def train(
@@ -52,11 +50,25 @@ def train(
         UserError: The dataset, the settings or the machine do not allow it.
         KeyboardInterrupt: After the best weights so far were saved.
     """
-    progress = progress or Progress()
-    timings = timings or Timings()
     config.validate()
-    if config.out is not None and resumed is None:
-        refuse_model_in(Path(config.out).expanduser())  # now, and not after an hour of extraction
+    with ExitStack() as stack:
+        named = None
+        if resumed is None and config.out is not None:
+            named = named_run(config.out, stack)
+        return _train(
+            dataset, config, progress or Progress(), timings or Timings(), resumed, named, stack
+        )
+
+
+def _train(
+    dataset: Path | str,
+    config: TrainConfig,
+    progress: Progress,
+    timings: Timings,
+    resumed: Run | None,
+    named: Run | None,
+    stack: ExitStack,
+) -> dict[str, Any]:
     material = Material(dataset, config, progress, timings)
     split = make_split(material.data, split=config.split, seed=config.seed)
     material.announce(split.protocol, split.warnings)
@@ -67,7 +79,9 @@ def train(
     classes = material.classes_of(parts["train"])
     parts["val"] = [clip for clip in split.val if clip in features and clip.label in classes]
 
-    run = resumed or new_run(material.data.name, config.head, config.out)
+    run = resumed or named or new_run(material.data.name, config.head, stack)
+    if resumed is None:
+        run.clear()
     fit = new_fit(config, features, parts, classes)
     data = material.fingerprint(parts)
     if resumed is not None:
@@ -130,16 +144,26 @@ def resume(
     Raises:
         UserError: The run has ended, or other settings are asked for than it had.
     """
-    run, dataset = reopen_run(Path(folder))
+    run, _ = reopen_run(Path(folder))
+    with run.alone():
+        return _resume(run, settings, progress, timings)
+
+
+def _resume(
+    run: Run, settings: Mapping[str, Any], progress: Progress | None, timings: Timings | None
+) -> dict[str, Any]:
+    _, dataset = reopen_run(run.folder)  # it may have ended just now
     before = read_toml(run.config)
+    # Its folder is the one that is resumed.
+    may_differ = [name for name in TrainConfig.names(affects_result=False) if name != "out"]
     changed = [
-        name for name in settings if name not in MAY_DIFFER and settings[name] != before.get(name)
+        name for name in settings if name not in may_differ and settings[name] != before.get(name)
     ]
     if changed:
         raise UserError(
-            f"{folder}: a run is resumed with its own settings, not with others for "
+            f"{run.folder}: a run is resumed with its own settings, not with others for "
             f"{', '.join(changed)}",
-            f"Leave them out (only {', '.join(MAY_DIFFER)} may differ), or start a new run.",
+            f"Leave them out (only {', '.join(may_differ)} may differ), or start a new run.",
         )
     config = TrainConfig.from_mapping({**before, **settings})
     return train(dataset, config, progress=progress, timings=timings, resumed=run)

@@ -14,16 +14,17 @@ asked for.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-from vidfuse.data.files import FRAME_EXTENSIONS
-from vidfuse.data.stacks import is_dicom
+from vidfuse.data.files import FRAME_EXTENSIONS, read_head
+from vidfuse.data.multipage import is_dicom
 from vidfuse.errors import InputError, UnknownNameError, UserError
-from vidfuse.video.frames import DEFAULT_FPS, FrameRequest, Frames, Pictures, stack
+from vidfuse.video.frames import DEFAULT_FPS, Fitter, FrameRequest, Frames, Pictures
 from vidfuse.video.sampling import Sampling, Timeline, Times
 
 # name → (module that must be installed, where the reader is)
@@ -34,6 +35,7 @@ BACKENDS = {
     "torchcodec": ("torchcodec", "vidfuse.video.torchcodec_backend:TorchCodecReader"),
     "torchcodec-cuda": ("torchcodec", "vidfuse.video.torchcodec_backend:TorchCodecCudaReader"),
 }
+ON_GPU = ("decord-gpu", "torchcodec", "torchcodec-cuda")  # or with libraries for one
 # package → what to say of one that is not installed
 INSTALL = {
     "decord": "Leave --decoder at 'auto' (decord has wheels for x86-64 only).",
@@ -58,6 +60,14 @@ POLICIES = {
 MAX_PIXELS = 2**27  # 134 megapixels, four times 8K: more than that is a damaged or hostile header
 
 
+Fit = Callable[[Pictures], Pictures]
+
+
+def unchanged(picture: Pictures) -> Pictures:
+    """The picture as it is."""
+    return picture
+
+
 class Reader(Protocol):
     """One open video file.
 
@@ -79,8 +89,14 @@ class Reader(Protocol):
     def timeline(self) -> Timeline:
         """Presentation times of all pictures, as far as is known before they are read."""
 
-    def read(self, times: Times) -> tuple[list[Pictures], Times]:
-        """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
+        """The pictures on screen at ``times`` (not decreasing), and their presentation times.
+
+        Args:
+            times: Moments in seconds.
+            fit: Is called for each picture as it is decoded, in order of time; what it returns is
+                kept.
+        """
 
     def close(self) -> None:
         """Release the file."""
@@ -118,11 +134,16 @@ def open_video(
         )
     if not installed(backend):
         raise not_installed(backend)
-    module, _, name = known[backend][1].partition(":")
-    reader = getattr(import_module(module), name)
+    reader = load_reader(backend)
     if backend in PICTURE_BACKENDS:
         return cast(Reader, reader(path, fps))
     return cast(Reader, reader(path, timeline, again))
+
+
+def load_reader(backend: str) -> Any:
+    """The class that reads clips with a backend, whose package is imported."""
+    module, _, name = (BACKENDS | PICTURE_BACKENDS)[backend][1].partition(":")
+    return getattr(import_module(module), name)
 
 
 def picture_backend(path: str) -> str | None:
@@ -135,17 +156,9 @@ def picture_backend(path: str) -> str | None:
     if os.path.isdir(path):
         return "dicom" if any(is_dicom(name) for name in os.listdir(path)) else "images"
     suffix = os.path.splitext(path)[1].lower()
-    if is_dicom(path) or (not suffix and _has_dicom_mark(path)):
+    if is_dicom(path) or (not suffix and read_head(path, 132)[128:] == b"DICM"):
         return "dicom"
     return "images" if suffix in FRAME_EXTENSIONS else None
-
-
-def _has_dicom_mark(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def installed(backend: str) -> bool:
@@ -219,17 +232,16 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
             )
         chosen = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
         wanted = chosen if request.only is None else chosen[list(request.only)]
-        pictures, times = reader.read(wanted) if len(wanted) else ([], wanted)
-    height, width = pictures[0].shape[:2] if pictures else (0, 0)
-    stacked = stack(pictures, request.size, request.crop)
+        fit = Fitter(request.size, request.crop, request.mirrored)
+        pictures, times = reader.read(wanted, fit) if len(wanted) else ([], wanted)
     return Frames(
-        pictures=stacked[:, :, ::-1] if request.mirrored else stacked,
+        pictures=fit.stack(pictures),
         times=times,
         start=float(clip.times[0]),
         end=float(clip.end),
         count=len(clip.times),
-        width=width,
-        height=height,
+        width=fit.width,
+        height=fit.height,
         decoder=reader.name,
         warnings=list(reader.warnings),
         candidates=len(chosen),

@@ -14,7 +14,7 @@ import decord
 import numpy as np
 
 from vidfuse.errors import InputError, UserError
-from vidfuse.video.decoder import check_size, wrong_frames
+from vidfuse.video.decoder import Fit, check_size, unchanged, wrong_frames
 from vidfuse.video.frames import Pictures
 from vidfuse.video.sampling import Timeline, Times, on_screen
 
@@ -72,7 +72,7 @@ class DecordReader:
             raise wrong_frames(self.path, self.name, "its timestamps differ from the stream's")
         return timeline
 
-    def read(self, times: Times) -> tuple[list[Pictures], Times]:
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
         """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
         indices = on_screen(self.timeline.times, times)
         pictures: list[Pictures] = []
@@ -85,12 +85,13 @@ class DecordReader:
                     self._open()
                 for _ in range(index - self.position):  # skip_frames() lands one off near the end
                     self.video.next()
-                pictures.append(self.video.next().asnumpy())
+                picture = self.video.next().asnumpy()
+                check_size(self.path, picture.shape[1], picture.shape[0])
+                pictures.append(fit(picture))
                 self.decoded += index + 1 - self.position
                 self.position = index + 1
         except (decord.DECORDError, StopIteration) as error:
             raise InputError(self.path, f"decord fails to decode it ({_reason(error)})") from error
-        check_size(self.path, pictures[0].shape[1], pictures[0].shape[0])
         return pictures, self.timeline.times[indices]
 
     def close(self) -> None:

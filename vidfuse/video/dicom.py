@@ -20,13 +20,16 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder
 
 from vidfuse.data.files import is_ignored, natural_key
-from vidfuse.data.stacks import is_dicom
+from vidfuse.data.multipage import is_dicom
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size, end_of
 from vidfuse.video.dicom_pixels import to_rgb
 from vidfuse.video.frames import Pictures
 from vidfuse.video.images import PictureReader
+from vidfuse.video.png import MOST_DEFLATED
 from vidfuse.video.sampling import Timeline, Times
+
+ITEM_BYTES = 8  # before each compressed frame
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -55,7 +58,22 @@ class DicomReader(PictureReader):
         if header is None or "Rows" not in header:
             raise InputError(self.path, "not a DICOM file with pictures")
         self._headers = {self.path: header}
-        return [(self.path, i) for i in range(_frame_count(header))]
+        return [(self.path, i) for i in range(self._frame_count(self.path, header))]
+
+    def _frame_count(self, file: str, header: Dataset) -> int:
+        """How many frames a file says that it has.
+
+        Raises:
+            InputError: It cannot have so many.
+        """
+        try:
+            count = int(header.get("NumberOfFrames") or 1)
+        except (TypeError, ValueError, OverflowError):
+            count = 0
+        size = os.path.getsize(file) * (MOST_DEFLATED if _syntax(header, "is_deflated") else 1)
+        if not 0 < count * _least_bytes(header) <= size:
+            raise InputError(self.path, "it states a number of frames that it cannot have")
+        return count
 
     def _series(self) -> dict[str, Dataset]:
         """The headers of a series in its order, by file."""
@@ -71,7 +89,7 @@ class DicomReader(PictureReader):
                 headers[file] = header
         if not headers:
             raise InputError(self.path, "no DICOM file with pictures in this folder")
-        if any(_frame_count(header) > 1 for header in headers.values()):
+        if any(self._frame_count(file, header) > 1 for file, header in headers.items()):
             hint = "Give each of these files as a clip of its own."
             raise InputError(self.path, "files in it hold several frames each", hint)
         if (count := len({header.get("SeriesInstanceUID") for header in headers.values()})) > 1:
@@ -105,9 +123,11 @@ class DicomReader(PictureReader):
         with _silence():
             decoder = get_decoder(syntax := header.file_meta.TransferSyntaxUID)
             if not decoder.is_available:
+                known = syntax.is_transfer_syntax and not syntax.is_private
                 raise InputError(
                     self.path,
-                    f"no installed package reads its compression ({syntax.name})",
+                    "no installed package reads its compression "
+                    f"({syntax.name if known else 'a private one'})",
                     "Install pylibjpeg with its plugins: pip install 'pylibjpeg[all]'",
                 )
             return to_rgb(file, header, page)
@@ -125,8 +145,23 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def _frame_count(header: Dataset) -> int:
-    return int(header.get("NumberOfFrames") or 1)
+def _least_bytes(header: Dataset) -> int:
+    """Bytes that a frame takes in its file at least."""
+    if _syntax(header, "is_encapsulated"):
+        return ITEM_BYTES
+    try:
+        samples = int(header.get("SamplesPerPixel") or 1)
+        return int(header.Rows) * int(header.Columns) * samples * int(header.BitsAllocated) // 8
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return ITEM_BYTES
+
+
+def _syntax(header: Dataset, question: str) -> bool:
+    """What a file's transfer syntax says of how its pixels are stored."""
+    try:
+        return bool(getattr(header.file_meta.TransferSyntaxUID, question))
+    except (AttributeError, ValueError):  # none, or a private one
+        return False
 
 
 def _order(headers: list[Dataset]) -> list[float] | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel_array
 
@@ -41,7 +42,8 @@ def to_rgb(file: str, header: Dataset, frame: int) -> Pictures:
     Raises:
         Exception: Whatever pydicom raises on damaged files and those that it does not support.
     """
-    stored = pixel_array(file, index=frame)
+    deflated = header.file_meta.TransferSyntaxUID.is_deflated
+    stored = pixel_array(dcmread(file) if deflated else file, index=frame)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         colours = apply_color_lut(stored, header)
         return _high_bits(colours, 16 if colours.dtype.itemsize > 1 else 8)[..., :3]

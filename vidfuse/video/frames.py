@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vidfuse.data.stamp import Stamp
 from vidfuse.video.sampling import Times
 
 Pictures = NDArray[np.uint8]
@@ -64,6 +65,7 @@ class Frames:
         candidates: How many pictures the rule chose, of which these are all or some.
         decoded: How many were decoded to find these: what is compressed must often be decoded from
             an earlier picture on.
+        stamp: The file's, which was the same before and after; None where it changed meanwhile.
     """
 
     pictures: Pictures
@@ -77,6 +79,7 @@ class Frames:
     warnings: list[str] = field(default_factory=list)
     candidates: int = 0
     decoded: int = 0
+    stamp: Stamp | None = None
 
     def header(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
@@ -89,12 +92,52 @@ class Frames:
         fields = dict(header)
         shape = fields.pop("shape")
         fields["times"] = np.asarray(fields["times"], dtype=np.float64)
+        fields["stamp"] = Stamp(*fields["stamp"]) if fields["stamp"] else None
         return cls(pictures=np.frombuffer(payload, np.uint8).reshape(shape), **fields)
 
 
 def request_to_dict(request: FrameRequest) -> dict[str, Any]:
     """A request ready for JSON."""
     return asdict(request)
+
+
+class Fitter:
+    """Brings each frame of a clip to its size as it is decoded, so that no two are held in full.
+
+    Args:
+        size: Side of the square frames, in pixels; None leaves them as they are, and a stream that
+            changes its size midway follows its first frame.
+        crop: How a frame becomes a square; see `square`.
+        mirrored: Whether frames are mirrored left to right.
+
+    Attributes:
+        width: Width of the first frame before it was resized, in pixels; 0 before there is one.
+        height: Likewise its height.
+    """
+
+    def __init__(self, size: int | None, crop: Crop = "center", mirrored: bool = False) -> None:
+        self.size = size
+        self.crop = crop
+        self.mirrored = mirrored
+        self.width = self.height = 0
+
+    def __call__(self, frame: Pictures) -> Pictures:
+        """A frame ``uint8 [H, W, 3]`` as it is wanted."""
+        if not self.width:
+            self.height, self.width = frame.shape[:2]
+        if self.size is not None:
+            fitted = square(frame, self.size, self.crop)
+        elif frame.shape[:2] == (self.height, self.width):
+            fitted = frame
+        else:
+            fitted = np.asarray(Image.fromarray(frame).resize((self.width, self.height)))
+        return fitted[:, ::-1] if self.mirrored else fitted
+
+    def stack(self, frames: list[Pictures]) -> Pictures:
+        """Fitted frames as ``[T, H, W, 3]``."""
+        if not frames:
+            return np.zeros((0, self.size or 0, self.size or 0, 3), np.uint8)
+        return np.stack(frames)
 
 
 def square(picture: Pictures, size: int, crop: Crop) -> Pictures:
@@ -120,23 +163,3 @@ def square(picture: Pictures, size: int, crop: Crop) -> Pictures:
     canvas = Image.new("RGB", (size, size))
     canvas.paste(image.resize(inner, bilinear), ((size - inner[0]) // 2, (size - inner[1]) // 2))
     return np.asarray(canvas)
-
-
-def stack(pictures: list[Pictures], size: int | None, crop: Crop) -> Pictures:
-    """Stack pictures to ``[T, H, W, 3]``, squared when a size is given.
-
-    A stream may change its picture size midway: without a size, all follow the first picture.
-    """
-    if not pictures:
-        return np.zeros((0, size or 0, size or 0, 3), np.uint8)
-    if size is not None:
-        return np.stack([square(picture, size, crop) for picture in pictures])
-    height, width = pictures[0].shape[:2]
-    return np.stack(
-        [
-            picture
-            if picture.shape[:2] == (height, width)
-            else np.asarray(Image.fromarray(picture).resize((width, height)))
-            for picture in pictures
-        ]
-    )

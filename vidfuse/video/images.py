@@ -16,12 +16,14 @@ import numpy as np
 
 from vidfuse.data.files import FRAME_EXTENSIONS, describe_os_error, is_ignored, natural_key
 from vidfuse.errors import InputError, UserError
+from vidfuse.video.decoder import Fit, unchanged
 from vidfuse.video.frames import Pictures
 from vidfuse.video.picture import count_pages, read_picture
 from vidfuse.video.sampling import Timeline, Times, on_screen
 
 NEIGHBOURS = (0, -1, 1, -2, 2)  # where to look for a picture when one cannot be read
 _NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)\D*")
+_QUOTED = re.compile(r"b['\"]|\\x|[^ -~]")  # what is in the file, in a library's message
 _FLOW = re.compile(r"flow_[xyuv]", re.IGNORECASE)
 
 
@@ -57,7 +59,9 @@ class PictureReader:
     def reason(self, error: Exception) -> str:
         """Why a picture cannot be read, without its path, which stands before it anyway."""
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return "not a picture" if text.startswith("cannot identify") else text[:120]
+        if text.startswith("cannot identify"):
+            return "not a picture"
+        return f"damaged, {type(error).__name__}" if _QUOTED.search(text) else text[:120]
 
     def find(self) -> list[tuple[str, int]]:
         """Each picture's file and page, in order."""
@@ -77,13 +81,18 @@ class PictureReader:
         self.warnings += doubts(names)
         return [(os.path.join(self.path, name), 0) for name in names]
 
-    def read(self, times: Times) -> tuple[list[Pictures], Times]:
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
         """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
         indices = on_screen(self.timeline.times, times)
-        known = {int(i): self._nearest(int(i)) for i in np.unique(indices)}
-        pictures = [known[int(i)][1] for i in indices]
-        if len({picture.shape for picture in pictures}) > 1:
+        known: dict[int, tuple[int, Pictures]] = {}
+        shapes = set()
+        for index in np.unique(indices).tolist():
+            found, picture = self._nearest(index)
+            shapes.add(picture.shape)
+            known[index] = found, fit(picture)
+        if len(shapes) > 1:
             self.warnings.append("its pictures differ in size")
+        pictures = [known[int(i)][1] for i in indices]
         return pictures, self.timeline.times[[known[int(i)][0] for i in indices]]
 
     def _nearest(self, index: int) -> tuple[int, Pictures]:

@@ -18,9 +18,13 @@ class OpenClips(DecodePool):
     """
 
     def __init__(
-        self, decoder: str = "auto", workers: int | None = None, time_limit: float | None = None
+        self,
+        decoder: str = "auto",
+        workers: int | None = None,
+        time_limit: float | None = None,
+        memory: int | None = None,
     ) -> None:
-        super().__init__(decoder, workers, time_limit)
+        super().__init__(decoder, workers, time_limit, memory=memory)
         self._slots = [
             Slot(self.backends, time_limit, self._processes, keep=True) for _ in range(self.workers)
         ]

@@ -17,7 +17,10 @@ from PIL import Image, ImageOps
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size
 from vidfuse.video.frames import Pictures
+from vidfuse.video.png import PngFile
 
+# Pillow knows others too, some of which start programs (PostScript) or read neighbouring files.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Formats whose 16-bit grey some versions of Pillow open as 32-bit integers.
 _SIXTEEN_BITS = ("PNG", "PPM")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
@@ -35,27 +38,38 @@ def read_picture(path: str, page: int = 0) -> Pictures:
 
     Raises:
         InputError: Its values have no fixed range (32 bits or floating point), or it is too large.
+        OSError: Pixels are missing.
         Exception: Whatever Pillow raises on a file that is damaged or no picture.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # check_size sees to it, and damage shows in loading
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.seek(page)
             check_size(path, image.width, image.height)
+            png = PngFile(path) if image.format == "PNG" else None
+            if png:
+                png.check_announced()
             image.load()
+            # Pixels that are missing at the end are zero, and few pictures end so.
+            if png and (png.interlaced or not _last_row(image).any()):
+                png.check_whole()
             return np.asarray(_to_rgb(path, image))
 
 
 def count_pages(path: str) -> int:
     """How many pages a picture file has."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return getattr(image, "n_frames", 1)
 
 
+def _last_row(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
+
+
 def _to_rgb(path: str, image: Image.Image) -> Image.Image:
-    turned = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # a copy would double the memory
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
-        return Image.fromarray(_high_bits(image, np.asarray(turned))).convert("RGB")
+        return Image.fromarray(_high_bits(image, np.asarray(image))).convert("RGB")
     if image.mode in ("I", "F"):
         kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
         raise InputError(
@@ -63,10 +77,10 @@ def _to_rgb(path: str, image: Image.Image) -> Image.Image:
             f"a picture of {kind} has no fixed range of brightness",
             "Save the pictures with 8 or 16 bits.",
         )
-    if turned.has_transparency_data:
-        layer = turned.convert("RGBA")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
-    return turned.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _high_bits(image: Image.Image, values: np.ndarray) -> Pictures:

@@ -19,7 +19,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from vidfuse.errors import InputError
-from vidfuse.video.decoder import end_of
+from vidfuse.video.decoder import Fit, end_of, unchanged
 from vidfuse.video.frames import Pictures
 from vidfuse.video.pyav_index import Index, read_index
 from vidfuse.video.pyav_stream import SeekError, VideoFile, bytes_of, is_mirrored, is_turned
@@ -28,6 +28,7 @@ from vidfuse.video.sampling import EPSILON, Timeline, Times, on_screen
 # Decoded pictures of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
 KEEP_BYTES = 2**28
 SMALLEST_FOR_DECORD = 16  # pixels
+NOTHING = "no picture in it can be decoded"
 
 
 class PyAVReader:
@@ -112,7 +113,7 @@ class PyAVReader:
                 if size > self._keep_bytes:  # more than the file says
                     kept, self._short = None, False
         if frame is None:
-            raise InputError(self.path, "no picture in it can be decoded")
+            raise InputError(self.path, NOTHING)
         ordered = np.maximum.accumulate(np.array(times))
         self._kept = None if kept is None else (ordered, kept)
         duration = frame.duration * self._file.tick if frame.duration else None
@@ -143,7 +144,7 @@ class PyAVReader:
             return "it mistakes the order of B-frames in AVI files"
         return None
 
-    def read(self, times: Times) -> tuple[list[Pictures], Times]:
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
         """The pictures on screen at ``times`` (not decreasing), and their presentation times.
 
         Where the index of a short clip proves wrong, `timeline` is another one afterwards.
@@ -151,7 +152,9 @@ class PyAVReader:
         times = np.maximum(times, self.timeline.times[0])
         if self._index and self._index.keys:
             try:
-                return self._through(self._index, times)
+                return self._through(self._index, times, fit)
+            except MemoryError:  # FFmpeg's, too
+                raise
             except (SeekError, av.error.FFmpegError):  # the slow way is still right
                 self._index = None
                 if not self._short:
@@ -161,13 +164,16 @@ class PyAVReader:
             self.timeline = self._checked(self._decode_instead())
         if self._kept is None:
             self._file.restart()
-            return _together(self._pass_by(times))
+            try:
+                return _together(self._pass_by(times, fit))
+            except SeekError:  # nothing that was listed can be decoded
+                raise InputError(self.path, NOTHING) from None
         shown, kept = self._kept
         indices = on_screen(shown, times)
-        pictures = {int(i): self._file.to_rgb(kept[i]) for i in np.unique(indices)}
+        pictures = {int(i): fit(self._file.to_rgb(kept[i])) for i in np.unique(indices)}
         return [pictures[int(i)] for i in indices], shown[indices]
 
-    def _through(self, index: Index, times: Times) -> tuple[list[Pictures], Times]:
+    def _through(self, index: Index, times: Times, fit: Fit) -> tuple[list[Pictures], Times]:
         """Answer each time from a key frame before it.
 
         Raises:
@@ -181,23 +187,30 @@ class PyAVReader:
             part = moments[np.isin(picture_of, pictures)]
             self._file.seek(key)
             try:
-                found += list(self._pass_by(part, wanted if self._file.indexed else None, True))
+                needs = wanted if self._file.indexed else None
+                found += list(self._pass_by(part, fit, needs, sought=True))
             except SeekError:
                 if self._short or not self._file.indexed:
                     raise
                 self._file.seek(key)
-                found += list(self._pass_by(part, sought=True))
+                found += list(self._pass_by(part, fit, sought=True))
         if self._short and self._file.damaged:
             raise SeekError
         return _together(found)
 
     def _pass_by(
-        self, times: Times, wanted: frozenset[int] | None = None, sought: bool = False
+        self,
+        times: Times,
+        fit: Fit,
+        wanted: frozenset[int] | None = None,
+        *,
+        sought: bool = False,
     ) -> Iterator[tuple[Pictures, float]]:
         """Walk through the pictures from here on and give the one on screen at each time.
 
         Args:
             times: Moments asked for, not decreasing.
+            fit: What each picture is to go through.
             wanted: When the pictures of these moments are shown, in the stream's ticks; what they
                 do not need is left out, and each must come. None leaves out nothing, and a
                 picture that does not come leaves the one before it on screen.
@@ -216,7 +229,7 @@ class PyAVReader:
             time, frame = shown
             if wanted is not None and time + EPSILON < waiting[0]:
                 raise SeekError
-            return self._file.to_rgb(frame) if picture is None else picture
+            return fit(self._file.to_rgb(frame)) if picture is None else picture
 
         for time, frame in self._file.pictures(wanted):
             if shown is None and sought and time > times[0] + EPSILON:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Set
 from typing import Any, NamedTuple, cast
 
@@ -33,6 +34,17 @@ STEP_BACK = 0.1
 # others there are packed pictures, single fields, and pictures that are never shown.
 ONE_PICTURE_A_PACKET = ("av1", "h264", "hevc", "vp9")
 TRUE_INDEX = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
+# Containers that hold all of themselves. FFmpeg knows others too, which are lists of files or
+# addresses (HLS, DASH, concat), read neighbouring files, or run scripts.
+CONTAINERS = """
+    amv apng asf av1 avi cavsvideo dhav dirac dv flic flv gif gxf h261 h263 h264 hevc ivf m4v
+    matroska,webm mjpeg mjpeg_2000 mov,mp4,m4a,3gp,3g2,mj2 mpeg mpegts mpegvideo mxf nsv nut obu ogg
+    rm roq smk swf vc1 vivo vvc wtv yuv4mpegpipe
+"""
+SELF_CONTAINED = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(CONTAINERS.split()),
+}
 WHOLE_PICTURES = (0, 1)  # FFmpeg's AVFieldOrder: unknown, progressive
 
 
@@ -83,12 +95,15 @@ class VideoFile:
         """Open the file, once more after ``close``."""
         try:
             self.container: InputContainer = av.open(
-                self.path, metadata_errors="ignore", options={"protocol_whitelist": "file"}
+                self.path, metadata_errors="ignore", options=SELF_CONTAINED
             )
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise InputError(
-                self.path, f"not a video that can be opened ({_reason(error)})"
-            ) from error
+            reason = _reason(error)
+            if getattr(error, "errno", None) == errno.EINVAL:  # what the white list answers
+                reason = "a playlist, or another format that is not read"
+            raise InputError(self.path, f"not a video that can be opened ({reason})") from error
         self.stream = self._video_stream()
         self.stream.thread_type = "SLICE"  # one clip, one core: clips run side by side
         self.stream.codec_context.thread_count = 1
@@ -184,6 +199,8 @@ class VideoFile:
                     packet.dts = None if dts is None else dts + shift
                     packet.pts = None if packet.pts is None else packet.pts + shift
                 yield packet
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, OSError) as error:
             self.notes.append(f"reading stopped early ({_reason(error)})")
 
@@ -201,6 +218,8 @@ class VideoFile:
                 continue
             try:
                 frames = packet.decode()
+            except MemoryError:  # FFmpeg's, too: it says nothing of the packet
+                raise
             except av.error.FFmpegError:
                 self.damaged.add(packet.pos)
                 if len(self.damaged) > MAX_DAMAGED:

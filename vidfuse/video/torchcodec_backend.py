@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from vidfuse.errors import InputError, UserError, first_sentence
-from vidfuse.video.decoder import check_size, wrong_frames
+from vidfuse.video.decoder import Fit, check_size, unchanged, wrong_frames
 from vidfuse.video.frames import Pictures
-from vidfuse.video.sampling import Timeline, Times, on_screen
+from vidfuse.video.sampling import Indices, Timeline, Times, on_screen
 
 # As in pyproject.toml. Since torchcodec 0.12 one build works with every torch from 2.11 on; earlier
 # ones fit one each.
@@ -30,6 +30,7 @@ FFMPEG_HINT = (
     "Install FFmpeg 4 to 9 with its shared libraries (Debian and Ubuntu: apt-get install ffmpeg; "
     "macOS: brew install ffmpeg; conda: conda install ffmpeg), or leave --decoder at 'auto'."
 )
+BATCH_BYTES = 2**28  # pictures that are decoded together take at most
 OFF = 2e-3  # seconds by which two readings of one time stamp may differ
 
 
@@ -136,9 +137,19 @@ class TorchCodecReader:
             raise wrong_frames(self.path, self.name, "several pictures have the same time stamp")
         return timeline
 
-    def read(self, times: Times) -> tuple[list[Pictures], Times]:
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
         """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
         indices = on_screen(self.timeline.times, times)
+        about = self._video.metadata
+        together = max(1, BATCH_BYTES // (about.width * about.height * 3))
+        pictures: list[Pictures] = []
+        for start in range(0, len(indices), together):
+            pictures += map(fit, self._decode(indices[start : start + together]))
+        self.decoded += len(np.unique(indices))
+        return pictures, self.timeline.times[indices]
+
+    def _decode(self, indices: Indices) -> Pictures:
+        """Pictures ``[n, H, W, 3]`` by their numbers; their times must be as expected."""
         try:
             batch = self._video.get_frames_at(indices.tolist())
         except (RuntimeError, IndexError, ValueError) as error:
@@ -154,8 +165,8 @@ class TorchCodecReader:
             at = wrong[0]
             why = f"its picture of {expected[at]:.3f} s is that of {got[at]:.3f} s"
             raise wrong_frames(self.path, self.name, why)
-        self.decoded += len(np.unique(indices))
-        return list(batch.data.cpu().numpy()), expected
+        pictures: Pictures = batch.data.cpu().numpy()
+        return pictures
 
     def close(self) -> None:
         """Release the file."""
@@ -182,9 +193,9 @@ class TorchCodecCudaReader(TorchCodecReader):
                 "Run 'vidfuse doctor' to see more, or use --decoder torchcodec.",
             )
 
-    def read(self, times: Times) -> tuple[list[Pictures], Times]:
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
         """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
-        answer = super().read(times)
+        answer = super().read(times, fit)
         fallback = self._video.cpu_fallback  # known once a picture was decoded
         if fallback and not self.warnings:
             why = str(fallback).rpartition(": ")[2]

@@ -1,27 +1,32 @@
 """A decode process.
 
 Reads one request a line (JSON) on standard input and answers each with a line of JSON on standard
-output; the pictures lie in memory that it shares with the program, or follow as bytes. It imports
+output; the frames lie in memory that it shares with the program, or follow as bytes. It imports
 one decoding library and no torch, unless that is torchcodec, which needs it: decord imported before
 torch is known to hang or crash. It lives apart from the program because decoders crash and hang on
-damaged files.
+damaged files, and take more memory than there is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
 import os
 import signal
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from vidfuse.data.stamp import settled_stamp, stamp_of
 from vidfuse.errors import InputError, UserError
-from vidfuse.system import keep_memory
-from vidfuse.video.decoder import Reader, open_video, read_from
+from vidfuse.rpc import own_output
+from vidfuse.system import keep_memory, limit_memory
+from vidfuse.video.decoder import ON_GPU, Reader, load_reader, open_video, read_from
 from vidfuse.video.frames import FrameRequest, Frames, Pictures
 from vidfuse.video.sampling import Timeline
 from vidfuse.video.shared import SharedMemory
@@ -82,28 +87,33 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], Pictures]
             reader.close()
             index = {"times": timeline.times.tolist(), "end": timeline.end, "obstacle": obstacle}
             return index, NO_PICTURES
+        before = settled_stamp(Path(order["request"]["path"]))
         given = order.get("timeline")
         stated = Timeline(np.array(given["times"]), given["end"]) if given else None
         request = FrameRequest(**order["request"])
         again = order.get("keep", False)
         frames = desk.read(request, order["backend"], stated, again)
         keep = again
+        # Of a file that changed meanwhile nobody can say what it was that was read.
+        if before is not None and before == stamp_of(Path(request.path)):
+            frames = replace(frames, stamp=before)
         return {"frames": frames.header()}, np.ascontiguousarray(frames.pictures)
     except InputError as error:
         return {"input_error": [error.reason, error.hint]}, NO_PICTURES
     except UserError as error:
         return {"user_error": [error.message, error.hint]}, NO_PICTURES
     except MemoryError:
-        return {"input_error": ["not enough memory to decode it", None]}, NO_PICTURES
-    except Exception as error:  # one odd file must not end the run
-        text = f"decoding failed unexpectedly ({type(error).__name__}: {error})"
-        return {"input_error": [text, "Please report this with the file."]}, NO_PICTURES
+        return {"out_of_memory": True}, NO_PICTURES
+    except Exception as error:  # one odd file must not end the run, nor be quoted
+        text = f"it cannot be decoded ({type(error).__name__})"
+        hint = "Copy or download it again. If other programs play it, please report it."
+        return {"input_error": [text, hint]}, NO_PICTURES
     finally:
         if not keep:
             desk.clear()
 
 
-def serve(orders: IO[bytes], answers: IO[bytes], memory: SharedMemory | None) -> None:
+def serve(orders: IO[bytes], answers: IO[bytes], shared: SharedMemory | None) -> None:
     """Answer orders until standard input ends, which it does when the program is gone."""
     desk, settled = Desk(), False
     for line in orders:
@@ -111,10 +121,10 @@ def serve(orders: IO[bytes], answers: IO[bytes], memory: SharedMemory | None) ->
         end_after(order["limit"])
         header, pictures = answer(order, desk)
         end_after(None)
-        shared = memory is not None and memory.put(pictures)
-        sizes = {"bytes": pictures.nbytes, "shared": shared}
-        answers.write(json.dumps(header | sizes).encode() + b"\n")
-        if not shared:
+        if shared is not None and shared.put(pictures):
+            answers.write(json.dumps(header | {"shared": pictures.nbytes}).encode() + b"\n")
+        else:
+            answers.write(json.dumps(header | {"bytes": pictures.nbytes}).encode() + b"\n")
             answers.write(pictures.tobytes())
         answers.flush()
         # A closed container and its streams hold each other, and buffers with them: too few objects
@@ -128,22 +138,27 @@ def serve(orders: IO[bytes], answers: IO[bytes], memory: SharedMemory | None) ->
 def end_after(seconds: float | None) -> None:
     """End this process when a decoder hangs and the program that would see to it is gone."""
     if hasattr(signal, "alarm"):  # not on Windows
-        signal.alarm(0 if seconds is None else math.ceil(seconds) + 5)
+        most = 2**31 - 1  # that it takes
+        signal.alarm(0 if seconds is None else min(math.ceil(seconds) + 5, most))
 
 
-def main(descriptor: int | None = None) -> None:
+def main(backend: str, memory: str, descriptor: str | None = None) -> None:
     """Serve on standard input and output.
 
     Args:
+        backend: The decoder that orders will name.
+        memory: Bytes that decoding may take.
         descriptor: Of the memory that is shared with the program, if there is any.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
-    keep_memory()  # a clip's pictures are dropped together, and the next clip needs as much
-    # Libraries that print to standard output must not damage the protocol.
-    channel = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    memory = None
+    keep_memory()  # a clip's frames are dropped together, and the next clip needs as much
+    channel = own_output()
+    shared = None
     if descriptor is not None:
-        memory = SharedMemory(descriptor)
-        os.close(descriptor)
-    serve(sys.stdin.buffer, channel, memory)
+        shared = SharedMemory(int(descriptor))
+        os.close(int(descriptor))
+    # What the libraries themselves take is not the clips' fault.
+    with contextlib.suppress(ImportError, UserError):  # is told when a clip is asked for
+        load_reader(backend)
+    limit_memory(int(memory), resident=backend in ON_GPU)
+    serve(sys.stdin.buffer, channel, shared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -13,8 +14,10 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
+from vidfuse.data.files import describe_os_error
 from vidfuse.errors import InputError, UserError
-from vidfuse.system import cores
+from vidfuse.rpc import OUT_OF_MEMORY, ChildEndedError
+from vidfuse.system import cores, memory_share
 from vidfuse.video.decoder import (
     installed,
     needs_timeline,
@@ -24,7 +27,7 @@ from vidfuse.video.decoder import (
     wrong_frames,
 )
 from vidfuse.video.frames import FrameRequest, Frames, request_to_dict
-from vidfuse.video.process import DecodeProcess, ProcessEndedError
+from vidfuse.video.process import DecodeProcess
 
 # A clip may take this long, and longer the larger its file is (an hour of video is about 1 GB).
 BASE_SECONDS = 120.0
@@ -41,6 +44,7 @@ class DecodePool:
         workers: How many clips are read at once; None is one per core.
         time_limit: Seconds that one clip may take; None grows with the file's size.
         active: How many of the workers read until `grow` allows more; None is all.
+        memory: Bytes that one clip may take; None is a share of the machine's.
 
     Raises:
         UserError: A pinned decoder is unknown or not installed.
@@ -52,13 +56,14 @@ class DecodePool:
         workers: int | None = None,
         time_limit: float | None = None,
         active: int | None = None,
+        memory: int | None = None,
     ) -> None:
         _, self.backends = policy(decoder)
         if len(self.backends) == 1 and not installed(self.backends[0]):
             raise not_installed(self.backends[0])
         self.workers = workers or cores()
         self.time_limit = time_limit
-        self._processes = _Processes()
+        self._processes = _Processes(memory or memory_share(self.workers))
         self._threads = ThreadPoolExecutor(self.workers, "decode")
         # Last in, first out: where few clips are read, few processes are started.
         self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
@@ -141,19 +146,28 @@ class DecodePool:
         self.close()
 
 
-class _Processes:
-    """All decode processes of a pool; after ``close`` there are no new ones."""
+class LimitError(InputError):
+    """Reading a clip takes more time or memory than it may; another decoder needs as much."""
 
-    def __init__(self) -> None:
+
+class _Processes:
+    """All decode processes of a pool; after ``close`` there are no new ones.
+
+    Args:
+        memory: Bytes that each may take.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
         self.lock = threading.Lock()
         self.running: set[DecodeProcess] = set()
         self.closed = False
 
-    def start(self, path: str) -> DecodeProcess:
+    def start(self, backend: str, path: str) -> DecodeProcess:
         with self.lock:
             if self.closed:
                 raise InputError(path, "not read, since reading was stopped")
-            process = DecodeProcess()
+            process = DecodeProcess(backend, self.memory)
             self.running.add(process)
             return process
 
@@ -206,9 +220,9 @@ class Slot:
             try:
                 frames = self._read_with(backend, request, deadline)
             except InputError as error:
+                hint = hint if reasons else error.hint
                 reasons.append(error.reason)
-                hint = hint or error.hint
-                if time.monotonic() > deadline:
+                if isinstance(error, LimitError):
                     break
                 continue
             if reasons:
@@ -222,20 +236,21 @@ class Slot:
         for process in list(self.mine.values()):
             try:
                 process.ask({"op": "release"}, RELEASE_SECONDS)
-            except ProcessEndedError:
+            except ChildEndedError:
                 self.processes.end(process)
 
     def _read_with(self, backend: str, request: FrameRequest, deadline: float) -> Frames:
         order: dict[str, Any] = {"op": "read", "backend": backend, "keep": self.keep}
         order["request"] = request_to_dict(request) | {"path": os.path.abspath(request.path)}
         if needs_timeline(backend):
-            # A file that PyAV cannot open has no timeline to check against.
+            # PyAV opens only containers that lead to no other file, which these do not look at.
             index = {"op": "index", "backend": backend, "path": order["request"]["path"]}
             header, _ = self._ask("pyav", request.path, index, deadline)
+            if "input_error" in header:
+                raise InputError(request.path, *header["input_error"])
             if header.get("obstacle"):
                 raise wrong_frames(request.path, backend, header["obstacle"])
-            if "times" in header:
-                order["timeline"] = {"times": header["times"], "end": header["end"]}
+            order["timeline"] = {"times": header["times"], "end": header["end"]}
         header, payload = self._ask(backend, request.path, order, deadline)
         if "user_error" in header:
             raise UserError(*header["user_error"])
@@ -246,15 +261,56 @@ class Slot:
     def _ask(
         self, backend: str, path: str, order: dict[str, Any], deadline: float
     ) -> tuple[dict[str, Any], bytes]:
+        """Ask a decode process; once more where somebody else ended it.
+
+        Raises:
+            InputError: It crashed, or a limit was reached.
+        """
+        try:
+            try:
+                header, payload = self._ask_once(backend, path, order, deadline)
+            except ChildEndedError as error:
+                if not error.from_outside or self.processes.closed:
+                    raise
+                header, payload = self._ask_once(backend, path, order, deadline)
+        except ChildEndedError as error:
+            if error.late:
+                seconds = self.time_limit or _time_limit(path)
+                reason = f"{backend} took longer than {seconds:.0f} s to decode it"
+                raise LimitError(path, reason, "Allow more with --time-limit.") from error
+            if error.status == OUT_OF_MEMORY:
+                raise self._too_large(path) from error
+            raise InputError(path, f"{backend} {error} on it") from error
+        if header.get("out_of_memory"):
+            self._end(backend)  # what it holds is in pieces
+            raise self._too_large(path)
+        return header, payload
+
+    def _ask_once(
+        self, backend: str, path: str, order: dict[str, Any], deadline: float
+    ) -> tuple[dict[str, Any], bytes]:
         process = self.mine.get(backend)
         if process is None or not process.alive():
-            process = self.mine[backend] = self.processes.start(path)
+            if process is not None:
+                self._end(backend)
+            process = self.mine[backend] = self.processes.start(backend, path)
         try:
             return process.ask(order, max(0.0, deadline - time.monotonic()))
-        except ProcessEndedError as error:
-            self.processes.end(process)
-            del self.mine[backend]
-            raise InputError(path, f"{backend} {error}") from error
+        except ChildEndedError:
+            self._end(backend)
+            raise
+
+    def _end(self, backend: str) -> None:
+        self.processes.end(self.mine.pop(backend))
+
+    def _too_large(self, path: str) -> LimitError:
+        size = self.processes.memory
+        return LimitError(
+            path,
+            f"decoding it takes more than {size / 1e9:.1f} GB of memory",
+            f"Allow more with --memory {size * 2 // 10**9 + 1}G, or fewer clips at once with "
+            "--workers.",
+        )
 
 
 def _backends(path: str, decoders: tuple[str, ...]) -> list[str]:
@@ -267,15 +323,17 @@ def _time_limit(path: str) -> float:
     """Seconds that a file may take.
 
     Raises:
-        InputError: There is no such file, or nothing in it.
+        InputError: There is no such file, nothing in it, or it is no file that can be read again.
     """
     try:
-        if os.path.isdir(path):  # of whose files only the chosen ones are read
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):  # of whose files only the chosen ones are read
             return BASE_SECONDS + len(os.listdir(path)) / FILES_PER_EXTRA_SECOND
-        size = os.stat(path).st_size
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(path, f"cannot be read ({reason})") from error
-    if not size:
+        reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
+        raise InputError(path, reason) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(path, "not a regular file")
+    if not status.st_size:
         raise InputError(path, "the file is empty", "Copy or download it again.")
-    return BASE_SECONDS + size / BYTES_PER_EXTRA_SECOND
+    return BASE_SECONDS + status.st_size / BYTES_PER_EXTRA_SECOND

@@ -45,6 +45,16 @@ def test_segments_inside_or_beside(tmp_path, place, flat):
     ]
 
 
+def test_what_cannot_be_read_as_a_segment_is_reported(tmp_path):
+    root = make_tree(tmp_path, *NAMES)
+    lines = ["person01_boxing_d1 frames 1-9, 10_20, 30-40", "person01_boxing_d1 frames 1-9"]
+    lines += ["person02_boxing_d1 frames 1-9,", "person11_boxing_d1 frames"]
+    (root / "00sequences.txt").write_text("\n".join(lines))
+    problems = read_dataset(root).problems
+    assert problems[0].startswith("3 lines of 00sequences.txt have segments that cannot be used")
+    assert problems[1].startswith("1 lines of 00sequences.txt are of a video that an earlier one")
+
+
 def test_without_the_file_each_video_is_a_clip(tmp_path):
     root = make_tree(tmp_path, *NAMES, "notes.txt", "other.avi")
     dataset = read_dataset(root, layout="kth")

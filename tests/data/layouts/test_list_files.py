@@ -108,3 +108,19 @@ def test_no_list(tmp_path):
     make_tree(tmp_path, "a.avi")
     with pytest.raises(UserError, match="no list of clips"):
         read_dataset(tmp_path, layout="list-files")
+
+
+def test_a_line_that_is_too_long_for_a_name_is_one_problem(tmp_path):
+    make_tree(tmp_path, "a.avi", "b.avi")
+    write(tmp_path / "train.txt", "a.avi run", "x" * 5000, "b.avi jump", "y" * 300 + ".avi run")
+    dataset = read_dataset(tmp_path)
+    assert rows(dataset) == {("a.avi", "run", "train"), ("b.avi", "jump", "train")}
+    (problem,) = dataset.problems
+    assert problem.startswith("2 listed clips are missing: xxx")
+    assert len(problem) < 600
+
+
+def test_a_single_line_that_never_ends_is_quickly_read(tmp_path):
+    make_tree(tmp_path, "a.avi")
+    write(tmp_path / "train.txt", "a.avi run", "x " * 100_000)
+    assert len(read_dataset(tmp_path).clips) == 1

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from trees import make_tree
 
-from vidfuse.data.layouts import read_dataset
+from vidfuse.data.layouts import manifest, read_dataset
 from vidfuse.errors import UserError
 
 
@@ -98,6 +99,44 @@ def test_rows_that_contradict_each_other_are_kept_and_reported(folder, column, o
     assert len(dataset.clips) == 2
     (problem,) = dataset.problems
     assert f"has {column} '{other}' here and '{one}' on line 2" in problem
+
+
+def lines_run(module, action):
+    """How many lines of a module an action runs."""
+    count = 0
+
+    def within(frame, event, argument):
+        nonlocal count
+        count += event == "line"
+        return within
+
+    def entered(frame, event, argument):
+        return within if frame.f_code.co_filename == module.__file__ else None
+
+    before = sys.gettrace()
+    sys.settrace(entered)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_rows_on_one_clip_are_not_all_compared_with_each_other(folder):
+    """With 20,000 of them that took minutes."""
+
+    def work(rows):
+        text = "\n".join(["path,label", *(f"a.avi,{number}" for number in range(rows))])
+        return lines_run(manifest, lambda: read(folder, text))
+
+    assert work(400) < 5 * work(100)
+
+
+def test_the_first_row_is_named_by_all_that_contradict_it(folder):
+    dataset = read(folder, "path,label\na.avi,0\na.avi,1\na.avi,2\na.avi,1\n")
+    assert len(dataset.clips) == 3
+    assert "has label '2' here and '0' on line 2; both rows were kept" in dataset.problems[1]
+    assert dataset.problems[2].endswith("line 5: the same as line 3, left out")
 
 
 def test_an_open_quote_is_named_where_it_begins(folder):

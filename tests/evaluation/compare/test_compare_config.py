@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from vidfuse.errors import UserError
-from vidfuse.evaluation.compare.config import SHARED, CompareConfig
+from vidfuse.evaluation.compare.config import CompareConfig
 from vidfuse.fusion import head_names
 from vidfuse.training.config import TrainConfig
+
+SHARED = {each.name for each in fields(CompareConfig)} & {each.name for each in fields(TrainConfig)}
+SHARED -= {"epochs", "seed"}  # fewer, since all heads make all of them; each repetition has its own
 
 
 def test_all_means_every_head_and_mean_comes_first():
@@ -71,6 +76,7 @@ def test_a_fit_has_the_settings_of_the_comparison():
     assert (fit.frames, fit.epochs, fit.backbone) == (4, 7, "resnet34")
     for name in SHARED:
         assert getattr(fit, name) == getattr(config, name)
+    assert CompareConfig(layout="ucf101").training("gru").layout == "ucf101"
     assert fit.patience == 0, "the number of passes is the same for every head"
     fit.validate()
 

@@ -260,6 +260,28 @@ def test_outcomes_are_kept_whole_or_not_at_all(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), KeyboardInterrupt(), PermissionError(13, "Permission denied")]
+)
+def test_an_outcome_stays_where_not_its_content_is_to_blame(tmp_path, monkeypatch, error):
+    heard = Heard()
+    kept = Kept(tmp_path, heard)
+    path = kept.path(TASK, "0123")
+    Outcome({kind: np.full((2, 3), 0.25, np.float32) for kind in KINDS}, {}).save(path)
+
+    def fail(self, *arguments, **more):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "read_bytes", fail)
+        patch.setattr(np, "load", fail)
+        wanted = UserError if isinstance(error, OSError) else type(error)
+        with pytest.raises(wanted, match="cannot be read" if wanted is UserError else None):
+            kept.find(TASK, "0123")
+    assert not heard.warnings
+    assert kept.find(TASK, "0123") is not None
+
+
 def test_the_time_of_an_epoch(bench):
     seconds = bench().seconds_per_epoch("lstm")
     assert 0 < seconds < 60

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from vidfuse.data.folds import make_folds
 from vidfuse.evaluation.compare.config import CompareConfig
 from vidfuse.evaluation.compare.plan import Keys, Task, budget_key, make_plan
 from vidfuse.features.spec import FeatureSpec
+from vidfuse.settings import option
+from vidfuse.training.config import TrainConfig
 
 SPEC = FeatureSpec(
     decode="auto/1",
@@ -100,6 +102,31 @@ def test_the_same_fit_has_the_same_key():
 )
 def test_whatever_decides_makes_another_key(change):
     assert key(**change) != key()
+
+
+@dataclass
+class NewSettings(CompareConfig):
+    """What a later release may add."""
+
+    novelty: str = option("this", "How something is done.")
+    helpers: int = option(1, "Who helps.", affects_result=False)
+
+
+def test_a_setting_that_is_new_makes_another_key_unless_it_says_that_it_does_not_matter():
+    assert key(config=NewSettings(novelty="that")) != key(config=NewSettings())
+    assert key(config=NewSettings(helpers=2)) == key(config=NewSettings())
+
+
+def test_a_new_setting_of_training_makes_another_key_even_where_a_comparison_has_it_not(
+    monkeypatch,
+):
+    @dataclass
+    class NewTraining(TrainConfig):
+        optimizer: str = option("adamw", "Which one.")
+
+    before = key()
+    monkeypatch.setattr("vidfuse.evaluation.compare.config.TrainConfig", NewTraining)
+    assert key() != before
 
 
 def test_another_default_of_a_head_makes_another_key(monkeypatch):

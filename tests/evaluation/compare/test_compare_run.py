@@ -59,7 +59,7 @@ def test_a_comparison(compare, tmp_path):
     out = tmp_path / "out"
     assert json.loads((out / "results.json").read_text()) == summary
     assert sorted(path.name for path in out.iterdir()) == [
-        *("fits", "leaderboard.png", "pareto.png", "results.csv", "results.json")
+        *(".lock", "fits", "leaderboard.png", "pareto.png", "results.csv", "results.json")
     ]
     for picture in ("leaderboard.png", "pareto.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")

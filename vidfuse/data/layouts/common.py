@@ -8,6 +8,7 @@ from pathlib import Path
 from vidfuse.data.files import describe_os_error, is_video
 from vidfuse.errors import UserError
 
+_SHOWN = 200  # characters of a name
 _PARTS = {
     "train": "train",
     "training": "train",
@@ -88,4 +89,5 @@ def report(problems: list[str], names: Sequence[str], what: str) -> None:
     """Add one line about clips that have the same problem, with the first of their names."""
     if names:
         more = ", …" if len(names) > 3 else ""
-        problems.append(f"{len(names)} {what}: {', '.join(names[:3])}{more}")
+        first = [name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…" for name in names[:3]]
+        problems.append(f"{len(names)} {what}: {', '.join(first)}{more}")

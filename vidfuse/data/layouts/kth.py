@@ -76,17 +76,24 @@ def _read_segments(file: Path, problems: list[str]) -> _Segments:
     """First and last frame of each segment, counted from 1, by the video's name."""
     segments: _Segments = {}
     odd: list[str] = []
+    again: list[str] = []
     for line in read_lines(file):
         match = _LINE.match(line)
         if match is None:
             continue  # the text above the table
-        found = [(int(first), int(last)) for first, last in _SEGMENT.findall(match["rest"])]
-        usable = [(first, last) for first, last in found if 1 <= first <= last]
-        if len(usable) < len(found) or (not found and _MISSING not in match["rest"]):
+        if _MISSING in match["rest"]:
+            continue
+        found = [_SEGMENT.fullmatch(part.strip()) for part in match["rest"].split(",")]
+        pairs = [(int(each[1]), int(each[2])) for each in found if each]
+        usable = [(first, last) for first, last in pairs if 1 <= first <= last]
+        if len(usable) < len(found):
             odd.append(line)
         if usable:
+            if match["key"].casefold() in segments:
+                again.append(line)
             segments[match["key"].casefold()] = usable
     report(problems, odd, f"lines of {file.name} have segments that cannot be used")
+    report(problems, again, f"lines of {file.name} are of a video that an earlier one names: taken")
     return segments
 
 

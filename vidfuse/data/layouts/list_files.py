@@ -32,6 +32,7 @@ _FOLDERS = ("", "annotations", "lists", "splits")
 _CLASSES = ("classes.txt", "classInd.txt", "class_names.txt", "labels.txt", "label_map.txt")
 _SAMPLE = 20  # lines by which a list is recognised, and the folder of its clips found
 _MOST_ROOTS = 200
+_LONGEST = 1024  # characters of a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +163,9 @@ def _roots(file: Path) -> list[Path]:
 
 def _cut(line: str, root: Path) -> tuple[str, str, bool]:
     """A line's path, the rest of it, and whether the path exists under ``root``."""
-    ends = [match.start() for match in re.finditer(r"\s+", line)][::-1]
+    ends = [match.start() for match in re.finditer(r"\s+", line[:_LONGEST])][::-1]
     for end in [len(line), *ends]:
-        if (root / line[:end]).exists():
+        if os.path.exists(root / line[:end]):
             return line[:end], line[end:].strip(), True
     # Nothing of that name: the path then goes as far as a video's suffix, or to the label.
     for end in ends:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
-from vidfuse.data.files import describe_os_error, is_frame_folder
+from vidfuse.data.files import describe_os_error, is_frame_folder, is_single_frame
 from vidfuse.data.layouts.common import dataset_name, part_of, refuse_split_number
 from vidfuse.errors import UserError
 
@@ -28,7 +28,8 @@ _NAMES = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
 _HINT = "A manifest begins with the line path,label or path,label,group,split,start,end."
 
 _Row = Mapping[str, object]
-_Seen = dict[tuple[str, float, float | None], list[tuple[int, Clip]]]
+_Said = tuple[str | None, str | None, str | None]  # label, split and group
+_Seen = dict[tuple[str, float, float | None], dict[_Said, int]]  # of each clip, on which lines
 
 
 class _BadRowError(ValueError):
@@ -63,13 +64,12 @@ def read(root: Path, split: str | None) -> Dataset:
             if isinstance(row, _BadRowError):
                 raise row
             clip = _parse_clip(row, file.parent)
-            repetition = _compare(clip, seen)
+            repetition = _compare(clip, line, seen)
         except _BadRowError as error:
             problems.append(f"{file.name}, line {line}: {error}")
             continue
         if repetition:
             problems.append(f"{file.name}, line {line}: {repetition}")
-        seen.setdefault(_identity(clip), []).append((line, clip))
         clips.append(clip)
     has_split = any(clip.split for clip in clips)
     refuse_split_number(root, split, has_split=has_split)
@@ -184,7 +184,7 @@ def _find_file(name: str, folder: Path) -> Path:
         path = folder / name.replace("\\", "/")  # a manifest written on Windows
     if not os.path.exists(path):
         raise _BadRowError(f"there is no file {folder / name}")
-    if os.path.isdir(path) and not is_frame_folder(path):
+    if os.path.isdir(path) and not (is_frame_folder(path) or is_single_frame(path)):
         raise _BadRowError(f"{path} is a folder without frames")
     return path
 
@@ -218,22 +218,27 @@ def _identity(clip: Clip) -> tuple[str, float, float | None]:
     return os.path.normpath(clip.path), clip.start or 0.0, clip.end
 
 
-def _compare(clip: Clip, seen: _Seen) -> str | None:
-    """How the clip disagrees with an earlier row on the same clip, None where it does not.
+def _compare(clip: Clip, line: int, seen: _Seen) -> str | None:
+    """How the clip disagrees with the first row on the same clip, None where it does not.
 
     Raises:
         _BadRowError: It says just what an earlier row said.
     """
-    earlier = seen.get(_identity(clip), [])
-    for line, other in earlier:
-        if (clip.label, clip.group, clip.split) == (other.label, other.group, other.split):
-            raise _BadRowError(f"the same as line {line}, left out")
-    for line, other in earlier:
-        for column in ("label", "split", "group"):
-            here, there = getattr(clip, column), getattr(other, column)
-            if here != there:
-                return (
-                    f"{clip.name} has {column} '{here or ''}' here and '{there or ''}' on line "
-                    f"{line}; both rows were kept"
-                )
-    return None
+    rows = seen.setdefault(_identity(clip), {})
+    here = (clip.label, clip.split, clip.group)
+    if here in rows:
+        raise _BadRowError(f"the same as line {rows[here]}, left out")
+    first = next(iter(rows.items()), None)
+    rows[here] = line
+    if first is None:
+        return None
+    there, number = first
+    column, mine, other = next(
+        triple
+        for triple in zip(("label", "split", "group"), here, there, strict=True)
+        if triple[1] != triple[2]
+    )
+    return (
+        f"{clip.name} has {column} '{mine or ''}' here and '{other or ''}' on line {number}; "
+        "both rows were kept"
+    )

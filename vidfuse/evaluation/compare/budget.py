@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidfuse.atomic import write_whole
 from vidfuse.errors import UserError
 from vidfuse.progress import Progress
 
@@ -67,9 +68,7 @@ class Budgets:
 
     def keep(self, key: str, epochs: int) -> None:
         """Remember a number."""
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self._read() | {key: epochs}), encoding="utf-8")
-        partial.replace(self.path)
+        write_whole(self.path, json.dumps(self._read() | {key: epochs}))
 
     def _read(self) -> dict[str, int]:
         try:

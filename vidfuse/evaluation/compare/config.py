@@ -15,11 +15,6 @@ from vidfuse.training.config import TrainConfig
 REFERENCE = "mean"
 """The head that all others are measured against; it is always in a comparison."""
 ALL = "all"
-SHARED = (
-    *("batch_size", "weight_decay", "frame_dropout", "mirror", "class_weights"),
-    *("label_smoothing", "warmup_epochs", "clip_norm"),
-)
-"""Settings of a training run that are the same for all heads."""
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -32,10 +27,23 @@ def _of_training(name: str) -> Any:
 
 @dataclass
 class CompareConfig(FeatureConfig):
-    """Which heads are compared, and how."""
+    """Which heads are compared, and how.
 
-    heads: str = option(ALL, "Heads to compare, with commas between, or all. mean is always one.")
-    seeds: int = option(3, "Times that everything is repeated, each with folds of its own.", min=1)
+    ``affects_result`` says of a setting whether it affects what comes out of a single fit. Settings
+    that ``TrainConfig`` has, too, are the same for all heads.
+    """
+
+    heads: str = option(
+        ALL,
+        "Heads to compare, with commas between, or all. mean is always one.",
+        affects_result=False,
+    )
+    seeds: int = option(
+        3,
+        "Times that everything is repeated, each with folds of its own.",
+        min=1,
+        affects_result=False,
+    )
     folds: int = option(5, "Parts that the clips are divided into, by group where known.", min=2)
     split: str = option(
         "auto",
@@ -44,18 +52,29 @@ class CompareConfig(FeatureConfig):
     )
     layout: str | None = option(None, "How the dataset's folder is laid out.", unset="find out")
     out: str | None = option(
-        None, "Folder of results and finished fits.", unset="runs/compare-<dataset>"
+        None,
+        "Folder of results and finished fits.",
+        unset="runs/compare-<dataset>",
+        affects_result=False,
     )
     jobs: int | None = option(
-        None, "Fits at once, each in a process.", unset="one per core, one on a GPU", min=1
+        None,
+        "Fits at once, each in a process.",
+        unset="one per core, one on a GPU",
+        min=1,
+        affects_result=False,
     )
     budget: str | None = option(
         None,
         "Time for all training, such as 10m or 1h30m: decides the number of epochs, at most "
         "--epochs, which is the same for every head.",
         unset="as long as it takes",
+        affects_result=False,
     )
-    epochs: int = option(30, "Passes over the training clips, the same for every head.", min=1)
+    # A fit has as many as the budget allows, which its key names.
+    epochs: int = option(
+        30, "Passes over the training clips, the same for every head.", min=1, affects_result=False
+    )
     lrs: str = option("0.001,0.003", "Learning rates to choose from by validation.")
     dropouts: str = option("0.2,0.5", "Dropouts to choose from by validation.")
     batch_size: int = _of_training("batch_size")
@@ -129,9 +148,9 @@ class CompareConfig(FeatureConfig):
 
     def training(self, head: str, **changes: Any) -> TrainConfig:
         """The settings of one fit. All passes are made: patience would make them differ."""
-        same = {name: getattr(self, name) for name in (*SHARED, "epochs", "device")}
-        features = {each.name: getattr(self, each.name) for each in fields(FeatureConfig)}
-        return TrainConfig(**{**features, **same, "head": head, "patience": 0, **changes})
+        known = {each.name for each in fields(TrainConfig)}
+        same = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
+        return TrainConfig(**{**same, "head": head, "patience": 0, **changes})
 
 
 def _guessed(name: str, known: list[str]) -> str:

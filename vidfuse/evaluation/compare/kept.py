@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.atomic import write_whole
+from vidfuse.errors import UserError
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.progress import Progress
 
@@ -21,6 +24,14 @@ ORDERED, SHUFFLED, TESTED_SHUFFLED, REVERSED = KINDS = (
 )
 """How frames were ordered: as they are; shuffled in training and test; only in the test, shuffled
 or backwards."""
+
+# What zip, numpy and JSON raise of content that is not what was written. RuntimeError is zip's for
+# flags that say encrypted, or a compression that nobody has.
+DAMAGE = (BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ValueError)
+
+
+class DamagedError(Exception):
+    """A file holds something else than was written to it."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +50,29 @@ class Outcome:
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}-{token_hex(4)}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, facts=np.array(json.dumps(self.facts)), **self.scores)  # type: ignore[arg-type]
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        content = io.BytesIO()
+        np.savez(content, facts=np.array(json.dumps(self.facts)), **self.scores)  # type: ignore[arg-type]
+        write_whole(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Outcome:
-        """Read it; whatever numpy, zip and JSON raise means that it is damaged."""
-        with np.load(path, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
-            return cls({kind: file[kind] for kind in KINDS}, facts)
+        """Read it.
+
+        Raises:
+            DamagedError: What the file holds is no outcome.
+            OSError: It cannot be read.
+        """
+        content = io.BytesIO(path.read_bytes())  # an error of the disk is not one of the content
+        try:
+            with ZipFile(content) as archive:
+                if part := archive.testzip():
+                    raise ValueError(f"the checksum of {part} does not fit")
+            content.seek(0)
+            with np.load(content, allow_pickle=False) as file:
+                facts = json.loads(str(file["facts"]))
+                return cls({kind: file[kind] for kind in KINDS}, facts)
+        except DAMAGE as error:
+            raise DamagedError(type(error).__name__) from error
 
 
 class Kept:
@@ -75,13 +93,22 @@ class Kept:
         return self.folder / f"{head}-seed{task.seed}-fold{task.fold + 1}-{key}.npz"
 
     def find(self, task: Task, key: str) -> Outcome | None:
-        """The outcome of a task, None where it has none yet."""
+        """The outcome of a task, None where it has none yet.
+
+        Raises:
+            UserError: There is one, and the system does not let it be read.
+        """
         path = self.path(task, key)
-        if not path.exists():
-            return None
         try:
             return Outcome.load(path)
-        except Exception as error:
-            self.progress.warn(f"{path}: damaged ({type(error).__name__}), so it is done again")
+        except FileNotFoundError:
+            return None
+        except DamagedError as error:
+            self.progress.warn(f"{path}: damaged ({error}), so it is done again")
             path.unlink(missing_ok=True)
             return None
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror or error})",
+                "See that it can be read, or remove it: this fit is then done again.",
+            ) from error

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import Folds
 from vidfuse.data.splits import PARTS
-from vidfuse.evaluation.compare.config import SHARED, CompareConfig
+from vidfuse.evaluation.compare.config import CompareConfig
 from vidfuse.features.spec import FeatureSpec, Grid
 from vidfuse.fusion import HEADS, head_class
 
-FORMAT = 1
+FORMAT = 2
 """Of what is kept of a fit; another one is not used again."""
 
 Rows = dict[str, list[int]]
@@ -113,6 +113,9 @@ def make_plan(
 class Keys:
     """Names fits by everything that decides what comes out of them.
 
+    All settings count but those declared with ``affects_result=False``: one that is new makes
+    other keys, and at worst a fit is done again.
+
     Args:
         plan: The clips and folds.
         config: All settings.
@@ -126,13 +129,11 @@ class Keys:
         self._same = {
             "format": FORMAT,
             "versions": [version("vidfuse"), version("torch")],
-            "settings": {name: getattr(config, name) for name in SHARED},
-            "frames": [config.frames, str(config.rule)],
-            "candidates": config.candidates(),
-            "seed": config.seed,
+            "settings": config.affecting_result(),
             "epochs": epochs,
             "classes": plan.classes,
         }
+        self._config = config
 
     def key(self, task: Task, spec: FeatureSpec) -> str:
         """Sixteen hexadecimal digits.
@@ -143,7 +144,14 @@ class Keys:
         """
         cls = head_class(task.head)
         defaults = {name: str(known.default) for name, known in cls.known_settings().items()}
-        own = [task.head, defaults, spec.digest, task.seed, self._of_split[task.seed][task.fold]]
+        training = self._config.training(task.head, epochs=self._same["epochs"])
+        own = [
+            training.affecting_result(),
+            defaults,
+            spec.digest,
+            task.seed,
+            self._of_split[task.seed][task.fold],
+        ]
         if task.head not in HEADS:  # no version of ours tells that its author has changed it
             own.append(hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest())
         return _digest([self._same, own])[:16]

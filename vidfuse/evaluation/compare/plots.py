@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidfuse.atomic import write_whole
 from vidfuse.evaluation.compare.leaderboard import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LEADERBOARD = "leaderboard.png"
 PARETO = "pareto.png"
@@ -34,10 +37,10 @@ def draw(folder: Path, summary: dict[str, Any]) -> None:
     heads, baselines = summary["heads"], summary["baselines"]
     figure = Figure(figsize=(7, 1.6 + 0.3 * (len(heads) + len(baselines))), layout="constrained")
     _draw_leaderboard(figure.subplots(), summary)
-    figure.savefig(folder / LEADERBOARD, dpi=DOTS_PER_INCH)
+    _save(figure, folder / LEADERBOARD)
     figure = Figure(figsize=(7, 5), layout="constrained")
     _draw_pareto(figure.subplots(), summary)
-    figure.savefig(folder / PARETO, dpi=DOTS_PER_INCH)
+    _save(figure, folder / PARETO)
     choosing = [row for row in heads if row["frame_budget"]]
     if not choosing:
         (folder / FRAME_BUDGET).unlink(missing_ok=True)  # of a call with other heads
@@ -46,7 +49,7 @@ def draw(folder: Path, summary: dict[str, Any]) -> None:
     places = figure.subplots(len(choosing), squeeze=False)[:, 0]
     for axes, row in zip(places, choosing, strict=True):
         _draw_frame_budget(axes, row, _title(summary))
-    figure.savefig(folder / FRAME_BUDGET, dpi=DOTS_PER_INCH)
+    _save(figure, folder / FRAME_BUDGET)
 
 
 def pareto_front(rows: list[Row]) -> list[Row]:
@@ -127,6 +130,12 @@ def _draw_frame_budget(axes: Axes, row: Row, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="best")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
+    write_whole(path, content.getvalue())
 
 
 def _title(summary: dict[str, Any]) -> str:

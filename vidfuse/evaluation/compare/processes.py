@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from vidfuse.errors import UserError, first_sentence
+from vidfuse import streams
+from vidfuse.errors import UnwritableError, UserError, first_sentence
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.evaluation.compare.workload import Workload
 from vidfuse.system import keep_memory
@@ -54,6 +55,8 @@ def answer(bench: Bench, request: Request) -> Answer:
         task = Task(request["head"], request["seed"], request["fold"])
         bench.carry_out(task, request["epochs"]).save(Path(request["file"]))
         return {}
+    except UnwritableError as error:
+        return {"fatal": error.message}
     except UserError as error:
         return {"error": error.message}
     except OSError as error:
@@ -218,6 +221,7 @@ def serve(workload: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
 def main(workload: str) -> None:
     """Serve on standard input and output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
+    streams.protect(results=False)
     keep_memory()  # every step of training needs the same blocks again
     # Libraries that print to standard output must not damage the protocol.
     channel = os.fdopen(os.dup(1), "wb")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from vidfuse.atomic import write_whole
 from vidfuse.progress import Progress
+from vidfuse.text import csv_cell
 
 COLUMNS = (
     *("name", "kind", "grid", "order_aware", "reversal_aware"),
@@ -29,10 +32,10 @@ def write_results(folder: Path, summary: dict[str, Any], progress: Progress) -> 
     """
     from vidfuse.evaluation.compare.plots import draw
 
-    text = json.dumps(summary, indent=2)
-    _replace(folder / "results.json", text + "\n")
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        write_csv(file, summary)
+    write_whole(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    table = io.StringIO()
+    write_csv(table, summary)
+    write_whole(folder / "results.csv", table.getvalue())
     draw(folder, summary)
     progress.info(f"Results: {folder}")
 
@@ -48,7 +51,7 @@ def write_csv(file: IO[str], summary: dict[str, Any]) -> None:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in _cells(row) if value is not None}
+    return {name: csv_cell(value) for name, value in _cells(row) if value is not None}
 
 
 def _cells(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -60,9 +63,3 @@ def _cells(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{stem}_high", high
         elif name in COLUMNS:
             yield name, value
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vidfuse.backbones.imports import import_torch
 from vidfuse.data.folds import Folds, make_folds
 from vidfuse.data.splits import duplicates_across
 from vidfuse.errors import UserError
@@ -21,7 +22,6 @@ from vidfuse.evaluation.compare.leaderboard import (
     predictions,
     right,
 )
-from vidfuse.evaluation.compare.lock import alone_in
 from vidfuse.evaluation.compare.plan import Plan, make_plan
 from vidfuse.evaluation.compare.processes import MOST_PROCESSES, Crew
 from vidfuse.evaluation.compare.results import write_results
@@ -30,6 +30,7 @@ from vidfuse.evaluation.compare.tables import Tables, load_table
 from vidfuse.features.setup import resolve_device
 from vidfuse.features.spec import Grid
 from vidfuse.fusion import head_class
+from vidfuse.locks import alone_in
 from vidfuse.progress import Progress
 from vidfuse.system import cores
 from vidfuse.timing import Timings
@@ -70,7 +71,7 @@ def compare(
     config.validate()
     material = Material(dataset, config.training(REFERENCE), progress, timings)
     with timings.measure("imports"):
-        import torch  # noqa: F401
+        import_torch()
     grids, left_out = choose_heads(config, progress)
     folds = [
         make_folds(material.data, config.folds, split=config.split, seed=config.seed + number)
@@ -78,7 +79,7 @@ def compare(
     ]
     material.announce(folds[0].protocol, folds[0].warnings)
     folder = _folder(config, material.data.name)
-    with alone_in(folder), Tables(folder) as tables:
+    with alone_in(folder, "another comparison"), Tables(folder) as tables:
         clips = tables.fill(material, folds[0].clips, grids.values())
         contents = [material.hashes[clip] for clip in clips]
         plan = make_plan(clips, contents, folds, _repeated(folds[0], material))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidfuse.atomic import write_whole
 from vidfuse.data.clip import Clip
 from vidfuse.evaluation.compare.config import CompareConfig
 from vidfuse.evaluation.compare.plan import Plan
@@ -104,13 +105,13 @@ def features_of(path: Path) -> Path:
 
 def save_table(table: FeatureTable, path: Path) -> None:
     """Write all of a table but its features, which lie beside it, where ``load_table`` finds it."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from vidfuse.features.table import OF_CLIPS
 
     tensors = {name: getattr(table, name).contiguous() for name in OF_CLIPS}
     more = {"shape": list(table.features.shape), "jitter": table.jitter}
-    save_file(tensors, path, {"table": json.dumps(more)})
+    write_whole(path, save(tensors, {"table": json.dumps(more)}))
 
 
 def load_table(path: Path) -> FeatureTable:

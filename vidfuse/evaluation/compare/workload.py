@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vidfuse.atomic import write_whole
 from vidfuse.evaluation.compare.plan import Rows
 from vidfuse.features.spec import Grid
 
@@ -35,7 +36,7 @@ class Workload:
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        write_whole(path, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> Workload:

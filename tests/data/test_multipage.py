@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
 from PIL import Image
 from trees import make_tree
 
+from vidfuse.data import multipage
 from vidfuse.data.files import expand_inputs, is_frame_folder, is_video, peek_videos, walk_videos
-from vidfuse.data.stacks import is_stack
+from vidfuse.data.multipage import is_multipage
 
 
 def tiff(path, pages, **options):
@@ -30,7 +32,7 @@ def dicom(path, frames=None, explicit=True):
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize(("pages", "expected"), [(1, False), (2, True), (5, True)])
 def test_tiff_pages(tmp_path, big, pages, expected):
-    assert is_stack(tiff(tmp_path / "a.TIF", pages, big_tiff=big)) is expected
+    assert is_multipage(tiff(tmp_path / "a.TIF", pages, big_tiff=big)) is expected
 
 
 def test_a_thumbnail_is_no_page(tmp_path):
@@ -40,21 +42,21 @@ def test_a_thumbnail_is_no_page(tmp_path):
     (second,) = struct.unpack_from("<I", data, first + 2 + 12 * count)
     struct.pack_into("<HHII", data, second + 2, 254, 4, 1, 1)  # in place of its first field
     (tmp_path / "b.tif").write_bytes(data)
-    assert not is_stack(tmp_path / "b.tif")
+    assert not is_multipage(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("explicit", [True, False])
 @pytest.mark.parametrize(("frames", "expected"), [(None, False), (1, False), (30, True)])
 def test_dicom_frames(tmp_path, explicit, frames, expected):
-    assert is_stack(dicom(tmp_path / "a.dcm", frames, explicit)) is expected
+    assert is_multipage(dicom(tmp_path / "a.dcm", frames, explicit)) is expected
 
 
 @pytest.mark.parametrize("content", [b"", b"II", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff"])
-def test_damaged_files_are_no_stacks(tmp_path, content):
+def test_damaged_files_are_not_multipage(tmp_path, content):
     for name in ("a.tif", "a.dcm", "a.png"):
         (tmp_path / name).write_bytes(content)
-        assert not is_stack(tmp_path / name)
-    assert not is_stack(tmp_path / "missing.tif")
+        assert not is_multipage(tmp_path / name)
+    assert not is_multipage(tmp_path / "missing.tif")
 
 
 def test_folders_of_stacks_and_of_frames(tmp_path):
@@ -82,3 +84,49 @@ def test_a_still_beside_cines_makes_no_series(tmp_path):
     assert len(list(walk_videos(tmp_path))) == 2
     make_tree(tmp_path, "y/1.tif", "y/2.tif")  # not even TIFF: for the reader to refuse
     assert is_frame_folder(tmp_path / "y")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes")
+def test_pipes_are_not_waited_for(tmp_path):
+    folder = tmp_path / "clips" / "series"
+    folder.mkdir(parents=True)
+    for path in (folder / "1.dcm", folder / "2.dcm", tmp_path / "clips" / "a.tif"):
+        os.mkfifo(path)
+        assert not is_multipage(path)
+    assert is_frame_folder(folder)  # for the reader to refuse
+    assert list(walk_videos(tmp_path)) == [folder]
+
+
+def test_offsets_that_no_file_can_have(tmp_path):
+    (tmp_path / "a.tif").write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**63))
+    assert not is_multipage(tmp_path / "a.tif")
+
+
+def test_numbers_that_are_too_long_for_python(tmp_path):
+    (tmp_path / "x").mkdir()
+    for name in ("1", "2"):
+        path = dicom(tmp_path / f"x/{name}.dcm", 1)
+        element = b"\x28\x00\x08\x00IS" + struct.pack("<H", 4)
+        digits = b"\x28\x00\x08\x00IS" + struct.pack("<H", 5000) + b"9" * 5000
+        path.write_bytes(path.read_bytes().replace(element + b"1   ", digits))
+        assert not is_multipage(path)
+    assert is_frame_folder(tmp_path / "x")
+
+
+def test_a_file_on_which_the_child_dies_or_hangs_is_one_file(tmp_path, monkeypatch):
+    sound = tiff(tmp_path / "sound.tif", 2)
+    monkeypatch.setattr(multipage, "SECONDS", 0.0)
+    assert not is_multipage(tiff(tmp_path / "slow.tif", 2))
+    monkeypatch.setattr(multipage, "SECONDS", 60.0)
+    assert is_multipage(sound)
+
+
+def test_a_link_to_itself_is_one_problem(tmp_path):
+    make_tree(tmp_path, "clips/a.mp4")
+    for name in ("loop.mp4", "loop", "loop.tif"):
+        (tmp_path / "clips" / name).symlink_to(name)
+    problems = []
+    assert [path.name for path in walk_videos(tmp_path, problems)] == ["a.mp4"]
+    assert [os.path.basename(problem.path) for problem in problems] == ["loop.mp4"]
+    assert not is_frame_folder(tmp_path / "clips")
+    assert tmp_path / "clips" / "a.mp4" in peek_videos(tmp_path, 5)

@@ -1,0 +1,94 @@
+"""A run folder belongs to one training at a time, from the first thing written to the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch import equal
+
+import vidfuse
+from vidfuse.errors import UserError
+from vidfuse.training import fit, prepare
+
+CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
+QUICK = {**CHEAP, "workers": 1, "epochs": 2, "head": "mean", "device": "cpu"}
+
+
+def train(dataset: Path, cache: str, **settings: Any) -> dict[str, Any]:
+    return vidfuse.train(dataset, **{**QUICK, "cache": cache, **settings})
+
+
+def refusals(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *calls: Any) -> list[str]:
+    """Lets others come, once, when a training gets to a certain point; what they were told."""
+    told: list[str] = []
+    original = getattr(where, name)
+
+    def hook(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.setattr(where, name, original)
+        for call in calls:
+            with pytest.raises(UserError) as error:
+                call()
+            told.append(error.value.message)
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(where, name, hook)
+    return told
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [(prepare.Material, "gather"), (fit.Fit, "_run_epoch")],
+    ids=["early", "late"],
+)
+def test_another_training_is_refused(
+    dataset: Path,
+    shared_cache: str,
+    monkeypatch: pytest.MonkeyPatch,
+    where: Any,
+    name: str,
+    folds: int | None,
+) -> None:
+    train(dataset, shared_cache, out="alone", seed=1, folds=folds)
+    others = (
+        lambda: train(dataset, shared_cache, out="run", seed=2, epochs=3),
+        lambda: train(dataset, shared_cache, out="run", seed=3, folds=2),
+    )
+    told = refusals(monkeypatch, where, name, *others)
+    train(dataset, shared_cache, out="run", seed=1, folds=folds)
+    assert told == ["another training is at work in run"] * 2
+    for each in ("config.toml", "run.json"):
+        assert Path("run", each).read_text().replace('"run"', '"alone"') == (
+            Path("alone", each).read_text()
+        )
+    lines = [Path(run, "metrics.jsonl").read_text().count("\n") for run in ("run", "alone")]
+    assert lines[0] == lines[1]
+    mine, theirs = (load_file(f"{run}/model.safetensors") for run in ("run", "alone"))
+    assert all(equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_run_at_work_is_not_resumed(
+    dataset: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose folder has the usual name."""
+
+    def resume() -> None:
+        (run,) = Path("runs").iterdir()
+        vidfuse.train(resume=run)
+
+    told = refusals(monkeypatch, fit.Fit, "_run_epoch", resume)
+    summary = train(dataset, shared_cache)
+    assert told == [f"another training is at work in {summary['run']}"]
+
+
+def test_a_folder_is_free_again_when_a_training_has_failed(
+    dataset: Path, shared_cache: str
+) -> None:
+    with pytest.raises(UserError):
+        train(dataset, shared_cache, out="run", weights="missing.pth")
+    train(dataset, shared_cache, out="run")
+    with pytest.raises(UserError, match="run already holds a model"):
+        train(dataset, shared_cache, out="run")

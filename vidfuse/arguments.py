@@ -1,0 +1,167 @@
+"""Arguments of the Python functions, checked where they are given and told in a user's words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from reprlib import repr as shortened
+from typing import Any, TypeVar
+
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError, UnknownNameError, UserError
+
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+"""What names one file or folder."""
+
+Item = TypeVar("Item")
+
+KINDS: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "True or False",
+}
+PATHS = (str, bytes, os.PathLike)
+PATH = "a path (text, bytes or os.PathLike)"
+
+
+def expect(
+    name: str,
+    value: object,
+    kind: type,
+    *,
+    optional: bool = False,
+    least: float | None = None,
+    among: tuple[str, ...] = (),
+) -> None:
+    """See that an argument is of a kind.
+
+    Args:
+        name: The argument's.
+        value: What was given.
+        kind: What is taken; a whole number is also a number, True and False are not.
+        optional: Whether None is taken too.
+        least: The least number that is taken.
+        among: All that is taken, where it is not too much to name.
+
+    Raises:
+        UserError: It is not.
+    """
+    if value is None and optional:
+        return
+    kinds = (int, float) if kind is float else (kind,)
+    if not isinstance(value, kinds) or isinstance(value, bool) is not (kind is bool):
+        raise _refused(name, value, KINDS.get(kind, kind.__name__))
+    if least is not None and not value >= least:  # type: ignore[operator]  # nor is NaN
+        raise _refused(name, value, f"{KINDS[kind]} of at least {least}")
+    if among and value not in among:
+        raise UnknownNameError(name, str(value), among)
+
+
+def as_path(name: str, value: object) -> Path:
+    """One path.
+
+    Raises:
+        UserError: It is none, or an empty one.
+    """
+    if not isinstance(value, PATHS):
+        raise _refused(name, value, PATH)
+    text = os.fsdecode(value)
+    if not text:
+        raise UserError(f"{name}: an empty path", "Check for an unset variable.")
+    return Path(text)
+
+
+def as_paths(name: str, value: object) -> list[Path]:
+    """One path, or several: at least one.
+
+    Raises:
+        UserError: There is something else among them, or nothing.
+    """
+    found = [as_path(label, item) for label, item in _items(name, value, PATH)]
+    if not found:
+        raise UserError(f"{name}: no path at all", f"Give {PATH}, or several.")
+    return found
+
+
+def as_inputs(name: str, value: object) -> Iterable[Path | InputError | None]:
+    """Paths as `predict` takes them: one, several, or such as come over time, then also None.
+
+    An empty path is an input that fails, as on the command line.
+
+    Raises:
+        UserError: There is something else; of what comes over time, when it comes.
+    """
+
+    def read(label: str, item: object) -> Path | InputError | None:
+        if item is None or isinstance(item, InputError):
+            return item
+        if isinstance(item, (str, bytes)) and not item:
+            return InputError("''", "an empty path", "Check for an unset variable.")
+        return as_path(label, item)
+
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Collection)):
+        return _as_they_come(read(*pair) for pair in _items(name, value, PATH))
+    return [read(*pair) for pair in _items(name, value, PATH)]
+
+
+def _as_they_come(items: Iterator[Item]) -> Iterator[Item | None]:
+    """The items; those before one that is refused are answered before that is said."""
+    try:
+        yield from items
+    except UserError:
+        yield None
+        raise
+
+
+def as_clips(name: str, value: object) -> list[Clip | InputError]:
+    """Clips, or paths of videos.
+
+    Raises:
+        UserError: There is something else among them.
+    """
+    return [
+        item if isinstance(item, (Clip, InputError)) else Clip(as_path(label, item))
+        for label, item in _items(name, value, f"{PATH} or a Clip")
+    ]
+
+
+def as_names(name: str, value: object) -> list[str]:
+    """Names: text with commas between them, or several texts; at least one.
+
+    Raises:
+        UserError: There is something else among them, or nothing.
+    """
+    if isinstance(value, str):
+        found = [part.strip() for part in value.split(",") if part.strip()]
+    else:
+        found = []
+        for label, item in _items(name, value, "text"):
+            expect(label, item, str)
+            found.append(str(item))
+    if not found:
+        raise UserError(f"{name}: no name at all", "Example: lstm, or lstm,mean")
+    return found
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a TOML file could hold them, which has no paths."""
+    return {
+        name: os.fsdecode(value) if isinstance(value, os.PathLike) else value
+        for name, value in settings.items()
+    }
+
+
+def _items(name: str, value: object, taken: str) -> Iterator[tuple[str, object]]:
+    """Each of several things, or one alone, with what to call it where it is refused."""
+    if isinstance(value, PATHS):
+        return iter([(name, value)])
+    # The lines of an open file have their ends, and the keys of a table mean whatever they mean.
+    if isinstance(value, Mapping) or hasattr(value, "read") or not isinstance(value, Iterable):
+        raise _refused(name, value, f"{taken}, or several")
+    return ((f"{name}[{number}]", item) for number, item in enumerate(value))
+
+
+def _refused(name: str, value: object, taken: str) -> UserError:
+    return UserError(f"{name}: {shortened(value)} is not {taken}")

@@ -1,0 +1,71 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+
+from vidfuse.errors import UnwritableError
+
+STEM = 40  # characters of a file's name that its temporary name repeats, so that it is no longer
+ADVICE = "Check that the disk has room and that the folder may be written."
+
+
+def write_whole(path: Path, content: bytes | str, advice: str = ADVICE) -> None:
+    """Put a file in place by a temporary name in the same folder, which is made if need be.
+
+    Whoever reads the file sees the former one or the new one, whatever happens; a temporary file
+    that could not be filled is removed.
+
+    Args:
+        path: Where to; what is there is replaced.
+        content: All of it; text is encoded as UTF-8.
+        advice: What a user can do where it cannot be written.
+
+    Raises:
+        UnwritableError: It cannot be written.
+    """
+    partial = path.with_name(f"{path.name[:STEM]}.{os.getpid()}-{token_hex(4)}.partial")
+    try:
+        with _telling(path, advice):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def append_line(path: Path, line: str, advice: str = ADVICE) -> None:
+    """Add a line to a file; one that cannot be written whole is taken away again.
+
+    Args:
+        path: The file, made if need be.
+        line: Without its end.
+        advice: What a user can do where it cannot be written.
+
+    Raises:
+        UnwritableError: It cannot be written.
+    """
+    with _telling(path, advice):
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("ab") as file:
+                file.write(f"{line}\n".encode())
+        except BaseException:
+            with suppress(OSError):
+                os.truncate(path, size)
+            raise
+
+
+@contextmanager
+def _telling(path: Path, advice: str) -> Iterator[None]:
+    """Say of a failed operation which file could not be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableError(path, error, advice) from error

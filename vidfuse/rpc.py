@@ -1,0 +1,174 @@
+"""A child process that answers JSON lines, killed at its deadline.
+
+Libraries that read other people's files crash, hang and take more memory than there is. So what
+they do is done in a process of its own: an order goes in as a line of JSON, its answer comes out as
+one, with bytes behind it where the answer says so. Unlike ``multiprocessing`` this needs no
+``__main__`` guard in a user's script, and a process that dies costs one answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from vidfuse import streams
+
+Order = dict[str, Any]
+Answer = dict[str, Any]
+
+# Imports the very package that runs here, and nothing that lies around in the working directory.
+PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import vidfuse; del sys.path[0]; "
+    "from importlib import import_module; module, _, name = sys.argv[2].partition(':'); "
+    "getattr(import_module(module), name)(*sys.argv[3:])"
+)
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+OUT_OF_MEMORY = 77  # exit status of a child that outgrew its memory
+# Signals that somebody else sends; a crash is another one.
+FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+
+
+class ChildEndedError(Exception):
+    """A child process ended before it answered.
+
+    Attributes:
+        late: Whether it was killed because its time was over.
+        status: Its exit status; negative is the signal that ended it.
+    """
+
+    def __init__(self, late: bool, status: int) -> None:
+        super().__init__(describe_ending(status))
+        self.late = late
+        self.status = status
+
+    @property
+    def from_outside(self) -> bool:
+        """Whether somebody else ended it: a person, or a system that is short of memory."""
+        return not self.late and _signal_name(self.status) in FROM_OUTSIDE
+
+
+class Child:
+    """One child process.
+
+    Args:
+        target: ``module:function`` that serves in it; see `serve`.
+        arguments: Texts that the function gets.
+        descriptors: Open files that the child inherits.
+    """
+
+    def __init__(
+        self, target: str, arguments: Sequence[str] = (), descriptors: Sequence[int] = ()
+    ) -> None:
+        package_parent = str(Path(__file__).resolve().parents[1])
+        debug = bool(os.environ.get("VIDFUSE_DEBUG"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", PROGRAM, package_parent, target, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if debug else subprocess.DEVNULL,
+            env=os.environ | ONE_THREAD,
+            pass_fds=descriptors,
+        )
+        self._late = False
+
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self.process.poll() is None
+
+    def ask(self, order: Order, limit: float | None = None) -> tuple[Answer, bytes]:
+        """Send an order; returns its answer and the bytes that follow it.
+
+        Args:
+            order: What to do, ready for JSON.
+            limit: Seconds that the answer may take; None is any time.
+
+        Raises:
+            ChildEndedError: It ended without an answer, or took too long and was killed.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        timer = None
+        if limit is not None:
+            timer = threading.Timer(min(limit, threading.TIMEOUT_MAX), self._end)
+            timer.daemon = True
+            timer.start()
+        try:
+            self.process.stdin.write(json.dumps(order).encode() + b"\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+            answer: Answer = json.loads(line) if line.endswith(b"\n") else {"bytes": -1}
+            size = answer.pop("bytes", 0)
+            payload = self.process.stdout.read(size) if size > 0 else b""
+            if len(payload) == size:
+                return answer, payload
+        except (OSError, ValueError):
+            pass  # a broken pipe says what the exit status says better
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if self._late:  # even with the answer just in time, nobody else can use the process
+                self.process.wait()
+        raise ChildEndedError(self._late, self.process.wait())
+
+    def _end(self) -> None:
+        self._late = True
+        self.process.kill()
+
+    def ending(self) -> str:
+        """How it ended, in words."""
+        return describe_ending(self.process.wait())
+
+    def close(self) -> None:
+        """End it, also when it is busy."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):  # flushing an order to a process that is gone
+                    stream.close()
+
+
+def describe_ending(status: int) -> str:
+    """How a process ended, by its exit status."""
+    if status == OUT_OF_MEMORY:
+        return "ended for want of memory"
+    name = _signal_name(status)
+    if name == "SIGKILL":
+        return "killed by signal 9 (probably out of memory)"
+    if name in FROM_OUTSIDE:
+        return f"killed by signal {-status}"
+    return f"crashed (signal {-status})" if status < 0 else f"ended (exit {status})"
+
+
+def _signal_name(status: int) -> str | None:
+    """Name of the signal that ended a process; None where none did."""
+    return next((s.name for s in signal.Signals if s == -status), None) if status < 0 else None
+
+
+def own_output() -> IO[bytes]:
+    """Standard output for answers alone: what libraries print goes to standard error."""
+    streams.protect(results=False)
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return channel
+
+
+def serve(answer: Callable[[Order], Answer]) -> None:
+    """Answer orders on standard input until it ends, as it does when the program is gone.
+
+    Args:
+        answer: Carries out an order.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
+    channel = own_output()
+    for line in sys.stdin.buffer:
+        channel.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+        channel.flush()

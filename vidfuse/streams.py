@@ -1,0 +1,98 @@
+"""Standard streams that are always there, and what comes of text that they cannot take."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+
+class OutputLostError(Exception):
+    """Results cannot be written to standard output.
+
+    Attributes:
+        unread: Whether that is because their reader has closed the pipe, having seen enough.
+        reason: What the system says.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        self.unread = error.errno == errno.EPIPE
+        self.reason = error.strerror or str(error)
+        super().__init__(f"standard output cannot be written ({self.reason})")
+
+
+class _Guarded(io.RawIOBase):
+    """The lowest layer of a standard stream, which says in one way that it cannot be written.
+
+    Args:
+        raw: What it writes to.
+        results: Whether what is lost counts: the first loss raises ``OutputLostError``. Messages
+            are dropped.
+    """
+
+    def __init__(self, raw: io.RawIOBase, results: bool) -> None:
+        self._raw = raw
+        self._results = results
+        self._lost = False
+
+    def write(self, data: Any, /) -> int | None:
+        """Write bytes; after a loss, results are dropped as well, those left in buffers too."""
+        if self._lost:
+            return len(data)
+        try:
+            return self._raw.write(data)
+        except OSError as error:
+            if not self._results:
+                return len(data)
+            self._lost = True
+            raise OutputLostError(error) from error
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The system's number of the stream."""
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._raw.isatty()
+
+
+def protect(*, results: bool = True) -> None:
+    """Make the standard streams of a process safe; called once, when it starts.
+
+    Messages on standard error that cannot be written are dropped, and work goes on. A result that
+    cannot be raises ``OutputLostError``. A stream that was closed when the process started leads
+    nowhere, as ``/dev/null``, so that no file is opened under its number. Names of files need not
+    be valid text: their bytes are printed as they are.
+
+    Args:
+        results: Whether standard output carries results; else it carries messages, too.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number
+    sys.stdout = _guarded(sys.stdout, 1, results=results)
+    sys.stderr = _guarded(sys.stderr, 2, results=False)
+
+
+def _guarded(stream: TextIO | None, number: int, *, results: bool) -> TextIO:
+    """A text stream in the place of one of Python's, which has None where it was closed."""
+    raw: Any
+    if stream is None:
+        encoding, raw = "utf-8", io.FileIO(number, "w", closefd=False)
+    else:
+        # Not by its number: the console of Windows takes text in another way than files do.
+        encoding, raw = stream.encoding, getattr(stream.buffer, "raw", stream.buffer)
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Guarded(raw, results)),
+        encoding=encoding,
+        errors="surrogateescape" if encoding.lower().startswith("utf") else "backslashreplace",
+        line_buffering=not results or raw.isatty(),
+    )
