@@ -86,7 +86,7 @@ def evaluate_dataset(
     labels = np.array([classes.index(str(clip.label)) for clip, _ in scored])
     scores = np.stack([row for _, row in scored])
     seen = sum(inference.saw(inference.hashes[clip]) for clip, _ in scored)
-    if seen and subset in ("auto", "test"):
+    if seen and subset in ("auto", "test", "all"):
         warnings.append(f"{seen} of these clips were used in training or validation")
         progress.warn(warnings[-1])
     failures = [(c, r) for c, r in results.items() if isinstance(r, InputError)]
@@ -127,7 +127,7 @@ def _choose(data: Dataset, subset: str, inference: Inference) -> tuple[list[Clip
     """The clips to measure on, what they are called, and warnings."""
     labelled = [clip for clip in data.clips if clip.label is not None]
     if subset == "all":
-        return labelled, "all clips", ["all clips include those that the model was trained on"]
+        return labelled, "all clips", []
     declared = {clip.split for clip in labelled} - {None}
     # A model trained on a split of its own may have seen clips of the dataset's test part; and
     # where a dataset declares one part only, so does training with `--split auto`.
