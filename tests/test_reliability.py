@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bench is fo
 @pytest.mark.parametrize(
     ("parts", "options"),
     [
-        ("damaged,crafted,models,resources", ["--count", "3"]),
+        ("damaged,crafted,models,resources", ["--count", "2"]),
         ("kills,swap", ["--count", "1", "--only", "extract"]),
     ],
 )

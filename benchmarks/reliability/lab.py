@@ -177,8 +177,8 @@ class Lab:
                 found = tree(watched)
                 seen |= {each.pid: each for each in found}
                 memory = max(memory, sum(map(resident_mb, found)))
-                if passed > self.limit_s:
-                    hung = True
+                hung = hung or passed > self.limit_s
+                if hung or memory > 2 * self.bound_mb:  # the machine is needed
                     end(found)
                 time.sleep(min([GAP, *(max(0, at - passed) for at, _ in waiting[:1])]))
         seconds = time.monotonic() - began
