@@ -1,29 +1,23 @@
 """Fits side by side, each process with one thread.
 
-Processes are started as ``vidfuse.video`` starts its own: orders go in as lines of JSON, answers
-come back so. Unlike ``multiprocessing`` this needs no ``__main__`` guard in somebody's script, and
-a process that the system ends costs one head, not the comparison.
+A process that the system ends costs one head, not the comparison.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vidfuse import streams
 from vidfuse.errors import UnwritableError, UserError, first_sentence
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.evaluation.compare.workload import Workload
+from vidfuse.rpc import Answer, Child, ChildEndedError, Order, serve
 from vidfuse.system import keep_memory
 
 if TYPE_CHECKING:
@@ -31,15 +25,7 @@ if TYPE_CHECKING:
 
 MOST_PROCESSES = 16
 """Unless told otherwise: each takes some 0.5 GB for torch alone."""
-Request = dict[str, Any]
-Answer = dict[str, Any]
-# Imports the very package that runs here, and nothing that lies around in the working directory.
-WORKER = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import vidfuse; del sys.path[0]; "
-    "from vidfuse.evaluation.compare.processes import main; main(sys.argv[2])"
-)
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+Request = Order
 
 
 def answer(bench: Bench, request: Request) -> Answer:
@@ -81,7 +67,7 @@ class Crew:
         self.workload = workload
         self.jobs = jobs
         self._bench: Bench | None = None
-        self._processes: list[_Process | None] = [None] * jobs
+        self._processes: list[Child | None] = [None] * jobs
 
     def __enter__(self) -> Crew:
         return self
@@ -158,72 +144,24 @@ class Crew:
     def _ask(self, place: int, request: Request) -> Answer:
         process = self._processes[place]
         if process is None:
-            process = self._processes[place] = _Process(self.workload)
-        answered = process.ask(request)
-        if answered is None:
-            self._processes[place] = None
-            return {"error": f"the process that fitted it ended ({process.ending()})"}
-        return answered
-
-
-class _Process:
-    """One process beside this one."""
-
-    def __init__(self, workload: Path) -> None:
-        package_parent = str(Path(__file__).resolve().parents[3])
-        debug = bool(os.environ.get("VIDFUSE_DEBUG"))
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", WORKER, package_parent, str(workload)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if debug else subprocess.DEVNULL,
-            env=os.environ | ONE_THREAD,
-        )
-
-    def ask(self, request: Request) -> Answer | None:
-        """The answer to a request, None if the process ends before it is there."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+            process = Child("vidfuse.evaluation.compare.processes:main", [str(self.workload)])
+            self._processes[place] = process
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-            answered: Answer | None = json.loads(line) if line.endswith(b"\n") else None
-            return answered
-        except (OSError, ValueError):
-            return None  # a broken pipe says what the exit status says better
-
-    def ending(self) -> str:
-        """How it ended."""
-        status = self.process.wait()
-        return f"signal {-status}, for want of memory?" if status < 0 else f"exit {status}"
-
-    def close(self) -> None:
-        """End it, also when it is busy."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # flushing to a process that is gone
-                    stream.close()
-
-
-def serve(workload: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer requests until standard input ends, which it does when the program is gone."""
-    from vidfuse.evaluation.compare.fits import Bench
-
-    bench = Bench(Workload.load(workload))
-    for line in requests:
-        answers.write(json.dumps(answer(bench, json.loads(line))).encode() + b"\n")
-        answers.flush()
+            return process.ask(request)[0]
+        except ChildEndedError as error:
+            process.close()
+            self._processes[place] = None
+            return {"error": f"the process that fitted it {error}"}
 
 
 def main(workload: str) -> None:
-    """Serve on standard input and output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
-    streams.protect(results=False)
+    """Serve on standard input and output, until the program is gone.
+
+    Args:
+        workload: File of the ``Workload``.
+    """
+    from vidfuse.evaluation.compare.fits import Bench
+
     keep_memory()  # every step of training needs the same blocks again
-    # Libraries that print to standard output must not damage the protocol.
-    channel = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    serve(Path(workload), sys.stdin.buffer, channel)
+    bench = Bench(Workload.load(Path(workload)))
+    serve(lambda request: answer(bench, request))
