@@ -45,7 +45,7 @@ from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError
 from vidfuse.features.store import EntryInfo
 from vidfuse.training.baselines import geometry, majority
-from vidfuse.video.frames import FrameRequest, Frames, Pictures, stack
+from vidfuse.video.frames import FrameRequest, Frames, Pictures, squares
 from vidfuse.video.workers import DecodePool
 
 FRAMES, FOLDS, SEEDS, RESAMPLES = 8, 5, 3, 2000
@@ -155,7 +155,7 @@ def read_set(name: str, clips: Sequence[Clip]) -> Material:
             found[request.path] = frames
     every = [found[str(clip.path)] for clip in clips]
     pictures = {
-        size: np.stack([stack(full(frames.pictures), size, "center") for frames in every])
+        size: np.stack([squares(full(frames.pictures), size) for frames in every])
         for size in (128, 224)
     }
     return Material(name, clips, [info(frames) for frames in every], pictures)
@@ -240,7 +240,7 @@ def agreement(
 
 def by_size(pictures: list[Pictures]) -> dict[int, Pictures]:
     """Pictures as both kinds of networks see them."""
-    return {size: stack(pictures, size, "center") for size in (128, 224)}
+    return {size: squares(pictures, size) for size in (128, 224)}
 
 
 # (b) Linear probe

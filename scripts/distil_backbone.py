@@ -25,7 +25,7 @@ from scripts.distillation.teachers import Teachers, check
 from scripts.distillation.train import Recipe, train
 from scripts.distillation.views import STUDENT_SIZE, TEACHER_SIZE, Zoom
 from vidfuse.backbones.thin_resnet import fold_norms
-from vidfuse.video.frames import stack
+from vidfuse.video.frames import squares
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def make_views(data: Path, work: Path, stage: Stage) -> None:
 def answers(pictures: list[Picture], teachers: Teachers) -> dict[str, torch.Tensor]:
     """What the teachers say of whole pictures, and the student's copies of these."""
     with torch.inference_mode():
-        said = teachers(torch.from_numpy(stack(pictures, TEACHER_SIZE, "center")))
-    said["pictures"] = torch.from_numpy(stack(pictures, STUDENT_SIZE, "center"))
+        said = teachers(torch.from_numpy(squares(pictures, TEACHER_SIZE)))
+    said["pictures"] = torch.from_numpy(squares(pictures, STUDENT_SIZE))
     return said
 
 

@@ -139,12 +139,12 @@ class Child:
 def describe_ending(status: int) -> str:
     """How a process ended, by its exit status."""
     if status == OUT_OF_MEMORY:
-        return "ended for want of memory"
+        return "was ended for want of memory"
     name = _signal_name(status)
     if name == "SIGKILL":
-        return "killed by signal 9 (probably out of memory)"
+        return "was killed by signal 9 (probably out of memory)"
     if name in FROM_OUTSIDE:
-        return f"killed by signal {-status}"
+        return f"was killed by signal {-status}"
     return f"crashed (signal {-status})" if status < 0 else f"ended (exit {status})"
 
 

@@ -16,7 +16,7 @@ from scripts.distillation.views import TEACHER_SIZE
 from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD
 from vidfuse.backbones.load import read_weights
 from vidfuse.features.pool import area_weights
-from vidfuse.video.frames import stack
+from vidfuse.video.frames import squares
 
 GRID = 4  # positions a side of the maps that are matched
 HINT_GRID = 8  # and of the one that guides the middle of the network
@@ -139,7 +139,7 @@ def check(teachers: Teachers, pictures: list[Picture]) -> dict[str, float]:
     Raises:
         ValueError: A teacher is not what it claims to be.
     """
-    images = torch.from_numpy(stack(pictures, TEACHER_SIZE, "center"))
+    images = torch.from_numpy(squares(pictures, TEACHER_SIZE))
     logits = torch.cat([teachers.squeezenet(normalise(part)) for part in images.split(50)])
     ranks = logits.argsort(1, descending=True)
     truth = torch.arange(len(images))[:, None]

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 import vidfuse
 from vidfuse.backbones import BACKBONES, choose
 from vidfuse.backbones.load import read_weights
+from vidfuse.data import stamp
 from vidfuse.errors import InputError, UserError
-from vidfuse.features import identity
 from vidfuse.video.process import DecodeProcess
 
 INFO = BACKBONES["thin_resnet"]
@@ -200,7 +200,7 @@ class TestPublishedWeights:
         path.parent.mkdir(parents=True)
         torch.manual_seed(9)
         torch.save(resnet18(weights=None).state_dict(), path)
-        monkeypatch.setattr(identity, "TICK_NS", -1)
+        monkeypatch.setattr(stamp, "TICK_NS", -1)
         return str(train(dataset, weights=None))
 
     def test_they_are_found_again(self, model: str, predict: Any, dataset: Path) -> None:

@@ -19,7 +19,7 @@ from scripts.distillation.train import Recipe, draw, mirrored, neighbour_overlap
 from scripts.distillation.views import Zoom, mix
 from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, choose
 from vidfuse.backbones.load import Backbone, load_backbone
-from vidfuse.video.frames import stack
+from vidfuse.video.frames import squares
 
 SHAPES = {name: (width, 4, 4) for name, width in CHANNELS.items()}
 SHAPES |= {"hint": (HINT_CHANNELS, 8, 8), "logits": (CLASSES,)}
@@ -146,7 +146,7 @@ def test_the_bundled_network_sees_neighbours_as_a_teacher_does(reference_data) -
     pictures = split_stills(still_images(data))[1]
 
     def features(network: torch.nn.Module, size: int) -> torch.Tensor:
-        views = torch.from_numpy(stack(pictures, size, "center"))
+        views = torch.from_numpy(squares(pictures, size))
         with torch.inference_mode():
             return network(views).mean((2, 3))
 

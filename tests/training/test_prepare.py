@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 import vidfuse
+from vidfuse import rpc
 from vidfuse.backbones import load
 from vidfuse.errors import UserError
 from vidfuse.training.prepare import SIDES, words
-from vidfuse.video import decoder, process
+from vidfuse.video import decoder
 
 CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
 QUICK = {**CHEAP, "workers": 1, "epochs": 1, "head": "mean", "device": "cpu", "mirror": True}
@@ -33,7 +34,7 @@ def test_both_views_share_a_network_and_decode_processes(
         monkeypatch.setattr(where, name, make)
 
     counted(load, "load_backbone")
-    counted(process.subprocess, "Popen")
+    counted(rpc.subprocess, "Popen")
     summary = vidfuse.train(dataset, cache=str(tmp_path), out="run", **QUICK)
     assert summary["computed"] > summary["clips"], "both views"
     assert sorted(made) == ["Popen", "load_backbone"]

@@ -204,7 +204,7 @@ def test_only_the_machine_may_differ(dataset: Path, shared_cache: str, tmp_path:
     run = cut_off(dataset, shared_cache, Killed, 3)
     with pytest.raises(UserError, match="not with others for lr, head_options") as error:
         vidfuse.train(resume=run, lr=0.5, head="lstm", head_options={"hidden": 8}, workers=2)
-    assert "workers, time_limit, device, precision, cache" in str(error.value.hint)
+    assert "workers, time_limit, memory, device, precision, cache" in str(error.value.hint)
     again = shutil.copytree(run, tmp_path / "again")
     vidfuse.train(resume=run, workers=2, precision="fp32", epochs=6)
     same(run, Path("straight"))

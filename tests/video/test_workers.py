@@ -105,7 +105,7 @@ def test_a_process_killed_from_outside_is_tried_once_more(
         if kills == 1:
             assert isinstance(answer, Frames)
         else:
-            assert answer.reason == "pyav killed by signal 9 (probably out of memory) on it"
+            assert answer.reason == "pyav was killed by signal 9 (probably out of memory) on it"
 
 
 @needs_posix

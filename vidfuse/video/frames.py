@@ -101,6 +101,36 @@ def request_to_dict(request: FrameRequest) -> dict[str, Any]:
     return asdict(request)
 
 
+def square(picture: Pictures, size: int, crop: Crop) -> Pictures:
+    """Make a picture ``[size, size, 3]`` with antialiased bilinear resizing.
+
+    ``center`` scales the short side to ``size`` and keeps the middle, ``pad`` scales the long
+    side and puts black bars beside the picture, ``squash`` ignores the aspect ratio.
+    """
+    height, width = picture.shape[:2]
+    if (height, width) == (size, size):
+        return picture
+    image = Image.fromarray(picture)
+    bilinear = Image.Resampling.BILINEAR
+    if crop == "squash":
+        return np.asarray(image.resize((size, size), bilinear))
+    if crop == "center":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.asarray(image.resize((size, size), bilinear, box=box))
+    scale = size / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas = Image.new("RGB", (size, size))
+    canvas.paste(image.resize(inner, bilinear), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return np.asarray(canvas)
+
+
+def squares(frames: list[Pictures], size: int) -> Pictures:
+    """The middle of several frames as ``[T, size, size, 3]``; see `square`."""
+    return np.stack([square(frame, size, "center") for frame in frames])
+
+
 class Fitter:
     """Brings each frame of a clip to its size as it is decoded, so that no two are held in full.
 
@@ -138,28 +168,3 @@ class Fitter:
         if not frames:
             return np.zeros((0, self.size or 0, self.size or 0, 3), np.uint8)
         return np.stack(frames)
-
-
-def square(picture: Pictures, size: int, crop: Crop) -> Pictures:
-    """Make a picture ``[size, size, 3]`` with antialiased bilinear resizing.
-
-    ``center`` scales the short side to ``size`` and keeps the middle, ``pad`` scales the long
-    side and puts black bars beside the picture, ``squash`` ignores the aspect ratio.
-    """
-    height, width = picture.shape[:2]
-    if (height, width) == (size, size):
-        return picture
-    image = Image.fromarray(picture)
-    bilinear = Image.Resampling.BILINEAR
-    if crop == "squash":
-        return np.asarray(image.resize((size, size), bilinear))
-    if crop == "center":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        return np.asarray(image.resize((size, size), bilinear, box=box))
-    scale = size / max(width, height)
-    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas = Image.new("RGB", (size, size))
-    canvas.paste(image.resize(inner, bilinear), ((size - inner[0]) // 2, (size - inner[1]) // 2))
-    return np.asarray(canvas)

@@ -37,9 +37,9 @@ TRUE_INDEX = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
 # Containers that hold all of themselves. FFmpeg knows others too, which are lists of files or
 # addresses (HLS, DASH, concat), read neighbouring files, or run scripts.
 CONTAINERS = """
-    amv apng asf av1 avi cavsvideo dhav dirac dv flic flv gif gxf h261 h263 h264 hevc ivf m4v
-    matroska,webm mjpeg mjpeg_2000 mov,mp4,m4a,3gp,3g2,mj2 mpeg mpegts mpegvideo mxf nsv nut obu ogg
-    rm roq smk swf vc1 vivo vvc wtv yuv4mpegpipe
+    aac amv apng asf av1 avi cavsvideo dhav dirac dv flac flic flv gif gxf h261 h263 h264 hevc ivf
+    m4v matroska,webm mjpeg mjpeg_2000 mov,mp4,m4a,3gp,3g2,mj2 mp3 mpeg mpegts mpegvideo mxf nsv nut
+    obu ogg rm roq smk swf vc1 vivo vvc wav wtv yuv4mpegpipe
 """
 SELF_CONTAINED = {
     "protocol_whitelist": "file",

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidfuse import rpc
 from vidfuse.errors import UserError
-from vidfuse.evaluation.compare import fits, processes
+from vidfuse.evaluation.compare import fits
 from vidfuse.evaluation.compare.kept import Outcome
 from vidfuse.evaluation.compare.processes import Crew
 from vidfuse.fusion import registry
@@ -178,26 +179,26 @@ def test_a_head_that_cannot_be_built(compare, monkeypatch):
 
 def test_a_process_that_dies_costs_its_head(tmp_path, monkeypatch):
     worker = "import sys, os; line = sys.stdin.readline(); os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(processes, "WORKER", worker)
+    monkeypatch.setattr(rpc, "PROGRAM", worker)
     with Crew(tmp_path / "none.json", 2) as crew:
         found = list(crew.run([{"head": "a"}, {"head": "b"}]))
     assert sorted(request["head"] for request, _ in found) == ["a", "b"]
     for _, answered in found:
-        assert "the process that fitted it ended (signal 9" in answered["error"]
+        assert answered["error"].startswith("the process that fitted it was killed by signal 9")
 
 
 def test_what_is_wrong_with_any_head_ends_it_all(tmp_path, monkeypatch):
     worker = (
         'import sys\nfor line in sys.stdin: print(\'{"fatal": "x: No space left"}\', flush=True)'
     )
-    monkeypatch.setattr(processes, "WORKER", worker)
+    monkeypatch.setattr(rpc, "PROGRAM", worker)
     with Crew(tmp_path / "none.json", 2) as crew, pytest.raises(UserError, match="No space left"):
         list(crew.run([{"head": "a"}, {"head": "b"}]))
 
 
 def test_requests_that_are_no_longer_wanted_are_left_out(tmp_path, monkeypatch):
     worker = "import sys\nfor line in sys.stdin: print('{}', flush=True)"
-    monkeypatch.setattr(processes, "WORKER", worker)
+    monkeypatch.setattr(rpc, "PROGRAM", worker)
     requests = [{"head": name} for name in "abcd"]
     with Crew(tmp_path / "none.json", 2) as crew:
         found = [request["head"] for request, _ in crew.run(requests, lambda r: r["head"] != "b")]
@@ -239,9 +240,9 @@ def test_grids_that_nest_are_extracted_in_one_pass(grouped, compare, monkeypatch
     decoded = []
     compute = extract.Extractor._compute
 
-    def counted(self, missing):
+    def counted(self, missing, changed):
         decoded.append((self.spec.grid, len(missing)))
-        return compute(self, missing)
+        return compute(self, missing, changed)
 
     monkeypatch.setattr(extract.Extractor, "_compute", counted)
     compare(heads="lstm,convlstm", seeds=1, epochs=1, cache=str(tmp_path / "cache"))
