@@ -130,6 +130,7 @@ class TestTrain:
         json.dumps(report)
         run = Path(report["run"])
         assert sorted(path.name for path in run.iterdir()) == [
+            ".lock",
             "config.toml",
             "metrics.jsonl",
             "model.safetensors",

@@ -91,7 +91,7 @@ def test_ctrl_c_then_the_same_command(vidfuse, feature_cache, dataset, tmp_path)
     assert again.code == 0, again.err
     assert f"{kept} of 18 folds are done already" in again.err
     assert sorted(path.name for path in Path(tmp_path, "out").iterdir()) == [
-        *("fits", "leaderboard.png", "pareto.png", "results.csv", "results.json")
+        *(".lock", "fits", "leaderboard.png", "pareto.png", "results.csv", "results.json")
     ]
 
 
