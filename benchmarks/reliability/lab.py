@@ -204,7 +204,7 @@ class Lab:
         )
 
     def environment(self, cache: Path) -> dict[str, str]:
-        """Variables of a command: a home of its own, two decode processes of 1 GB, this checkout."""
+        """Variables of a command: a home of its own, decode processes of 1 GB, this checkout."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith("VIDFUSE_")
         }
