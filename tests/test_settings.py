@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,25 @@ def test_toml(tmp_path: Path) -> None:
         read_toml(tmp_path / "none.toml")
     with pytest.raises(UserError, match="cannot be read"):
         read_toml(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 20_000, "a = " + "9" * 5_000])
+def test_toml_that_its_parser_cannot_bear(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.toml").write_text(content)
+    with pytest.raises(UserError, match="not TOML"):
+        read_toml(tmp_path / "config.toml")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero here")
+def test_a_configuration_is_a_small_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(UserError, match=r"cannot be read \(not a regular file\)"):
+            read_toml(path)
+    large = tmp_path / "large.toml"
+    large.write_text("# much\n" * 200_000)
+    with pytest.raises(UserError, match="too large for a configuration"):
+        read_toml(large)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -5,9 +5,10 @@ The functions are those of ``vidfuse.api``; importing the package imports none o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as of typing, whose import takes longer than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from vidfuse.api import (
         bench,
         compare,

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryFile
 
 from vidfuse.errors import UnwritableError
 
 STEM = 40  # characters of a file's name that its temporary name repeats, so that it is no longer
+LONGEST_NAME = 255  # bytes, nearly everywhere
 ADVICE = "Check that the disk has room and that the folder may be written."
 
 
@@ -60,6 +62,26 @@ def append_line(path: Path, line: str, advice: str = ADVICE) -> None:
             with suppress(OSError):
                 os.truncate(path, size)
             raise
+
+
+def make_writable(folder: Path, advice: str = ADVICE) -> None:
+    """Make a folder and see that files can be written there: before long work, not after it.
+
+    Raises:
+        UnwritableError: They cannot.
+    """
+    with _telling(folder, advice):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+
+
+def longest_name(folder: Path) -> int:
+    """How many bytes the name of a file in a folder may have."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # of Windows, or not known
+        return LONGEST_NAME
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from vidfuse.errors import UserError, closest
 
 BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+LARGEST_TOML = 1_000_000  # bytes
 SPOKEN = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "a switch"}
 
 
@@ -114,18 +116,38 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a configuration file.
 
     Raises:
-        UserError: It does not exist or is not TOML.
+        UserError: It does not exist, is no file of a configuration's size, or is not TOML.
     """
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = _read_small(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})", "Check --config.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not TOML ({error})", 'Write lines such as head = "lstm".'
-        ) from error
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except RecursionError:
+        reason = "its brackets are nested too deeply"
+    except ValueError as error:  # of TOML, of UTF-8, of a number with thousands of digits
+        reason = str(error)
+    raise UserError(f"{path}: not TOML ({reason})", 'Write lines such as head = "lstm".')
+
+
+def _read_small(path: Path) -> bytes:
+    """The content of a regular file that is no larger than a configuration can be.
+
+    Raises:
+        OSError: It cannot be read.
+        UserError: It is another kind of file, which may have no end, or too large.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(f"{path}: cannot be read (not a regular file)", "Check --config.")
+    with path.open("rb") as file:
+        content = file.read(LARGEST_TOML + 1)
+    if len(content) > LARGEST_TOML:
+        size = f"more than {LARGEST_TOML // 1000} kB"
+        raise UserError(f"{path}: too large for a configuration ({size})", "Check --config.")
+    return content
 
 
 def _refuse(problems: list[str]) -> None:

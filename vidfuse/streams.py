@@ -42,12 +42,14 @@ class _Guarded(io.RawIOBase):
         if self._lost:
             return len(data)
         try:
-            return self._raw.write(data)
+            written: int | None = self._raw.write(data)
         except OSError as error:
-            if not self._results:
-                return len(data)
-            self._lost = True
-            raise OutputLostError(error) from error
+            if self._results:
+                self._lost = True
+                raise OutputLostError(error) from error
+            written = None
+        # None is also what a stream says that does not block and has no room.
+        return len(data) if written is None and not self._results else written
 
     def writable(self) -> bool:
         """Yes."""

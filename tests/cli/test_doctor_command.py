@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2]
 CHECKS = [
     "python", "packages", "torch", "torchvision", "bundled weights", "gpu", "instructions",
-    "cores", "memory", "/dev/shm", "decoder pyav", "decoder decord", "decoder decord-gpu",
+    "cores", "memory", "decoder pyav", "decoder decord", "decoder decord-gpu",
     "decoder torchcodec", "decoder torchcodec-cuda",
     "cache", "disk",
 ]  # fmt: skip
@@ -89,10 +89,16 @@ def test_it_imports_nothing_heavy_itself(vidfuse):
     assert not {"torch", "torchvision", "numpy", "av", "decord", "vidfuse.doctor"} & imported
 
 
-def test_a_broken_torch_points_to_the_doctor(vidfuse, dataset, tmp_path):
-    env = broken(tmp_path, torch="raise ImportError('libtorch.so: cannot open')")
+@pytest.mark.parametrize(
+    ("package", "repair"),
+    [("torch", "Run: pip install --force-reinstall torch"), ("numpy", "vidfuse doctor")],
+)
+def test_a_broken_library_is_told_with_the_way_to_repair_it(
+    vidfuse, dataset, tmp_path, package, repair
+):
+    env = broken(tmp_path, **{package: "raise ImportError('libx.so: cannot open')"})
     answer = vidfuse("train", dataset, env=env)
     assert (answer.code, answer.out) == (2, "")
-    assert "libtorch.so" in answer.err
-    assert "vidfuse doctor" in answer.err
+    assert "libx.so" in answer.err
+    assert repair in answer.err
     assert "Traceback" not in answer.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -62,7 +63,7 @@ def test_a_run_goes_on_when_there_is_room_again(vidfuse, trained, dataset, featu
     refused(run_with_small_files(feature_cache, 100_000, *arguments), run / "state.pt")
     answer = vidfuse("train", "--resume", run)
     assert answer.code == 0, answer.err
-    assert sorted(path.name for path in run.iterdir()) == [
+    assert sorted(path.name for path in run.iterdir() if path.name != ".lock") == [
         *("config.toml", "metrics.jsonl", "model.safetensors", "run.json")
     ]
 
@@ -81,3 +82,18 @@ def test_the_cache(dataset, tmp_path):
     refused(answer, Path(re.findall(r"cannot write (\S+)", answer.err)[0]))
     assert "--cache" in answer.err
     assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+def test_predict_answers_where_the_cache_cannot_be_written(
+    vidfuse, trained, clips, feature_cache, tmp_path
+):
+    """A warning, once; what the cache has is used."""
+    arguments = ("predict", *clips[:3], "--model", trained.run, "--format", "jsonl")
+    usual = [json.loads(line) for line in vidfuse(*arguments).out.splitlines()]
+    for cache in (tmp_path / "new", feature_cache):
+        answer = run_with_small_files(cache, 100, *arguments)
+        assert answer.code == 0, answer.err
+        assert [json.loads(line) for line in answer.out.splitlines()] == usual
+        told = [line for line in answer.err.splitlines() if "not kept in the cache" in line]
+        assert len(told) == (cache is not feature_cache)
+        assert all("cannot write" in line and str(cache) in line for line in told)

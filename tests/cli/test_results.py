@@ -115,6 +115,11 @@ def test_predict_text_has_a_line_for_each_input(vidfuse, trained, clips):
     assert r"Warning: a\x9b\n.mp4: no such file or folder" in answer.err.splitlines()
 
 
+def test_a_time_limit_may_be_as_long_as_one_likes(vidfuse, trained, clips):
+    words = ("--time-limit", "1e12", "--no-cache", "--workers", "1", "--model", trained.run)
+    assert vidfuse("predict", clips[0], *words).code == 0
+
+
 def test_predict_csv_holds_no_formula(vidfuse, trained):
     answer = vidfuse("predict", "=1+1.mp4", "--format", "csv", "--model", trained.run)
     (row,) = csv.DictReader(io.StringIO(answer.out))

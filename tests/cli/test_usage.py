@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from program import environment
 
 from vidfuse import __version__
 from vidfuse.settings import typed_fields
@@ -179,6 +180,25 @@ def test_debug_shows_the_traceback(vidfuse):
         assert answer.code == 2
         assert answer.err.startswith("Traceback")
         assert answer.err.endswith(plain.err)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the folder")
+@pytest.mark.parametrize("line", ["heads", "cache info", "predict a.mp4", "train data", "doctor"])
+def test_a_current_folder_that_was_removed_is_told(feature_cache, tmp_path, line):
+    (gone := tmp_path / "gone").mkdir()
+    program = f"rmdir {gone} && exec {sys.executable} -m vidfuse {line}"
+    done = subprocess.run(
+        ["bash", "-c", program],
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        env=environment(feature_cache, {}),
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "Error: the current folder cannot be used (No such file or directory): was it removed?\n"
+        "Go to one that exists, such as: cd ~\n"
+    )
 
 
 def test_a_bug_has_its_own_exit_code(vidfuse, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidfuse.data.clip import Clip, Dataset
+from vidfuse.data.folds import make_folds
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import PARTS, Split, duplicates_across, make_split
 from vidfuse.errors import UnknownNameError, UserError
@@ -305,3 +306,35 @@ def test_real_datasets(name, seed, reference_data):
     assert all(len(where) == 1 for where in sides(split, "group").values())
     assert len({len({clip.label for clip in found}) for found in parts(split).values()}) == 1
     assert split.warnings == []
+
+
+def test_copies_of_a_file_stay_together():
+    clips = [Clip(Path(f"{label}{i}.avi"), label) for label in "ab" for i in range(12)]
+    contents = {clip.path: f"content {i // 4}" for i, clip in enumerate(clips)}
+    moved = 0
+    for seed in range(10):
+        for split in (
+            make_split(dataset(clips), seed=seed, contents=contents),
+            *make_folds(dataset(clips), 3, seed=seed, contents=contents).splits,
+        ):
+            where: dict[str, set[str]] = {}
+            for part, found in parts(split).items():
+                for clip in found:
+                    where.setdefault(contents[clip.path], set()).add(part)
+            assert all(len(sides) == 1 for sides in where.values())
+        plain = make_split(dataset(clips), seed=seed)
+        assert plain == make_split(
+            dataset(clips), seed=seed, contents={c.path: c.name for c in clips}
+        )
+        moved += plain.train != make_split(dataset(clips), seed=seed, contents=contents).train
+    assert moved
+
+
+def test_copies_in_two_groups_join_them():
+    clips = [Clip(Path(f"{label}{i}.avi"), label, f"g{i}") for label in "ab" for i in range(6)]
+    contents = {Path("a0.avi"): "same", Path("a1.avi"): "same"}
+    for seed in range(10):
+        split = make_split(dataset(clips), seed=seed, contents=contents)
+        groups = sides(split, "group")
+        assert groups["g0"] == groups["g1"]
+        assert "(5 groups)" in split.protocol

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,17 +147,6 @@ def test_memory(monkeypatch):
     monkeypatch.setattr(system, "memory_limit", lambda: 900_000_000)
     check = machine.memory()
     assert (check.status, check.summary) == ("warning", "0.9 GB free of 0.9 GB")
-
-
-def test_shared_memory(monkeypatch, tmp_path):
-    absent = machine.shared_memory(gpus=2, place=tmp_path / "none")
-    assert (absent.status, absent.values["exists"]) == ("ok", False)
-    usage = SimpleNamespace(total=64 * 2**20, free=64 * 2**20)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-    assert machine.shared_memory(gpus=1, place=tmp_path).status == "ok"
-    small = machine.shared_memory(gpus=2, place=tmp_path)
-    assert small.status == "warning"
-    assert "--shm-size" in (small.fix or "")
 
 
 def test_videos_cannot_be_read_without_pyav():

@@ -185,3 +185,13 @@ def test_features_are_held_for_a_few_clips_at_a_time(
     report = evaluate(dataset, subset="all")
     assert sizes == [5, 5, 5, 5, 4]
     assert report["confusion_matrix"] == expected["confusion_matrix"]
+
+
+def test_all_clips_of_another_dataset_are_no_cause_for_warning(
+    evaluate: Any, dataset: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(dataset, tmp_path / "data")
+    for path in data.rglob("*.mkv"):
+        path.write_bytes(path.read_bytes() + b"\0")
+    report = evaluate(data, subset="all")
+    assert (report["clips"], report["seen"], report["warnings"]) == (24, 0, [])

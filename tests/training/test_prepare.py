@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import vidfuse
 from vidfuse.backbones import load
 from vidfuse.errors import UserError
+from vidfuse.training.prepare import SIDES, words
 from vidfuse.video import decoder, process
 
 CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
@@ -35,6 +37,45 @@ def test_both_views_share_a_network_and_decode_processes(
     summary = vidfuse.train(dataset, cache=str(tmp_path), out="run", **QUICK)
     assert summary["computed"] > summary["clips"], "both views"
     assert sorted(made) == ["Popen", "load_backbone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sided"),
+    [
+        *(("left", True), ("TurnRight", True), ("move_left2", True), ("counter-clockwise", True)),
+        *(("LEFT hand", True), ("cleft", False), ("bright", False), ("Leftovers", False)),
+    ],
+)
+def test_classes_that_a_mirror_turns_into_their_opposite(name: str, sided: bool) -> None:
+    assert bool(SIDES & words(name)) is sided
+
+
+def test_mirroring_left_and_right_is_warned_of(
+    dataset: Path, tmp_path: Path, shared_cache: str
+) -> None:
+    data = shutil.copytree(dataset, tmp_path / "data")
+    (data / "class0").rename(data / "TurnLeft")
+    (data / "class1").rename(data / "TurnRight")
+    settings = {**QUICK, "cache": shared_cache}
+    wanted = "--mirror shows clips of these classes the wrong way round: TurnLeft, TurnRight"
+    assert wanted in vidfuse.train(data, out="one", **settings)["warnings"]
+    assert wanted in vidfuse.train(data, out="two", folds=2, **settings)["warnings"]
+    plain = vidfuse.train(data, out="three", **{**settings, "mirror": False})
+    assert wanted not in plain["warnings"]
+    assert wanted not in vidfuse.train(dataset, out="four", **settings)["warnings"]
+
+
+@pytest.mark.parametrize("work", ["train", "extract", "compare"])
+def test_a_grid_finer_than_the_map_is_refused_before_anything_is_decoded(
+    dataset: Path, tmp_path: Path, work: str
+) -> None:
+    """An 8x8 map has no 64x64 cells."""
+    settings: dict[str, Any] = {**CHEAP, "cache": str(tmp_path / "cache"), "device": "cpu"}
+    more = {"compare": {"heads": "mean", "out": "compared"}, "train": {"out": "run"}}
+    refused = {**settings, **more.get(work, {}), "grid": "64"}
+    with pytest.raises(UserError, match="grid 64 has more cells than the 8x8 map of resnet18"):
+        getattr(vidfuse, work)(dataset, **refused)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_cached_features_need_no_decoder(

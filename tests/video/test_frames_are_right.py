@@ -96,8 +96,10 @@ def test_decoded_once_and_kept(clip: Path) -> None:
             assert whole._kept is not None
         assert (found.times == expected.times).all()
         assert (found.pictures == expected.pictures).all()
-        # A damaged picture that nothing else needs is not looked at.
-        unseen = int(clip.name in DAMAGED and frames == 1)
+        # A damaged picture that nothing else needs is not looked at, unless the clip is decoded as
+        # a whole, as by versions of PyAV that cannot tell interlaced streams.
+        part = found.decoded < expected.decoded
+        unseen = int(clip.name in DAMAGED and frames == 1 and part)
         assert found.count - expected.count == unseen
         assert (found.start, found.end) == (expected.start, expected.end)
         assert found.decoded <= expected.decoded or clip.name in DAMAGED

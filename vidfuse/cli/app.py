@@ -13,7 +13,11 @@ import os
 import signal
 import sys
 import time
-from typing import NoReturn
+
+from vidfuse import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 BEGAN = time.perf_counter()
 EXIT_INTERRUPTED = 130
@@ -36,16 +40,17 @@ def main() -> NoReturn:
         pressed.append(number)
         raise Interruption
 
+    if heeded := signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored
-            signal.signal(signal.SIGINT, interrupt)
         status = _run()
         sys.stdout.flush()
     except SystemExit:
         raise
     except BaseException as error:
+        if heeded:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # from now on it ends at once, in silence
         if pressed or isinstance(error, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second time ends it at once
             text, status = "Interrupted.", EXIT_INTERRUPTED
         else:
             from vidfuse.cli.failures import explain
@@ -59,6 +64,8 @@ def main() -> NoReturn:
             print(text, file=sys.stderr)
         with contextlib.suppress(Exception):
             sys.stdout.flush()  # Python must find nothing left to be written
+    if heeded:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(status)
 
 

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from vidfuse import __version__
 from vidfuse.cli.command import take_everywhere
-from vidfuse.errors import UnknownNameError
+from vidfuse.errors import UnknownNameError, UserError
 
 # name → (module with the Typer app, what `vidfuse --help` says). Listing commands imports none.
 COMMANDS = {
@@ -55,9 +55,23 @@ class LazyGroup(TyperGroup):
             if name.startswith("-"):
                 return super().resolve_command(ctx, args)
             raise UnknownNameError("command", name, COMMANDS)
+        _check_folder()
         command = typer.main.get_command(import_module(COMMANDS[name][0]).app)
         take_everywhere(command, self)
         return name, command, args[1:]
+
+
+def _check_folder() -> None:
+    """Refuse to work where nothing can: libraries of torch end the process there.
+
+    Raises:
+        UserError: The current folder was removed.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        message = f"the current folder cannot be used ({error.strerror}): was it removed?"
+        raise UserError(message, "Go to one that exists, such as: cd ~") from error
 
 
 app = typer.Typer(

@@ -35,6 +35,6 @@ def explain(error: BaseException) -> tuple[str, int]:
             "See what is broken, and how to repair it: vidfuse doctor"
         ), UserError.exit_code
     return (
-        f"Error: a bug in vidfuse ({type(error).__name__}: {error})\n"
+        f"Error: a bug in vidfuse ({type(error).__name__}: {printable(str(error))})\n"
         "Run it again with --debug and report what it prints."
     ), EXIT_BUG

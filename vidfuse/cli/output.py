@@ -51,11 +51,10 @@ def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
 
 def _line(record: Record) -> str:
     """Path, label and score; of a failure neither of the two, but why in a fourth column."""
-    cells: tuple[str, ...]
     if record["ok"]:
-        cells = (record["path"], record["label"], f"{record['score']:.4f}")
+        cells = [record["path"], record["label"], f"{record['score']:.4f}"]
     else:
-        cells = (record["path"], "", "", record["error"])
+        cells = [record["path"], "", "", record["error"]]
     return "\t".join(map(printable, cells))
 
 

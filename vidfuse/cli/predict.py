@@ -30,9 +30,9 @@ HELP = """\
 Predict the class of clips: one record per input, in order.
 
 In text form a record is a line with path, class and score, separated by tabs; of an input that
-could not be read, both are empty, and a fourth column says why. Exits with 1 then; the others are
-predicted all the same. With - and with --watch the model stays loaded, and each clip is answered
-as soon as it is there.
+could not be read, class and score are empty, and a fourth column says why. Exits with 1 then; the
+others are predicted all the same. With - and with --watch the model stays loaded, and each clip is
+answered as soon as it is there.
 """
 
 

@@ -29,8 +29,7 @@ FRAME_EXTENSIONS = frozenset(f".{name}" for name in _FRAMES.split())
 BINARY = getattr(os, "O_BINARY", 0)  # which only Windows has
 
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
-_SINGLE = "one picture alone in a folder is not taken for a clip"
-_SINGLE_HINT = "Name the folder itself if it is one, or write its pictures into it."
+_SINGLE = "one picture alone in a folder is no clip, unless the folder is named itself"
 _BLOCK = 2**16  # bytes read from a list at once, at most
 _PEEKED_FRAMES = 8  # of a folder of TIFF or DICOM files, whether they are sequences themselves
 _DIGITS = re.compile(r"([0-9]+)")
@@ -164,7 +163,7 @@ def walk_videos(
                     problems.append(InputError(entry.path, reason))
         pending += reversed(inside)
     if (frame_folders or not videos) and not growing:
-        problems += [InputError(path, _SINGLE, _SINGLE_HINT) for path in single]
+        problems += [InputError(path, _SINGLE) for path in single]
 
 
 def peek_videos(folder: str | os.PathLike[str], count: int = 1, limit: int = 5000) -> list[Path]:

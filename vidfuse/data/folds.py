@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.splits import VAL_FRACTION, Split
-from vidfuse.data.units import clip_key, divide, listing, make_units
+from vidfuse.data.units import Contents, clip_key, divide, listing, make_units
 from vidfuse.errors import UnknownNameError, UserError
 
 
@@ -30,7 +30,14 @@ class Folds:
         return [clip for split in self.splits for clip in split.test]
 
 
-def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int = 0) -> Folds:
+def make_folds(
+    dataset: Dataset,
+    folds: int,
+    *,
+    split: str = "auto",
+    seed: int = 0,
+    contents: Contents | None = None,
+) -> Folds:
     """Divide a dataset's labelled clips into folds by group; the dataset's own split is ignored.
 
     Args:
@@ -38,6 +45,7 @@ def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int =
         folds: K, at least 2.
         split: ``auto`` (by group where groups are known), ``group`` or ``random``.
         seed: Decides which of equally good groups go where.
+        contents: Content hashes of files, so that copies of one stay together.
 
     Raises:
         UserError: There are fewer groups than folds, or too few for an inner validation part.
@@ -57,7 +65,8 @@ def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int =
             "Name them in a manifest's column 'group', or use --split random.",
         )
     by_group = bool(grouped) and split != "random"
-    units = make_units(clips, by_group=by_group) if clips else []
+    contents = contents or {}
+    units = make_units(clips, contents, by_group=by_group) if clips else []
     count, what = len(set(units)), "groups" if by_group else "video files"
     if not 2 <= folds <= count or count < 3:
         raise UserError(
@@ -82,7 +91,7 @@ def make_folds(dataset: Dataset, folds: int, *, split: str = "auto", seed: int =
     for number, test in enumerate(tests, start=1):
         held = set(test)
         rest = [clip for clip in clips if clip not in held]
-        inner = make_units(rest, by_group=by_group)
+        inner = make_units(rest, contents, by_group=by_group)
         train, val = divide(rest, inner, (1 - VAL_FRACTION, VAL_FRACTION), seed)
         if not (train and val and test):
             raise UserError(

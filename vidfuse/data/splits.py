@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vidfuse.data.clip import Clip, Dataset
-from vidfuse.data.units import clip_key, divide, listing, make_units
+from vidfuse.data.units import Contents, clip_key, divide, listing, make_units
 from vidfuse.errors import UnknownNameError, UserError
 
 PARTS = ("train", "val", "test")
@@ -40,17 +40,20 @@ class Split:
     warnings: list[str]
 
 
-def make_split(dataset: Dataset, *, split: str = "auto", seed: int = 0) -> Split:
+def make_split(
+    dataset: Dataset, *, split: str = "auto", seed: int = 0, contents: Contents | None = None
+) -> Split:
     """Divide a dataset's labelled clips into train, val and test.
 
-    No group, and no file, is on two sides, unless an official split puts it there. The result
-    depends on the clips and the seed only, not on the order of the clips.
+    No group, no file and no content is on two sides, unless an official split puts it there. The
+    result depends on the clips and the seed only, not on the order of the clips.
 
     Args:
         dataset: The clips, with their groups and the dataset's own split where it has one.
         split: ``auto`` (the dataset's own split, else by group, else at random), ``group``,
             ``random``, or the number of an official split, which ``read_dataset`` was given too.
         seed: Decides which of equally good groups go where.
+        contents: Content hashes of files, so that copies of one stay together.
 
     Returns:
         The parts, with the protocol and warnings.
@@ -73,11 +76,11 @@ def make_split(dataset: Dataset, *, split: str = "auto", seed: int = 0) -> Split
     if split.isdecimal():
         _check_official(dataset, declared, split)
     if split.isdecimal() or (split == "auto" and len(declared) > 1):
-        return _official_split(dataset, clips, seed, warnings)
+        return _official_split(dataset, clips, contents or {}, seed, warnings)
     if split == "auto" and declared:
         (only,) = declared
         warnings.append(f"the dataset's own split has only {only} clips and was not used")
-    return _own_split(dataset, clips, split, seed, warnings)
+    return _own_split(dataset, clips, contents or {}, split, seed, warnings)
 
 
 def duplicates_across(parts: Mapping[str, Iterable[tuple[Clip, str]]]) -> list[str]:
@@ -118,7 +121,9 @@ def _check_official(dataset: Dataset, declared: set[str | None], split: str) -> 
         )
 
 
-def _official_split(dataset: Dataset, clips: list[Clip], seed: int, warnings: list[str]) -> Split:
+def _official_split(
+    dataset: Dataset, clips: list[Clip], contents: Contents, seed: int, warnings: list[str]
+) -> Split:
     parts = {part: [clip for clip in clips if clip.split == part] for part in PARTS}
     train, val, test = parts.values()
     if not train:
@@ -133,7 +138,7 @@ def _official_split(dataset: Dataset, clips: list[Clip], seed: int, warnings: li
     protocol = f"official split{number} ({dataset.split_source or 'declared by the dataset'})"
     if not val:
         by_group = any(clip.group for clip in train)
-        units = make_units(train, by_group=True)
+        units = make_units(train, contents, by_group=True)
         train, val = divide(train, units, (1 - VAL_FRACTION, VAL_FRACTION), seed)
         if not val:
             raise UserError(
@@ -155,7 +160,12 @@ def _official_split(dataset: Dataset, clips: list[Clip], seed: int, warnings: li
 
 
 def _own_split(
-    dataset: Dataset, clips: list[Clip], split: str, seed: int, warnings: list[str]
+    dataset: Dataset,
+    clips: list[Clip],
+    contents: Contents,
+    split: str,
+    seed: int,
+    warnings: list[str],
 ) -> Split:
     grouped = sum(clip.group is not None for clip in clips)
     if split == "group" and not grouped:
@@ -164,7 +174,7 @@ def _own_split(
             "Name them in a manifest's column 'group', or use --split random.",
         )
     by_group = bool(grouped) and split != "random"
-    units = make_units(clips, by_group=by_group)
+    units = make_units(clips, contents, by_group=by_group)
     count = len(set(units))
     shares = "/".join(f"{fraction * 100:.0f}" for fraction in FRACTIONS)
     what = "groups" if by_group else "video files"

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.files import natural_key
 from vidfuse.data.stratify import assign_groups, find_components
 
+Contents = Mapping[Path, str]
+"""Content hashes of the files that could be read."""
 
-def make_units(clips: Sequence[Clip], *, by_group: bool) -> list[int]:
-    """Number of the indivisible unit that each clip is in: its group and its file."""
+
+def make_units(clips: Sequence[Clip], contents: Contents, *, by_group: bool) -> list[int]:
+    """Number of the indivisible unit that each clip is in: its group, its file and its content."""
     keys = []
     for clip in clips:
         key = [("file", os.path.normpath(clip.path))]
+        if clip.path in contents:
+            key.append(("content", contents[clip.path]))
         if by_group and clip.group is not None:
             key.append(("group", clip.group))
         keys.append(key)

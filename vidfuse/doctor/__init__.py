@@ -41,7 +41,6 @@ def examine(cache: str | None = None, progress: Progress | None = None) -> list[
         machine.instructions(found["torch"]),
         machine.cores(),
         machine.memory(),
-        machine.shared_memory(gpus=len(found["torch"].values.get("gpus", []))),
         decoders.pyav(found["av"]),
         decoders.decord(found["decord"]),
         decoders.decord_gpu(found["decord"]),

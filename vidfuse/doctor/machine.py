@@ -7,8 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 from vidfuse import system
 from vidfuse.doctor.check import Check
@@ -16,7 +14,6 @@ from vidfuse.doctor.probe import Probe
 
 START = "https://pytorch.org/get-started/locally/"
 LITTLE_MEMORY = 1e9  # bytes; importing torch takes half of it
-SMALL_SHARED_MEMORY = 64 * 2**20  # what Docker gives a container that asks for nothing
 
 
 def nvidia_gpus() -> list[str]:
@@ -127,23 +124,3 @@ def memory() -> Check:
         fix = "Close other programs, or decode fewer clips at once (--workers 1)."
         return Check("memory", "warning", summary, values, fix)
     return Check("memory", "ok", summary, values)
-
-
-def shared_memory(gpus: int = 0, place: Path = Path("/dev/shm")) -> Check:
-    """``/dev/shm``, through which processes on several GPUs talk; decoding does without.
-
-    Args:
-        gpus: How many GPUs torch uses.
-        place: Where it is.
-    """
-    name = "/dev/shm"
-    values: dict[str, object] = {"exists": False, "total_bytes": None, "free_bytes": None}
-    if not place.is_dir():
-        return Check(name, "ok", f"none on {sys.platform}, and none is needed", values)
-    usage = shutil.disk_usage(place)
-    values |= {"exists": True, "total_bytes": usage.total, "free_bytes": usage.free}
-    summary = f"{usage.free / 1e6:.0f} MB free of {usage.total / 1e6:.0f} MB"
-    if gpus > 1 and usage.total <= SMALL_SHARED_MEMORY:
-        fix = "Start the container with more, such as: docker run --shm-size=2g"
-        return Check(name, "warning", f"{summary}, too little for {gpus} GPUs", values, fix)
-    return Check(name, "ok", f"{summary}; decoding uses pipes instead", values)

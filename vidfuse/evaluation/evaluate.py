@@ -12,7 +12,7 @@ from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError, UserError
 from vidfuse.evaluation.inference import Inference
 from vidfuse.evaluation.member import Answer
-from vidfuse.features.setup import failure_records, one_line
+from vidfuse.features.setup import failure_records, one_line, tell_warnings
 from vidfuse.metrics import summary
 from vidfuse.model import SEEN_DIGITS
 from vidfuse.progress import Progress
@@ -74,6 +74,7 @@ def evaluate_dataset(
         if isinstance(result, InputError):
             progress.warn(one_line(result))
     answered = [(c, r) for c, r in results.items() if not isinstance(r, InputError)]
+    tell_warnings([(clip, answer.warnings) for clip, answer in answered], progress)
     scored = [(clip, answer.scores) for clip, answer in answered]
     if not scored:
         seen_all = "; all were used in training or validation" if all_seen else ""
@@ -85,7 +86,7 @@ def evaluate_dataset(
     labels = np.array([classes.index(str(clip.label)) for clip, _ in scored])
     scores = np.stack([row for _, row in scored])
     seen = sum(inference.saw(inference.hashes[clip]) for clip, _ in scored)
-    if seen and subset in ("auto", "test"):
+    if seen and subset in ("auto", "test", "all"):
         warnings.append(f"{seen} of these clips were used in training or validation")
         progress.warn(warnings[-1])
     failures = [(c, r) for c, r in results.items() if isinstance(r, InputError)]
@@ -126,7 +127,7 @@ def _choose(data: Dataset, subset: str, inference: Inference) -> tuple[list[Clip
     """The clips to measure on, what they are called, and warnings."""
     labelled = [clip for clip in data.clips if clip.label is not None]
     if subset == "all":
-        return labelled, "all clips", ["all clips include those that the model was trained on"]
+        return labelled, "all clips", []
     declared = {clip.split for clip in labelled} - {None}
     # A model trained on a split of its own may have seen clips of the dataset's test part; and
     # where a dataset declares one part only, so does training with `--split auto`.

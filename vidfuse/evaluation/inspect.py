@@ -11,6 +11,7 @@ import numpy as np
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import duplicates_across
+from vidfuse.data.units import listing
 from vidfuse.errors import InputError
 from vidfuse.features.identity import ContentIndex
 from vidfuse.progress import Progress
@@ -65,7 +66,7 @@ def inspect_dataset(
         "groups": len(groups) - (None in groups),
         "splits": {str(part): n for part, n in data.count("split").items() if part},
         "split_source": data.split_source,
-        "problems": list(data.problems),
+        "problems": [*data.problems, *_indivisible(data)],
         "feature_bytes": {
             name: {str(g): len(data.clips) * FRAMES * channels * g * g * 2 for g in (1, 2, 4)}
             for name, channels in EXAMPLES.items()
@@ -74,6 +75,26 @@ def inspect_dataset(
     if read:
         report |= _read(data, decoder, workers, memory, index or ContentIndex(None), progress)
     return report
+
+
+def _indivisible(data: Dataset) -> list[str]:
+    """Classes that cannot be in training and in a test."""
+    labelled = [clip for clip in data.clips if clip.label is not None]
+    clips = _labels(data)
+    alone = [name for name, count in clips.items() if count == 1]
+    problems = []
+    if alone:
+        problems.append(f"classes with a single clip, which no split can divide: {listing(alone)}")
+    groups: dict[str, set[object]] = {}
+    for clip in labelled:
+        # A clip without a group is one of its own.
+        groups.setdefault(str(clip.label), set()).add(clip.group or clip.path)
+    single = [name for name in groups if len(groups[name]) == 1 and clips[name] > 1]
+    if single:
+        problems.append(
+            f"classes with a single group, which no split by group can divide: {listing(single)}"
+        )
+    return problems
 
 
 def _labels(data: Dataset) -> Counter[str]:

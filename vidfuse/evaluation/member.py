@@ -110,7 +110,7 @@ class Member:
             spec=card.spec,
             backbone=self._build,
             decoder=decoder,
-            store=Store(folder) if config.use_cache else None,
+            store=Store(folder, forgiving=progress) if config.use_cache else None,
             index=self.index,
             workers=config.workers,
             time_limit=config.time_limit,

@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from vidfuse.atomic import write_whole
+from vidfuse.atomic import longest_name, make_writable, write_whole
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UnwritableError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.features.extract import Result
-from vidfuse.features.setup import Setup, one_line, summary
+from vidfuse.features.setup import Setup, one_line, summary, tell_warnings
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry
 from vidfuse.progress import Progress
+from vidfuse.text import csv_cell
 from vidfuse.timing import Timings
 
 ADVICE = "Check that the disk has room, or name a folder that you can write with --out."
+NUMBERING = 8  # bytes for the number in a name
 COLUMNS = ("file", "path", "label", "group", "split", "start", "end", "frames", "times")
 
 
@@ -40,31 +42,45 @@ def extract_clips(
     good = list(dict.fromkeys(item for item in clips if isinstance(item, Clip)))
     for error in bad:
         progress.warn(one_line(error))
+    folders = _folders(out, grids)
     setup = Setup(config, timings, progress)
     specs = [setup.spec(grid) for grid in grids]
     extractors = [setup.extractor(spec) for spec in specs]
     for extractor in extractors:
         results = extractor.run(good, read=out is not None)
         entries = _sound(results, progress)
-        if out is None:
-            deque(entries, maxlen=0)
+        if folders:
+            _write(entries, good, folders[extractor.spec.grid])
         else:
-            _write(entries, good, out if len(grids) == 1 else out / f"grid{extractor.spec.grid}")
+            deque(entries, maxlen=0)
     report = summary(specs[0], setup.store, [extractor.tally for extractor in extractors])
     report["failures"] = [{"path": e.path, "error": e.reason} for e in bad] + report["failures"]
     report["failed"] = len(report["failures"])
     return {"clips": len(good) + len(bad), **report, "timings": timings.to_dict()}
 
 
+def _folders(out: Path | None, grids: list[Grid]) -> dict[Grid, Path]:
+    """Where the features on each grid are written; they are seen to be writable before the work."""
+    if out is None:
+        return {}
+    folders = {grid: out if len(grids) == 1 else out / f"grid{grid}" for grid in grids}
+    for folder in folders.values():
+        make_writable(folder, ADVICE)
+    return folders
+
+
 def _sound(
     results: Iterable[tuple[Clip, Result]], progress: Progress
 ) -> Iterator[tuple[Clip, Entry]]:
     """The entries among the results; of the others, a warning."""
+    warned = []
     for clip, result in results:
         if isinstance(result, InputError):
             progress.warn(one_line(result))
         else:
+            warned.append((clip, result.info.warnings))
             yield clip, result
+    tell_warnings(warned, progress)
 
 
 def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Path) -> None:
@@ -73,7 +89,7 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
     Raises:
         UnwritableError: The folder cannot be written.
     """
-    names = _names(clips)
+    names = _names(clips, longest_name(folder))
     rows: dict[Clip, dict[str, Any]] = {}
     # Beside other arrays that an earlier index names, or half of these, it would be wrong.
     _remove_index(folder)
@@ -104,7 +120,7 @@ def _array(entry: Entry) -> np.ndarray[Any, Any]:
 
 
 def _row(clip: Clip, name: str, entry: Entry) -> dict[str, Any]:
-    return {
+    cells = {
         "file": name,
         "path": clip.path,
         "label": clip.label,
@@ -115,17 +131,26 @@ def _row(clip: Clip, name: str, entry: Entry) -> dict[str, Any]:
         "frames": len(entry.times),
         "times": " ".join(f"{time:.3f}" for time in entry.times),
     }
+    return {column: csv_cell(value) for column, value in cells.items()}
 
 
-def _names(clips: list[Clip]) -> dict[Clip, str]:
-    """A file name for each clip: its stem, numbered where several share one."""
+def _names(clips: list[Clip], longest: int) -> dict[Clip, str]:
+    """A file name for each clip: its stem, numbered where several share one.
+
+    Args:
+        clips: All of them.
+        longest: How many bytes a name may have.
+    """
+    room = longest - len(".npy") - NUMBERING
     names: dict[Clip, str] = {}
     used: Counter[str] = Counter()
     for clip in clips:
         segment = "" if clip.start is None and clip.end is None else f"_{clip.start or 0:g}"
         if clip.end is not None:
             segment += f"-{clip.end:g}"
-        stem = re.sub(r"[^\w.+-]", "_", clip.path.stem + segment, flags=re.ASCII) or "clip"
+        # Neither another system's separator, nor what a spreadsheet takes for a formula.
+        stem = re.sub(r"[^\w.+-]|^[+-]", "_", clip.path.stem, flags=re.ASCII) or "clip"
+        stem = stem[: room - len(segment)] + segment
         used[stem.lower()] += 1
         number = used[stem.lower()]
         names[clip] = f"{stem}.npy" if number == 1 else f"{stem}~{number}.npy"

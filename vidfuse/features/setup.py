@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +132,31 @@ class Setup:
             from vidfuse.backbones.load import load_backbone
 
         with self.timings.measure("model"):
-            return load_backbone(self.choice, device=self.device)
+            backbone = load_backbone(self.choice, device=self.device)
+            self._check_grid(backbone)
+        return backbone
+
+    def _check_grid(self, backbone: Backbone) -> None:
+        """Refuse a grid of more cells than the map has: they would only be copies.
+
+        Raises:
+            UserError: ``--grid`` asks for one.
+        """
+        import torch
+
+        grid = self.config.chosen_grid
+        if grid in (None, 1, "native"):
+            return
+        size = self.config.size or self.choice.info.size
+        blank = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=backbone.mean.device)
+        with torch.inference_mode():
+            side = min(backbone(blank).shape[-2:])
+        if int(grid) > side:
+            raise UserError(
+                f"grid {grid} has more cells than the {side}x{side} map of {self.choice.name} up "
+                f"to {self.choice.layer} from pictures of {size} pixels",
+                f"Choose --grid {side} or less, --grid native, or a larger --size.",
+            )
 
 
 def weights_digest(choice: BackboneChoice, index: ContentIndex, progress: Progress) -> str:
@@ -165,7 +189,21 @@ def failure_records(failures: Iterable[tuple[Clip, InputError]]) -> list[dict[st
 
 def one_line(error: InputError) -> str:
     """An error as a warning among others."""
-    return ". ".join(filter(None, (error.message, error.hint))).replace("\n", " ")
+    hint = (error.hint or "").replace("\n", " ")
+    return ". ".join(filter(None, (error.message, hint)))
+
+
+def tell_warnings(warned: Sequence[tuple[Clip, list[str]]], progress: Progress) -> None:
+    """Say how many clips were read with warnings, and of one of them what.
+
+    Args:
+        warned: Clips with what was warned of, which may be nothing.
+        progress: Hears of it.
+    """
+    found = [(clip, lines[0]) for clip, lines in warned if lines]
+    if found:
+        clip, line = found[0]
+        progress.warn(f"{len(found)} clips were read with warnings, such as {clip.name}: {line}")
 
 
 def check_failures(failures: list[tuple[Clip, InputError]], clips: int, allowed: float) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidfuse.atomic import write_whole
-from vidfuse.errors import UserError, reason_of
+from vidfuse.errors import UnwritableError, UserError, reason_of
 from vidfuse.features.pool import pool
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.progress import Progress
@@ -86,10 +86,14 @@ class Store:
 
     Args:
         root: Its folder; made when the first entry is written.
+        forgiving: Is warned, once, where entries cannot be written, as where the cache is somebody
+            else's; None makes an error of that.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, forgiving: Progress | None = None) -> None:
         self.root = root
+        self.forgiving = forgiving
+        self._closed = False
 
     def path(self, spec: FeatureSpec, key: str) -> Path:
         """Where an entry lies."""
@@ -132,11 +136,19 @@ class Store:
         """Put an entry in place, whole or not at all.
 
         Raises:
-            UnwritableError: The cache cannot be written.
+            UnwritableError: The cache cannot be written, and nobody forgives that.
         """
+        if self._closed:
+            return
         path = self.path(spec, key)
-        self._describe(spec)
-        write_whole(path, dump_entry(entry, _identity(path)), ADVICE)
+        try:
+            self._describe(spec)
+            write_whole(path, dump_entry(entry, _identity(path)), ADVICE)
+        except UnwritableError as error:
+            if self.forgiving is None:
+                raise
+            self._closed = True
+            self.forgiving.warn(f"{error.message}: what is computed is not kept in the cache")
 
     def free_bytes(self) -> int:
         """Room on the disk where the cache lies or will lie."""

@@ -45,7 +45,7 @@ class Head(nn.Module):
     requires: ClassVar[tuple[str, ...]] = ()
     """The modules in that extra, which only an instance may import."""
     chooses_frames: ClassVar[bool] = False
-    """Whether it looks at frames of its own choice, through a `FrameSource`, and not at all."""
+    """Whether it chooses its frames, through a `FrameSource`, and gets no others."""
     price: float = 0.0
     """What looking at one frame costs, as a share of accuracy."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vidfuse.fusion.base import Head, mask
+from vidfuse.training.threads import threads_for
 
 GPU_SHARE = 0.25
 """Features move to the GPU as a whole where they take no more than this share of what is free."""
@@ -115,10 +116,11 @@ def predict_answers(
     training = head.training
     head.eval()
     try:
-        answers = [
-            head.answer(*examples.batch(indices, device))
-            for indices in torch.arange(len(examples)).split(batch_size)
-        ]
+        with threads_for(head, int(examples.lengths.max()), batch_size, device):
+            answers = [
+                head.answer(*examples.batch(indices, device))
+                for indices in torch.arange(len(examples)).split(batch_size)
+            ]
     finally:
         head.train(training)
     logits, frames = (torch.cat(part) for part in zip(*answers, strict=True))

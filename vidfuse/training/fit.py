@@ -28,6 +28,7 @@ from vidfuse.training.recipe import (
     mean,
     measure,
 )
+from vidfuse.training.threads import threads_for
 
 __all__ = ["Epoch", "Examples", "Fit", "new_head", "predict_logits"]
 
@@ -207,6 +208,11 @@ class Fit:
         return {**own, "training clips": len(self.train)}
 
     def _run_epoch(self) -> Epoch:
+        frames = int(self.train.lengths.max())
+        with threads_for(self.head, frames, self.batch_size, self.device):
+            return self._epoch()
+
+    def _epoch(self) -> Epoch:
         start = time.perf_counter()
         seed = self.config.seed * 100_003 + self.epoch + 1  # the seed itself made the head
         generator = torch.Generator().manual_seed(seed)

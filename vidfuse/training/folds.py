@@ -13,7 +13,7 @@ import numpy as np
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import make_folds
-from vidfuse.data.splits import Split, duplicates_across
+from vidfuse.data.splits import Split
 from vidfuse.features.gather import Gathered
 from vidfuse.features.store import EntryInfo
 from vidfuse.metrics import summary
@@ -84,8 +84,10 @@ def _train_folds(
     stack: ExitStack,
 ) -> dict[str, Any]:
     material = Material(dataset, config, progress, timings)
-    outer = make_folds(material.data, folds, split=config.split, seed=config.seed)
-    material.announce(outer.protocol, outer.warnings)
+    outer = make_folds(
+        material.data, folds, split=config.split, seed=config.seed, contents=material.contents
+    )
+    warnings = material.announce(outer.protocol, outer.warnings)
     wanted = outer.clips
     features = material.gather(wanted, mirrored=wanted)
     clips = [clip for clip in wanted if clip in features]
@@ -97,7 +99,6 @@ def _train_folds(
 
     scores = np.zeros((len(clips), len(classes)))
     rows = []
-    warnings = [*outer.warnings, *_repeated(outer.splits, material, progress)]
     for number, split in enumerate(outer.splits, start=1):
         held = _held(clips, split)
         tested = [clip for clip, out in zip(clips, held, strict=True) if out]
@@ -146,20 +147,6 @@ def _held(clips: Sequence[Clip], split: Split) -> np.ndarray[Any, np.dtype[np.bo
     """Which clips are in the fold."""
     test = set(split.test)
     return np.array([clip in test for clip in clips])
-
-
-def _repeated(splits: Sequence[Split], material: Material, progress: Progress) -> list[str]:
-    """The same content in two folds, one line each, also on the screen."""
-    hashes = material.hashes
-    lines = duplicates_across(
-        {
-            f"fold {number}": [(clip, hashes[clip]) for clip in split.test if clip in hashes]
-            for number, split in enumerate(splits, start=1)
-        }
-    )
-    for line in lines:
-        progress.warn(line)
-    return lines
 
 
 def _fit_fold(

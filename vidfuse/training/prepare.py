@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -15,16 +16,35 @@ from vidfuse.backbones.imports import import_torch
 from vidfuse.data.clip import Clip
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import Split, duplicates_across
+from vidfuse.data.units import listing
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.extract import LARGE, Extractor, Tally
 from vidfuse.features.gather import Gathered
-from vidfuse.features.setup import Setup, check_failures, failure_records, one_line, summary
+from vidfuse.features.setup import (
+    Setup,
+    check_failures,
+    failure_records,
+    one_line,
+    summary,
+    tell_warnings,
+)
 from vidfuse.features.spec import Grid
 from vidfuse.features.store import Entry
 from vidfuse.fusion import head_class
 from vidfuse.progress import Progress
 from vidfuse.timing import Timings
 from vidfuse.training.config import TrainConfig
+
+SIDES = {
+    *("left", "right", "leftward", "rightward", "leftwards", "rightwards"),
+    *("clockwise", "counterclockwise", "anticlockwise"),
+}
+"""Words for what a mirror turns into its opposite."""
+
+
+def words(name: str) -> set[str]:
+    """The words of a class's name, in lower case: of ``TurnLeft2`` those are turn and left."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
 
 
 class Material:
@@ -59,6 +79,14 @@ class Material:
             progress.warn(line)
         # Before anything slow: a backbone that is not there should be known at once.
         self.setup = Setup(config, timings, progress)
+
+    @cached_property
+    def contents(self) -> dict[Path, str]:
+        """Content hash of each file of the dataset that can be read."""
+        paths = list(dict.fromkeys(clip.path for clip in self.data.clips))
+        with self.timings.measure("cache"):
+            found = dict(self.setup.index.hashes(paths))
+        return {path: content for path, content in found.items() if isinstance(content, str)}
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -127,11 +155,15 @@ class Material:
         extractor.mirrored, extractor.tally = mirrored, Tally()
         tally = extractor.tally
         self.tallies.append(tally)
+        warned = []
         for clip, result in extractor.run(clips):
             if isinstance(result, InputError):
                 self.progress.warn(one_line(result))
             else:
+                warned.append((clip, result.info.warnings))
                 yield clip, result
+        if not mirrored:  # whose warnings are the same
+            tell_warnings(warned, self.progress)
         self.hashes |= tally.hashes
         check_failures(tally.failures, len(clips), self.config.max_failed)
 
@@ -149,22 +181,27 @@ class Material:
         """The clips that could not be read, as records."""
         return failure_records(failure for tally in self.tallies for failure in tally.failures)
 
-    def announce(self, protocol: str, warnings: Sequence[str]) -> None:
-        """Say how the dataset is divided."""
+    def announce(self, protocol: str, warnings: Sequence[str]) -> list[str]:
+        """Say how the dataset is divided; returns all that is doubtful of it."""
         self.progress.info(f"Split: {protocol}")
-        for line in warnings:
+        doubts = [*warnings, *self._mirrored_sides()]
+        for line in doubts:
             self.progress.warn(line)
+        return doubts
+
+    def _mirrored_sides(self) -> list[str]:
+        """A warning where mirrored clips would show the opposite of what their class says."""
+        sided = [name for name in self.data.classes if SIDES & words(name)]
+        if not self.config.mirror or not sided:
+            return []
+        return [f"--mirror shows clips of these classes the wrong way round: {listing(sided)}"]
 
     def leaks(self, split: Split) -> list[str]:
         """The same content on two sides of the split, one line each, also on the screen."""
-        test = dict(self.setup.index.hashes(clip.path for clip in split.test))
-        known = {
-            **self.hashes,
-            **{c: digest for c in split.test if isinstance(digest := test[c.path], str)},
-        }
+        known = self.contents
         found = duplicates_across(
             {
-                part: [(clip, known[clip]) for clip in getattr(split, part) if clip in known]
+                part: [(c, known[c.path]) for c in getattr(split, part) if c.path in known]
                 for part in ("train", "val", "test")
             }
         )

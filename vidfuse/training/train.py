@@ -70,8 +70,10 @@ def _train(
     stack: ExitStack,
 ) -> dict[str, Any]:
     material = Material(dataset, config, progress, timings)
-    split = make_split(material.data, split=config.split, seed=config.seed)
-    material.announce(split.protocol, split.warnings)
+    split = make_split(
+        material.data, split=config.split, seed=config.seed, contents=material.contents
+    )
+    warnings = material.announce(split.protocol, split.warnings)
     wanted = [*split.train, *split.val]
     features = material.gather(wanted, mirrored=split.train)
     leaks = material.leaks(split)
@@ -118,7 +120,7 @@ def _train(
         "best_epoch": fit.best_epoch,
         "parameters": sum(p.numel() for p in fit.head.parameters()),
         "validation": facts["validation"],
-        "warnings": split.warnings + leaks,
+        "warnings": warnings + leaks,
         "timings": timings.to_dict(),
     }
 

@@ -57,6 +57,7 @@ POLICIES = {
     "torchcodec": ("torchcodec", ("torchcodec",)),
     "torchcodec-cuda": ("torchcodec-cuda", ("torchcodec-cuda",)),
 }
+ROUNDING = 0.1  # seconds by which a segment may end behind its video
 MAX_PIXELS = 2**27  # 134 megapixels, four times 8K: more than that is a damaged or hostile header
 
 
@@ -243,10 +244,17 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
         width=fit.width,
         height=fit.height,
         decoder=reader.name,
-        warnings=list(reader.warnings),
+        warnings=[*reader.warnings, *_cut_short(timeline, request)],
         candidates=len(chosen),
         decoded=reader.decoded - before,
     )
+
+
+def _cut_short(timeline: Timeline, request: FrameRequest) -> list[str]:
+    """A warning where a segment goes on behind the end of its video."""
+    if request.end is None or request.end - timeline.end <= ROUNDING:
+        return []
+    return [f"the segment ends at {request.end:g} s, and the video at {timeline.end:.2f} s"]
 
 
 def check_size(path: str, width: int, height: int) -> None:

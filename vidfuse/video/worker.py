@@ -31,6 +31,7 @@ from vidfuse.video.frames import FrameRequest, Frames, Pictures
 from vidfuse.video.sampling import Timeline
 from vidfuse.video.shared import SharedMemory
 
+LONGEST_ALARM = 2**31 - 1  # seconds, which the system takes as an int
 NO_PICTURES = np.zeros(0, np.uint8)
 
 
@@ -138,8 +139,7 @@ def serve(orders: IO[bytes], answers: IO[bytes], shared: SharedMemory | None) ->
 def end_after(seconds: float | None) -> None:
     """End this process when a decoder hangs and the program that would see to it is gone."""
     if hasattr(signal, "alarm"):  # not on Windows
-        most = 2**31 - 1  # that it takes
-        signal.alarm(0 if seconds is None else min(math.ceil(seconds) + 5, most))
+        signal.alarm(0 if seconds is None else math.ceil(min(seconds + 5, LONGEST_ALARM)))
 
 
 def main(backend: str, memory: str, descriptor: str | None = None) -> None:

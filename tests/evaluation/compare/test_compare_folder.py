@@ -38,3 +38,21 @@ def test_a_folder_has_one_comparison_at_a_time(compare, tmp_path):
     with alone_in(out, other), pytest.raises(UserError, match=f"{other} is at work in {out}"):
         compare()
     assert [path.name for path in out.iterdir()] == [LOCK]
+
+
+def test_results_of_another_dataset_are_not_overwritten(compare, grouped, tmp_path):
+    settings = {"heads": "mean", "seeds": 1, "epochs": 1}
+    compare(**settings)
+    out = tmp_path / "out"
+    before = (out / "results.json").read_bytes()
+    other = tmp_path / "other.csv"
+    other.write_text(grouped.read_text())
+    with pytest.raises(UserError, match="holds the comparison of another dataset") as error:
+        compare(other, **settings)
+    assert str(grouped) in error.value.message
+    assert "--out" in str(error.value.hint)
+    assert (out / "results.json").read_bytes() == before
+    compare(**{**settings, "seeds": 2})
+    compare(other, **settings, out=str(tmp_path / "elsewhere"))
+    (out / "results.json").write_text("torn")
+    compare(other, **settings)

@@ -37,7 +37,7 @@ TASK = Task("lstm", 0, 0)
 def planned(clips=CLIPS, seeds=2, contents=None):
     data = Dataset("name", Path("root"), "manifest", list(CLIPS))
     folds = [make_folds(data, 4, seed=seed) for seed in range(seeds)]
-    return make_plan(clips, contents or [str(clip.path) for clip in clips], folds, [])
+    return make_plan(clips, contents or [str(clip.path) for clip in clips], folds)
 
 
 def test_every_clip_is_tested_once_by_seed_and_groups_stay_whole():

@@ -7,13 +7,14 @@ A layout module has ``recognise(root) -> bool``, which must be quick on a large 
 from __future__ import annotations
 
 import os
+from collections import deque
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
 from vidfuse.data.clip import Dataset
-from vidfuse.data.files import describe_os_error, is_ignored, is_video
-from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.data.files import describe_os_error, is_ignored, is_video, walk_videos
+from vidfuse.errors import InputError, UnknownNameError, UserError
 
 LAYOUTS: dict[str, str] = {
     "kinetics": "vidfuse.data.layouts.kinetics",
@@ -119,4 +120,7 @@ def _describe(root: Path) -> str:
     videos = sum(is_video(entry.name) for entry in kept if not entry.is_dir())
     named = f" ({', '.join(folders[:5])}{', …' if len(folders) > 5 else ''})" if folders else ""
     others = len(kept) - len(folders) - videos
-    return f"found {len(folders)} folders{named}, {videos} videos, {others} other files in it"
+    found = f"found {len(folders)} folders{named}, {videos} videos, {others} other files in it"
+    problems: list[InputError] = []
+    deque(walk_videos(root, problems), maxlen=0)
+    return "; ".join([found, *(problem.message for problem in problems[:1])])

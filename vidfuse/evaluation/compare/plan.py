@@ -83,7 +83,10 @@ class Plan:
 
 
 def make_plan(
-    clips: Sequence[Clip], contents: Sequence[str], folds: Sequence[Folds], warnings: list[str]
+    clips: Sequence[Clip],
+    contents: Sequence[str],
+    folds: Sequence[Folds],
+    warnings: Sequence[str] = (),
 ) -> Plan:
     """Put the clips that can be read in the places that the folds of each seed give them.
 
@@ -91,7 +94,7 @@ def make_plan(
         clips: Those that can be read.
         contents: Content hash of each.
         folds: Those of each seed.
-        warnings: What is known already to weaken the comparison.
+        warnings: What else weakens the comparison.
     """
     places = {clip: place for place, clip in enumerate(clips)}
     return Plan(
@@ -106,7 +109,9 @@ def make_plan(
             for each in folds
         ],
         protocol=folds[0].protocol,
-        warnings=[*warnings, *dict.fromkeys(line for each in folds for line in each.warnings)],
+        warnings=list(
+            dict.fromkeys([*warnings, *(line for each in folds for line in each.warnings)])
+        ),
     )
 
 

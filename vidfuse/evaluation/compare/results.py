@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from vidfuse.atomic import write_whole
+from vidfuse.errors import UserError
 from vidfuse.progress import Progress
 from vidfuse.text import csv_cell
 
@@ -22,6 +24,30 @@ COLUMNS = (
 )
 
 
+RESULTS = "results.json"
+
+
+def refuse_results_of_another(folder: Path, dataset: Path | str) -> None:
+    """See that the results of another dataset are not overwritten.
+
+    Those of the same dataset are: what was fitted for them is kept, so the same command brings them
+    back.
+
+    Raises:
+        UserError: The folder holds the results of another dataset.
+    """
+    try:
+        before = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        other = str(before.get("dataset_path") or os.path.abspath(before["dataset"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return  # none, or what nobody can use
+    if other != os.path.abspath(dataset):
+        raise UserError(
+            f"{folder} holds the comparison of another dataset ({other})",
+            "Name another folder with --out, or remove this one.",
+        )
+
+
 def write_results(folder: Path, summary: dict[str, Any], progress: Progress) -> None:
     """Write everything to a folder.
 
@@ -32,7 +58,7 @@ def write_results(folder: Path, summary: dict[str, Any], progress: Progress) -> 
     """
     from vidfuse.evaluation.compare.plots import draw
 
-    write_whole(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    write_whole(folder / RESULTS, json.dumps(summary, indent=2) + "\n")
     table = io.StringIO()
     write_csv(table, summary)
     write_whole(folder / "results.csv", table.getvalue())

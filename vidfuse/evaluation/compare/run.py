@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vidfuse.backbones.imports import import_torch
-from vidfuse.data.folds import Folds, make_folds
-from vidfuse.data.splits import duplicates_across
+from vidfuse.data.folds import make_folds
 from vidfuse.errors import UserError
 from vidfuse.evaluation.compare.advice import RULE, advise
 from vidfuse.evaluation.compare.config import REFERENCE, CompareConfig
@@ -24,7 +24,7 @@ from vidfuse.evaluation.compare.leaderboard import (
 )
 from vidfuse.evaluation.compare.plan import Plan, make_plan
 from vidfuse.evaluation.compare.processes import MOST_PROCESSES, Crew
-from vidfuse.evaluation.compare.results import write_results
+from vidfuse.evaluation.compare.results import refuse_results_of_another, write_results
 from vidfuse.evaluation.compare.schedule import Schedule
 from vidfuse.evaluation.compare.tables import Tables, load_table
 from vidfuse.features.setup import resolve_device
@@ -74,15 +74,22 @@ def compare(
         import_torch()
     grids, left_out = choose_heads(config, progress)
     folds = [
-        make_folds(material.data, config.folds, split=config.split, seed=config.seed + number)
+        make_folds(
+            material.data,
+            config.folds,
+            split=config.split,
+            seed=config.seed + number,
+            contents=material.contents,
+        )
         for number in range(config.seeds)
     ]
-    material.announce(folds[0].protocol, folds[0].warnings)
+    doubts = material.announce(folds[0].protocol, folds[0].warnings)
     folder = _folder(config, material.data.name)
     with alone_in(folder, "another comparison"), Tables(folder) as tables:
+        refuse_results_of_another(folder, dataset)
         clips = tables.fill(material, folds[0].clips, grids.values())
         contents = [material.hashes[clip] for clip in clips]
-        plan = make_plan(clips, contents, folds, _repeated(folds[0], material))
+        plan = make_plan(clips, contents, folds, doubts)
         workload = tables.workload(plan, config, grids)
         specs = {head: material.setup.spec(grid) for head, grid in grids.items()}
         schedule = Schedule(plan, config, grids, specs, folder, progress)
@@ -93,6 +100,7 @@ def compare(
             found = _found(plan, config, schedule, tables)
     summary = {
         "dataset": str(dataset),
+        "dataset_path": os.path.abspath(dataset),
         "out": str(folder),
         "classes": plan.classes,
         "clips": len(plan.clips),
@@ -146,20 +154,6 @@ def _folder(config: CompareConfig, dataset: str) -> Path:
             "Change to a folder that you can write, or name one with --out.",
         ) from error
     return folder
-
-
-def _repeated(folds: Folds, material: Material) -> list[str]:
-    """The same content in two folds, one line each, also on the screen."""
-    hashes = material.hashes
-    lines = duplicates_across(
-        {
-            f"fold {number}": [(clip, hashes[clip]) for clip in split.test if clip in hashes]
-            for number, split in enumerate(folds.splits, start=1)
-        }
-    )
-    for line in lines:
-        material.progress.warn(line)
-    return lines
 
 
 def _jobs(config: CompareConfig, plan: Plan, heads: Sequence[str] | Grids) -> int:
