@@ -1,7 +1,7 @@
 """Attack vidfuse through its command line, and say what happened.
 
     python benchmarks/reliability [CLIPS ...] [--parts damaged,crafted,kills,...] [--count N] \
-        [--seed 0] [--only TEXT] [--limit 120] [--memory-bound 2500] [--keep] [--out result.json]
+        [--seed 0] [--only TEXT] [--limit 120] [--memory-bound 3000] [--keep] [--out result.json]
 
 `damaged`    clips of every format, damaged at random, hundreds in one `vidfuse predict`
 `crafted`    files that somebody made to hurt, each beside sound clips
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="attacks with this text in their names")
     parser.add_argument("--limit", type=float, default=120, help="seconds of a command")
-    parser.add_argument("--memory-bound", type=float, default=2500, help="MB of a command")
+    parser.add_argument("--memory-bound", type=float, default=3000, help="MB of a command")
     parser.add_argument("--folder", help="where files are made, and removed")
     parser.add_argument("--keep", action="store_true", help="leave the files there")
     parser.add_argument("--out", type=Path)

@@ -204,7 +204,7 @@ class Lab:
         )
 
     def environment(self, cache: Path) -> dict[str, str]:
-        """Variables of a command: a home of its own, two decode processes, this checkout."""
+        """Variables of a command: a home of its own, decode processes of 1 GB, this checkout."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith("VIDFUSE_")
         }
@@ -218,6 +218,7 @@ class Lab:
             "PYTHONPATH": str(ROOT),
             "VIDFUSE_CACHE": str(cache),
             "VIDFUSE_WORKERS": "2",
+            "VIDFUSE_MEMORY": "1G",
             "VIDFUSE_TIME_LIMIT": "40",
         }
 
