@@ -110,7 +110,7 @@ ALL = [
     Tampered("seen holds numbers", at("seen", value={"train": 3})),
     Tampered("not a number in the weights", weights(float("nan"))),
     Tampered("infinity in the weights", weights(float("inf"))),
-    Tampered("10^38 in the weights", weights(3e38)),
+    Tampered("10^38 in the weights", weights(3e38), (1, 2)),
     Tampered("no tensors", lambda manifest, tensors: tensors.clear()),
     Tampered("a tensor is missing", lambda manifest, tensors: tensors.popitem()),
     Tampered("a tensor too many", lambda manifest, tensors: tensors.update(more=np.zeros(3))),
