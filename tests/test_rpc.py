@@ -74,4 +74,4 @@ def test_how_it_ended(child: Child, order: dict[str, int], status: int, outside:
         child.ask(order, limit=60)
     assert (caught.value.status, caught.value.from_outside) == (status, outside)
     assert not caught.value.late
-    assert child.ending() == describe_ending(status)
+    assert str(caught.value) == describe_ending(status)

@@ -17,12 +17,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from vidfuse import streams
 
 Order = dict[str, Any]
 Answer = dict[str, Any]
+Result = TypeVar("Result")
 
 # Imports the very package that runs here, and nothing that lies around in the working directory.
 PROGRAM = (
@@ -51,7 +52,7 @@ class ChildEndedError(Exception):
 
     @property
     def from_outside(self) -> bool:
-        """Whether somebody else ended it: a person, or a system that is short of memory."""
+        """True where somebody else ended it: a person, or a system that is short of memory."""
         return not self.late and _signal_name(self.status) in FROM_OUTSIDE
 
 
@@ -80,7 +81,7 @@ class Child:
         self._late = False
 
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """True while it can be asked."""
         return self.process.poll() is None
 
     def ask(self, order: Order, limit: float | None = None) -> tuple[Answer, bytes]:
@@ -114,6 +115,7 @@ class Child:
         finally:
             if timer is not None:
                 timer.cancel()
+                timer.join()  # what it has begun must not end the next order
             if self._late:  # even with the answer just in time, nobody else can use the process
                 self.process.wait()
         raise ChildEndedError(self._late, self.process.wait())
@@ -121,10 +123,6 @@ class Child:
     def _end(self) -> None:
         self._late = True
         self.process.kill()
-
-    def ending(self) -> str:
-        """How it ended, in words."""
-        return describe_ending(self.process.wait())
 
     def close(self) -> None:
         """End it, also when it is busy."""
@@ -136,10 +134,24 @@ class Child:
                     stream.close()
 
 
+def once_more(ask: Callable[[], Result]) -> Result:
+    """The result of asking a child; it is asked once more where somebody else ended it.
+
+    Raises:
+        ChildEndedError: It ended by itself, or again.
+    """
+    try:
+        return ask()
+    except ChildEndedError as error:
+        if not error.from_outside:
+            raise
+        return ask()
+
+
 def describe_ending(status: int) -> str:
-    """How a process ended, by its exit status."""
+    """The ending of a process in words, by its exit status."""
     if status == OUT_OF_MEMORY:
-        return "was ended for want of memory"
+        return "was ended (out of memory)"
     name = _signal_name(status)
     if name == "SIGKILL":
         return "was killed by signal 9 (probably out of memory)"

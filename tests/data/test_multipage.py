@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 
 import pytest
 from PIL import Image
@@ -114,11 +115,24 @@ def test_numbers_that_are_too_long_for_python(tmp_path):
 
 
 def test_a_file_on_which_the_child_dies_or_hangs_is_one_file(tmp_path, monkeypatch):
-    sound = tiff(tmp_path / "sound.tif", 2)
+    slow, sound = tiff(tmp_path / "slow.tif", 1), tiff(tmp_path / "sound.tif", 1)
     monkeypatch.setattr(multipage, "SECONDS", 0.0)
-    assert not is_multipage(tiff(tmp_path / "slow.tif", 2))
+    assert is_multipage(slow)  # for a reader to find out
     monkeypatch.setattr(multipage, "SECONDS", 60.0)
-    assert is_multipage(sound)
+    assert not is_multipage(slow), "what nobody could tell was remembered"
+    assert not is_multipage(sound)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the child by /proc")
+def test_the_child_is_asked_once_more_where_somebody_killed_it(tmp_path):
+    import psutil
+
+    for number in range(3):
+        path = tiff(tmp_path / f"{number}.tif", 1 + number % 2)
+        assert is_multipage(path) is bool(number % 2)
+        for child in psutil.Process().children():
+            if "vidfuse.data.multipage:main" in child.cmdline():
+                child.kill()
 
 
 def test_a_link_to_itself_is_one_problem(tmp_path):

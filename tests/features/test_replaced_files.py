@@ -86,6 +86,20 @@ def test_one_of_two_equal_files_is_replaced(
     assert run.tally.computed == 2
 
 
+@pytest.mark.parametrize("end", [Path.unlink, lambda path: path.write_bytes(b"no video")])
+def test_a_copy_does_not_fail_with_the_one_that_was_decoded_in_its_place(
+    end: Callable[[Path], Any], make_clip: Any, tmp_path: Path, before_decoding: Any
+) -> None:
+    path = make_clip("a.mkv")
+    twin = Path(shutil.copy(path, tmp_path / "twin.mkv"))
+    before_decoding(lambda: end(path))
+    run = extractor(tmp_path / "cache")
+    found = dict(run.run([Clip(path), Clip(twin)]))
+    assert isinstance(found[Clip(path)], InputError)
+    assert not isinstance(found[Clip(twin)], InputError)
+    assert [clip.path for clip, _ in run.tally.failures] == [path]
+
+
 def test_a_file_that_was_only_touched(make_clip: Any, tmp_path: Path, before_decoding: Any) -> None:
     path = make_clip("a.mkv")
     before_decoding(lambda: os.utime(path))

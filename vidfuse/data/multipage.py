@@ -6,13 +6,14 @@ Pillow and pydicom in a child process, with limits of time and memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
 from functools import lru_cache
 from typing import Any
 
-from vidfuse.rpc import Answer, Child, ChildEndedError, Order, serve
+from vidfuse.rpc import OUT_OF_MEMORY, Answer, Child, ChildEndedError, Order, once_more, serve
 from vidfuse.system import limit_memory
 
 DICOM_EXTENSIONS = frozenset({".dcm", ".dicom"})
@@ -25,15 +26,16 @@ _NEW_SUBFILE_TYPE, _REDUCED = 254, 1
 
 
 def is_dicom(name: str | os.PathLike[str]) -> bool:
-    """Whether a name has the suffix of a DICOM file."""
+    """True for a name with the suffix of a DICOM file."""
     return os.path.splitext(name)[1].lower() in DICOM_EXTENSIONS
 
 
 def is_multipage(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a TIFF with several pages or a DICOM file with several frames.
+    """True for a TIFF with several pages or a DICOM file with several frames.
 
-    Files with other suffixes are not opened; of those that cannot be read, or take longer than
-    ``SECONDS``, the answer is no.
+    Files with other suffixes, and what is no regular file, are not opened; of damaged ones the
+    answer is no. Of one that takes longer than ``SECONDS``, or more memory than ``MEMORY``, it is
+    yes: as a clip of its own it comes to a reader, which has limits too and says what is wrong.
     """
     if os.path.splitext(path)[1].lower() not in TIFF_EXTENSIONS | DICOM_EXTENSIONS:
         return False
@@ -43,13 +45,16 @@ def is_multipage(path: str | os.PathLike[str]) -> bool:
         return False
     if not stat.S_ISREG(status.st_mode):
         return False
-    return _asked(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino)
+    try:
+        return _asked(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino)
+    except ChildEndedError:  # and that is not remembered
+        return True
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _asked(path: str, size: int, mtime: int, inode: int) -> bool:
     """The answer of the child process, remembered until the file changes."""
-    return _RECOGNISER.is_multipage(path)
+    return once_more(lambda: _RECOGNISER.is_multipage(path))
 
 
 class _Recogniser:
@@ -60,16 +65,21 @@ class _Recogniser:
         self._child: Child | None = None
 
     def is_multipage(self, path: str) -> bool:
-        """Ask the child; no where it dies of the file or takes too long."""
+        """The child's answer.
+
+        Raises:
+            ChildEndedError: It died of the file, took too long, or was ended by somebody else.
+        """
         with self._lock:
             if self._child is None or not self._child.alive():
                 self._child = Child("vidfuse.data.multipage:main")
+                self._child.ask({})  # its start is not the file's fault
             try:
                 answer, _ = self._child.ask({"path": path}, SECONDS)
             except ChildEndedError:
                 self._child.close()
                 self._child = None
-                return False
+                raise
             return bool(answer["multipage"])
 
 
@@ -81,21 +91,29 @@ if hasattr(os, "register_at_fork"):
 
 def main() -> None:
     """Answer which files have several pages, in a process of its own."""
+    import PIL.Image  # noqa: F401  # what the libraries themselves take is not the files' fault
+
+    with contextlib.suppress(ImportError):
+        import pydicom  # noqa: F401
     limit_memory(MEMORY)
     serve(_answer)
 
 
 def _answer(order: Order) -> Answer:
+    if "path" not in order:
+        return {}
     path = str(order["path"])
     try:
         several = _has_frames(path) if is_dicom(path) else _has_pages(path)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
     except Exception:  # damaged files make Pillow and pydicom raise all kinds
         several = False
     return {"multipage": several}
 
 
 def _has_pages(path: str) -> bool:
-    """Whether a TIFF has a second page that is not a thumbnail of the first."""
+    """True for a TIFF with a second page that is not a thumbnail of the first."""
     from PIL import Image
 
     with Image.open(path, formats=("TIFF",)) as image:
@@ -105,7 +123,7 @@ def _has_pages(path: str) -> bool:
 
 
 def _has_frames(path: str) -> bool:
-    """Whether a DICOM file states that it has several frames."""
+    """True for a DICOM file that states that it has several frames."""
     import pydicom
 
     found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames"])

@@ -1,4 +1,4 @@
-"""What the file system says of a path that changes when its content does."""
+"""Stamps of files and folders, which change when their content does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TICK_NS = 100_000_000
 
 
 class Stamp(NamedTuple):
-    """What changes when a file does; times in nanoseconds."""
+    """Size, times in nanoseconds and inode: one of them changes when a file does."""
 
     size: int
     mtime: int
@@ -24,7 +24,7 @@ class Stamp(NamedTuple):
 
     @property
     def settled(self) -> bool:
-        """Whether the file last changed long enough ago for another change to show."""
+        """True where the file last changed long enough ago for another change to show."""
         return time.time_ns() - self.ctime > TICK_NS
 
 

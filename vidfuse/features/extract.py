@@ -19,7 +19,7 @@ import numpy as np
 
 from vidfuse.backbones.imports import import_torch
 from vidfuse.data.clip import Clip
-from vidfuse.data.stamp import Stamp
+from vidfuse.data.stamp import Stamp, stamp_of
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.ahead import ahead
 from vidfuse.features.encode import Encoder
@@ -255,6 +255,9 @@ class Extractor:
             request, result = item
             key = keys[id(request)]
             if isinstance(result, InputError):
+                # Others that had the same content may still have it.
+                if contents is not None and stamp_of(Path(request.path)) != contents[key].stamp:
+                    del contents[key]
                 return key, result
             place = key
             if contents is not None:

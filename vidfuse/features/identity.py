@@ -63,24 +63,18 @@ class ContentIndex:
         try:
             with (
                 ThreadPoolExecutor(count) as threads,
-                closing(ahead(threads, _digest, unknown, HASHED_AHEAD * count)) as digests,
+                closing(ahead(threads, _content, unknown, HASHED_AHEAD * count)) as found,
             ):
                 for path, stamp in stamps.items():
                     if path in known:
                         yield path, Content(known[path], stamp, settled=True)
                         continue
-                    digest = next(digests)
-                    if isinstance(digest, InputError):
-                        yield path, digest
-                        continue
-                    settled = stamp is not None and stamp.settled
-                    if stamp != stamp_of(path):
-                        stamp = None
-                    if stamp is not None and settled:
-                        news.append((_key(path), *stamp, digest))
+                    content = next(found)
+                    if not isinstance(content, InputError) and content.stamp and content.settled:
+                        news.append((_key(path), *content.stamp, content.digest))
                     if len(news) >= ROWS_AT_ONCE:
                         self._remember(news)
-                    yield path, Content(digest, stamp, settled)
+                    yield path, content
         finally:
             self._remember(news)
 
@@ -188,8 +182,12 @@ def _key(path: Path) -> str:
     return os.fsencode(os.path.abspath(path)).hex()
 
 
-def _digest(path: Path) -> str | InputError:
+def _content(path: Path) -> Content | InputError:
+    """What a path holds, by reading it; why it cannot be read, where it cannot."""
+    before = stamp_of(path)
+    settled = before is not None and before.settled  # asked before, since reading takes its time
     try:
-        return content_hash(path)
+        digest = content_hash(path)
     except InputError as error:
         return error
+    return Content(digest, before if before == stamp_of(path) else None, settled)

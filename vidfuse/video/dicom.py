@@ -29,8 +29,6 @@ from vidfuse.video.images import PictureReader
 from vidfuse.video.png import MOST_DEFLATED
 from vidfuse.video.sampling import Timeline, Times
 
-ITEM_BYTES = 8  # before each compressed frame
-
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
@@ -70,9 +68,11 @@ class DicomReader(PictureReader):
             count = int(header.get("NumberOfFrames") or 1)
         except (TypeError, ValueError, OverflowError):
             count = 0
-        size = os.path.getsize(file) * (MOST_DEFLATED if _syntax(header, "is_deflated") else 1)
-        if not 0 < count * _least_bytes(header) <= size:
-            raise InputError(self.path, "it states a number of frames that it cannot have")
+        # Of a file that is cut off, what is there is read: only what no file can hold is refused.
+        most = os.path.getsize(file) * (MOST_DEFLATED if _is_deflated(header) else 1)
+        if not 0 < count <= most:
+            reason = "it states a number of frames that it cannot have"
+            raise InputError(self.path, reason, "Copy or export it again.")
         return count
 
     def _series(self) -> dict[str, Dataset]:
@@ -145,21 +145,10 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def _least_bytes(header: Dataset) -> int:
-    """Bytes that a frame takes in its file at least."""
-    if _syntax(header, "is_encapsulated"):
-        return ITEM_BYTES
+def _is_deflated(header: Dataset) -> bool:
+    """True for a file that is compressed as a whole."""
     try:
-        samples = int(header.get("SamplesPerPixel") or 1)
-        return int(header.Rows) * int(header.Columns) * samples * int(header.BitsAllocated) // 8
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        return ITEM_BYTES
-
-
-def _syntax(header: Dataset, question: str) -> bool:
-    """What a file's transfer syntax says of how its pixels are stored."""
-    try:
-        return bool(getattr(header.file_meta.TransferSyntaxUID, question))
+        return bool(header.file_meta.TransferSyntaxUID.is_deflated)
     except (AttributeError, ValueError):  # none, or a private one
         return False
 

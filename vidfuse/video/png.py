@@ -1,4 +1,4 @@
-"""Whether a PNG file holds all the pixels that it announces.
+"""PNG files that do not hold all the pixels that they announce.
 
 Pillow leaves pixels black that are missing at the end of a PNG's data, without an error, and takes
 memory for what the header announces before it looks at any data. See the PNG specification (W3C,
@@ -25,14 +25,14 @@ PIECE = 2**16  # bytes that are read and inflated at a time
 
 
 class PngFile:
-    """What the header of a PNG file announces.
+    """A PNG file, as its header announces it.
 
     Args:
         path: The file.
 
     Attributes:
         size: Bytes of its inflated data.
-        interlaced: Whether its rows are not in order.
+        interlaced: True where its rows are not in order.
 
     Raises:
         OSError: It is no PNG file.
@@ -74,7 +74,7 @@ class PngFile:
             raise OSError(f"only {found / self.size:.0%} of its pixels are there")
 
     def _inflated(self) -> int:
-        """How many bytes its data inflate to, counted without keeping them."""
+        """Bytes that its data inflate to, counted without keeping them."""
         count, inflate = 0, zlib.decompressobj()
         with open(self.path, "rb") as file:
             file.seek(len(SIGNATURE))
@@ -91,7 +91,7 @@ class PngFile:
 
 
 def _pieces(inflate: Any, data: bytes) -> Iterator[bytes]:
-    """What data inflate to, a piece at a time."""
+    """Inflated data, a piece at a time."""
     while True:
         piece = inflate.decompress(data, PIECE)
         yield piece

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from vidfuse.data.files import read_head
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size
 from vidfuse.video.frames import Pictures
@@ -102,7 +103,8 @@ class VideoFile:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = _reason(error)
             if getattr(error, "errno", None) == errno.EINVAL:  # what the white list answers
-                reason = "a playlist, or another format that is not read"
+                text = b"\0" not in read_head(self.path, 256)
+                reason = f"{'a playlist' if text else 'damaged'}, or in a format that is not read"
             raise InputError(self.path, f"not a video that can be opened ({reason})") from error
         self.stream = self._video_stream()
         self.stream.thread_type = "SLICE"  # one clip, one core: clips run side by side

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from vidfuse.data.files import describe_os_error
 from vidfuse.errors import InputError, UserError
-from vidfuse.rpc import OUT_OF_MEMORY, ChildEndedError
+from vidfuse.rpc import OUT_OF_MEMORY, ChildEndedError, once_more
 from vidfuse.system import cores, memory_share
 from vidfuse.video.decoder import (
     installed,
@@ -267,12 +267,7 @@ class Slot:
             InputError: It crashed, or a limit was reached.
         """
         try:
-            try:
-                header, payload = self._ask_once(backend, path, order, deadline)
-            except ChildEndedError as error:
-                if not error.from_outside or self.processes.closed:
-                    raise
-                header, payload = self._ask_once(backend, path, order, deadline)
+            header, payload = once_more(lambda: self._ask_once(backend, path, order, deadline))
         except ChildEndedError as error:
             if error.late:
                 seconds = self.time_limit or _time_limit(path)
