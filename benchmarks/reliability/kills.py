@@ -99,17 +99,18 @@ def kill_train(lab: Lab, count: int) -> Iterator[Outcome]:
         killed = lab.run(
             (*words, "--out", out), cache=cache, moments=moments(lab, 1, number, whole)
         )
-        failures, how = left_behind(killed), "resumed"
-        again = lab.run(("train", "--resume", out), cache=cache)
-        if again.code == 2:
-            how = "begun anew"
+        failures, again, how = left_behind(killed), killed, ""
+        if killed.code != 0:
+            again, how = lab.run(("train", "--resume", out), cache=cache), ", resumed"
+        if again.code == 2:  # it was killed before there was anything to go on with
+            how = ", begun anew"
             failures += crashes(lab, again)
             again = lab.run((*words, "--out", out), cache=cache)
         failures += crashes(lab, again, (0,))
         if again.code == 0:
             failures += different_tensors(wanted, load_file(out / "model.safetensors"))
         what = "`train` killed, then `--resume`: same weights to the bit"
-        happened = f"{state(killed)}, {how}"
+        happened = f"{state(killed)}{how}"
         yield Outcome(PART, what, happened, failures, f"train #{number}", killed)
         shutil.rmtree(out, ignore_errors=True)
 
