@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vidfuse import rpc
 from vidfuse.rpc import OUT_OF_MEMORY, Child, ChildEndedError, describe_ending, serve
 
 
@@ -75,3 +79,29 @@ def test_how_it_ended(child: Child, order: dict[str, int], status: int, outside:
     assert (caught.value.status, caught.value.from_outside) == (status, outside)
     assert not caught.value.late
     assert str(caught.value) == describe_ending(status)
+
+
+PROGRAM = """
+import sys, threading
+from vidfuse.rpc import Child
+child = Child("test_rpc:main")
+child.ask({})
+threading.Thread(target=child.ask, args=({"sleep": 60},), daemon=True).start()
+print(child.process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell that a parent is gone")
+def test_a_busy_child_ends_when_its_program_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    here, package = Path(__file__).parent, Path(rpc.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{package}")
+    words = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        child = psutil.Process(int(program.stdout.readline()))
+        program.kill()
+    gone, _ = psutil.wait_procs([child], timeout=30)
+    assert gone

@@ -249,6 +249,7 @@ def inspect(
     read: bool = True,
     decoder: str = "auto",
     workers: int | None = None,
+    time_limit: float | None = None,
     memory: str | None = None,
     cache: AnyPath | None = None,
     progress: Progress | None = None,
@@ -265,6 +266,7 @@ def inspect(
     expect("read", read, bool)
     expect("decoder", decoder, str)
     expect("workers", workers, int, optional=True, least=1)
+    expect("time_limit", time_limit, float, optional=True, least=0)
     expect("memory", memory, str, optional=True)
     folder = None if cache is None else str(as_path("cache", cache))
     return inspect_dataset(
@@ -274,6 +276,7 @@ def inspect(
         read=read,
         decoder=decoder,
         workers=workers,
+        time_limit=time_limit,
         memory=None if memory is None else parse_size(memory),
         index=ContentIndex(cache_folder(folder)),
         progress=progress,

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -32,6 +33,7 @@ PROGRAM = (
     "getattr(import_module(module), name)(*sys.argv[3:])"
 )
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+WATCH_SECONDS = 1.0  # between two looks whether the program is there
 OUT_OF_MEMORY = 77  # exit status of a child that outgrew its memory
 # Signals that somebody else sends; a crash is another one.
 FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
@@ -165,11 +167,24 @@ def _signal_name(status: int) -> str | None:
     return next((s.name for s in signal.Signals if s == -status), None) if status < 0 else None
 
 
-def own_output() -> IO[bytes]:
-    """Standard output for answers alone: what libraries print goes to standard error."""
+def begin() -> IO[bytes]:
+    """Make this process a child that serves; returns standard output for its answers alone.
+
+    What libraries print goes to standard error. The process ends with the program, which may be
+    killed while an order is carried out.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
     streams.protect(results=False)
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:  # always, on Windows
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
     return channel
 
 
@@ -179,8 +194,7 @@ def serve(answer: Callable[[Order], Answer]) -> None:
     Args:
         answer: Carries out an order.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
-    channel = own_output()
+    channel = begin()
     for line in sys.stdin.buffer:
         channel.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
         channel.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -208,6 +209,19 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no picture in this folder"):
         PictureReader(str(tmp_path / "empty"), 25)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes")
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path: Path) -> None:
+    folder_of(tmp_path / "some", ["1.png", "3.png"])
+    os.mkfifo(tmp_path / "some" / "2.png")
+    frames = read(tmp_path / "some")
+    assert shown(frames) == [0, 0, 10]
+    assert frames.warnings == ["2.png is not a regular file; a picture beside it was used"]
+    (tmp_path / "none").mkdir()
+    os.mkfifo(tmp_path / "none" / "1.png")
+    with pytest.raises(InputError, match=r"1\.png is not a regular file"):
+        read(tmp_path / "none")
 
 
 def test_in_decode_processes(tmp_path: Path, pool: DecodePool) -> None:

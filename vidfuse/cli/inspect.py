@@ -14,6 +14,7 @@ from vidfuse.cli.options import (
     LayoutOption,
     MemoryOption,
     SplitOption,
+    TimeLimitOption,
     WorkersOption,
 )
 from vidfuse.cli.output import FormatOption, human_size, print_json, print_text, table
@@ -39,6 +40,7 @@ def inspect(
     ] = True,
     decoder: DecoderOption = "auto",
     workers: WorkersOption = None,
+    time_limit: TimeLimitOption = None,
     memory: MemoryOption = None,
     cache: CacheOption = None,
     format: FormatOption = "text",
@@ -54,6 +56,7 @@ def inspect(
         read=read,
         decoder=decoder,
         workers=workers,
+        time_limit=time_limit,
         memory=memory,
         cache=cache,
         progress=ConsoleProgress(),

@@ -31,6 +31,7 @@ def inspect_dataset(
     read: bool = True,
     decoder: str = "auto",
     workers: int | None = None,
+    time_limit: float | None = None,
     memory: int | None = None,
     index: ContentIndex | None = None,
     progress: Progress | None = None,
@@ -44,6 +45,7 @@ def inspect_dataset(
         read: Whether every clip is decoded, to find unreadable ones and lengths.
         decoder: Name of the decode policy.
         workers: Clips decoded at once.
+        time_limit: Seconds that decoding a clip may take.
         memory: Bytes that decoding a clip may take.
         index: Remembers content hashes.
         progress: Hears of progress.
@@ -73,7 +75,8 @@ def inspect_dataset(
         },
     }
     if read:
-        report |= _read(data, decoder, workers, memory, index or ContentIndex(None), progress)
+        with DecodePool(decoder, workers, time_limit, memory=memory) as pool:
+            report |= _read(data, pool, index or ContentIndex(None), progress)
     return report
 
 
@@ -102,30 +105,24 @@ def _labels(data: Dataset) -> Counter[str]:
 
 
 def _read(
-    data: Dataset,
-    decoder: str,
-    workers: int | None,
-    memory: int | None,
-    index: ContentIndex,
-    progress: Progress,
+    data: Dataset, pool: DecodePool, index: ContentIndex, progress: Progress
 ) -> dict[str, Any]:
     """Decode every clip once: lengths, sizes, unreadable files, repeated content."""
     unreadable: list[dict[str, str]] = []
     frames, seconds, sizes = [], [], Counter[str]()
     warned = 0
     progress.start("Reading clips", len(data.clips))
-    with DecodePool(decoder, workers, memory=memory) as pool:
-        requests = {id(r): (r, clip) for r, clip in ((_request(c), c) for c in data.clips)}
-        for request, answer in pool.map(r for r, _ in requests.values()):
-            progress.advance()
-            if isinstance(answer, InputError):
-                clip = requests[id(request)][1]
-                unreadable.append({"path": clip.name, "error": answer.reason})
-                continue
-            frames.append(answer.count)
-            seconds.append(answer.end - answer.start)
-            sizes[f"{answer.width}x{answer.height}"] += 1
-            warned += bool(answer.warnings)
+    requests = {id(r): (r, clip) for r, clip in ((_request(c), c) for c in data.clips)}
+    for request, answer in pool.map(r for r, _ in requests.values()):
+        progress.advance()
+        if isinstance(answer, InputError):
+            clip = requests[id(request)][1]
+            unreadable.append({"path": clip.name, "error": answer.reason})
+            continue
+        frames.append(answer.count)
+        seconds.append(answer.end - answer.start)
+        sizes[f"{answer.width}x{answer.height}"] += 1
+        warned += bool(answer.warnings)
     progress.finish()
     return {
         "unreadable": unreadable,

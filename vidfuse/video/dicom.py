@@ -104,6 +104,8 @@ class DicomReader(PictureReader):
 
     def _header(self, file: str) -> Dataset | None:
         """What a file says apart from its pixels, None where it is not DICOM."""
+        if not os.path.isfile(file):  # a pipe would be waited for
+            return None
         with _silence():
             try:
                 return pydicom.dcmread(file, stop_before_pixels=True)

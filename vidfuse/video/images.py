@@ -114,6 +114,8 @@ class PictureReader:
     def _try(self, index: int) -> Pictures | str:
         """A picture, or why it cannot be read."""
         file, page = self.sources[index]
+        if not os.path.isfile(file):  # a pipe would be waited for
+            return f"{os.path.basename(file)} is not a regular file"
         self.decoded += 1
         try:
             return self.picture(file, page)

@@ -24,7 +24,7 @@ import numpy as np
 
 from vidfuse.data.stamp import settled_stamp, stamp_of
 from vidfuse.errors import InputError, UserError
-from vidfuse.rpc import own_output
+from vidfuse.rpc import begin
 from vidfuse.system import keep_memory, limit_memory
 from vidfuse.video.decoder import ON_GPU, Reader, load_reader, open_video, read_from
 from vidfuse.video.frames import FrameRequest, Frames, Pictures
@@ -150,9 +150,8 @@ def main(backend: str, memory: str, descriptor: str | None = None) -> None:
         memory: Bytes that decoding may take.
         descriptor: Of the memory that is shared with the program, if there is any.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to handle
     keep_memory()  # a clip's frames are dropped together, and the next clip needs as much
-    channel = own_output()
+    channel = begin()
     shared = None
     if descriptor is not None:
         shared = SharedMemory(int(descriptor))
