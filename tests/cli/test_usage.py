@@ -108,7 +108,7 @@ MISTAKES = {
     "predict a --top 0": "must be at least 1",
     "predict a --top many": "not a whole number",
     "evaluate . --subset tset": "'tset' is not one of 'auto'",
-    "cache prune --max-size lots": "--max-size lots: not a size",
+    "cache prune --max-size lots": "--max-size: 'lots' is not a size",
     "cache prune --older-than -1": "must be at least 0",
     "cache prune --spec 0123": "unknown spec '0123'",
 }

@@ -9,7 +9,7 @@ import typer
 from vidfuse.cli.command import Command, new_app
 from vidfuse.cli.options import CacheOption
 from vidfuse.cli.output import FormatOption, human_size, print_json, print_text
-from vidfuse.errors import UnknownNameError
+from vidfuse.errors import UnknownNameError, UserError
 from vidfuse.settings import parse_size
 
 app = new_app(no_args_is_help=True, help="Look after the feature cache.")
@@ -111,7 +111,7 @@ def prune(
     report = remove(
         store,
         older_than_days=older_than,
-        max_bytes=None if max_size is None else parse_size(max_size),
+        max_bytes=None if max_size is None else _bytes(max_size),
         digests=tuple(spec or ()),
         everything=everything,
         dry_run=dry_run,
@@ -124,3 +124,10 @@ def prune(
         f"{report['removed']} entries ({human_size(report['bytes'])}) and {report['leftovers']} "
         f"leftover files {verb} from {report['cache']}"
     )
+
+
+def _bytes(text: str) -> int:
+    try:
+        return parse_size(text)
+    except UserError as error:
+        raise UserError(f"--max-size: {error.message}", error.hint) from error
