@@ -108,6 +108,7 @@ HUGE = [
     (("classes",), [f"class {number}" for number in range(10**6)]),
     (("classes",), []),
     (("classes",), ["one", "one", "two"]),
+    (("classes",), ["one", "a\ud800", "two"]),
 ]
 
 
