@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidfuse.fusion import build_head
+from vidfuse.fusion import build_head, threads
 from vidfuse.fusion.pooling import Mean
-from vidfuse.training import threads
+from vidfuse.fusion.threads import products
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples, predict_logits
 from vidfuse.training.fit import Fit
-from vidfuse.training.threads import products
 
 CLIPS, FRAMES, CHANNELS = 12, 4, 8
 
