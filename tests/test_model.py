@@ -72,6 +72,18 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_a_small_head_has_one_thread() -> None:
+    model, threads = make_model(), []
+    model.head.register_forward_pre_hook(lambda *_: threads.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model.probabilities(clips(70))
+        assert (threads, torch.get_num_threads()) == ([1, 1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_probabilities_do_not_depend_on_the_batch() -> None:
     model, many = make_model(), clips(150)
     together = model.probabilities(many)

@@ -20,6 +20,7 @@ from vidfuse.text import csv_cell, printable, printable_lines
         ("two\u2028lines", r"two\u2028lines"),
         ("\x7f", r"\x7f"),
         ("caf\udce9.mp4", "caf\udce9.mp4"),  # a byte that is not text
+        ("a\ud800b\udfff", r"a\ud800b\udfff"),  # halves of characters
         ("\u0645\u06cc\u200c\u062f\u0648\u062f", "\u0645\u06cc\u200c\u062f\u0648\u062f"),
     ],
 )

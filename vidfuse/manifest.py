@@ -1,4 +1,4 @@
-"""What a model file says of itself, checked before anything is built of it.
+"""Checks of what a model file says of itself, before anything is built of it.
 
 A file may come from anywhere, and a few bytes can ask for any amount of memory. So each field has
 its type and range, and the head must fit the tensors that are there, of which only the header has
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vidfuse.errors import UserError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import HEADS, build_head, head_class
+from vidfuse.text import is_encodable
 from vidfuse.video.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -217,7 +218,8 @@ def _expect(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
 def _names(value: Any, what: str) -> None:
     _expect(value, list, what)
     for each in value:
-        _expect(each, str, what)
+        if not is_encodable(_expect(each, str, what)):
+            raise ValueError(f"{what}: {each!a} is not Unicode text")
 
 
 def _kind(tensor: Tensor) -> tuple[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,6 @@ from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry
 from vidfuse.fusion import build_head, head_class
 from vidfuse.manifest import check_finite, check_format, check_manifest, check_tensors
-from vidfuse.system import one_thread
 from vidfuse.video.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 SEEN_DIGITS = 32  # of each content hash kept: 128 bits tell any two videos apart
 BATCH = 64
-FEW = 8  # clips for which a head is faster alone than with threads to wake
 
 
 @dataclass(kw_only=True)
@@ -178,6 +176,7 @@ class Model(ModelCard):
         import torch
 
         from vidfuse.features.table import FeatureTable
+        from vidfuse.fusion.threads import threads_for
 
         if not entries:
             return np.empty((0, len(self.classes)))
@@ -185,8 +184,8 @@ class Model(ModelCard):
         self.head.to(device).eval()
         for start in range(0, len(entries), BATCH):
             part = list(entries[start : start + BATCH])
-            alone = one_thread(device) if len(part) <= FEW else nullcontext()
-            with alone, torch.inference_mode():
+            threads = threads_for(self.head, self.spec.frames, len(part), device)
+            with threads, torch.inference_mode():
                 table = FeatureTable.stack(part, Sampling.parse(self.sampling), self.spec.frames)
                 features, lengths = table.pick(torch.arange(len(part)), None)
                 self.check_features(features)

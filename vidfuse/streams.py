@@ -1,12 +1,17 @@
-"""Standard streams that are always there, and what comes of text that they cannot take."""
+"""Standard streams that are always there and take any text."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
 import sys
 from typing import Any, TextIO
+
+from vidfuse.errors import reason_of
+
+BYTES_OR_ESCAPES = "vidfuse.bytes_or_escapes"  # name of an error handler of `codecs`
 
 
 class OutputLostError(Exception):
@@ -19,7 +24,7 @@ class OutputLostError(Exception):
 
     def __init__(self, error: OSError) -> None:
         self.unread = error.errno == errno.EPIPE
-        self.reason = error.strerror or str(error)
+        self.reason = reason_of(error)
         super().__init__(f"standard output cannot be written ({self.reason})")
 
 
@@ -70,7 +75,8 @@ def protect(*, results: bool = True) -> None:
     Messages on standard error that cannot be written are dropped, and work goes on. A result that
     cannot be raises ``OutputLostError``. A stream that was closed when the process started leads
     nowhere, as ``/dev/null``, so that no file is opened under its number. Names of files need not
-    be valid text: their bytes are printed as they are.
+    be valid text: their bytes are printed as they are. Any other text that the stream's encoding
+    lacks is printed as ``\\ud800``.
 
     Args:
         results: Whether standard output carries results; else it carries messages, too.
@@ -95,6 +101,17 @@ def _guarded(stream: TextIO | None, number: int, *, results: bool) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(_Guarded(raw, results)),
         encoding=encoding,
-        errors="surrogateescape" if encoding.lower().startswith("utf") else "backslashreplace",
+        errors=BYTES_OR_ESCAPES if encoding.lower().startswith("utf") else "backslashreplace",
         line_buffering=not results or raw.isatty(),
     )
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes that text stands for, or where it stands for none, escapes."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(BYTES_OR_ESCAPES, _bytes_or_escapes)

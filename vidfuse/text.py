@@ -9,8 +9,13 @@ import re
 from pathlib import PurePath
 from typing import Any
 
+# Surrogates, which no encoding takes; those from dc80 to dcff stand for bytes that are not text.
+_SURROGATES = "\ud800-\udc7f\udd00-\udfff"
+_SURROGATE = re.compile(f"[{_SURROGATES}]")
 # Control characters (of both sets), separators of lines, and what turns the direction of writing.
-_CONTROLS = "\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_CONTROLS = (
+    f"\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069{_SURROGATES}"
+)
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _CONTROL_IN_LINES = re.compile(f"(?!\n)[{_CONTROLS}]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -27,6 +32,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for text of several lines, which stay lines."""
     return _CONTROL_IN_LINES.sub(_escape, text)
+
+
+def is_encodable(text: str) -> bool:
+    """Whether text is Unicode, but for bytes of a file's name that are not text."""
+    return _SURROGATE.search(text) is None
 
 
 def csv_cell(value: Any) -> Any:

@@ -43,6 +43,17 @@ def test_names_in_errors_are_not_obeyed() -> None:
     assert r"a\x1b[2J\nb.mp4" in explain(FileNotFoundError(errno.ENOENT, "gone", odd))[0]
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(MemoryError(), ""), (MemoryError("Unable to allocate 8 TiB"), " (Unable to allocate 8 TiB)")],
+)
+def test_want_of_memory_is_no_bug(error: MemoryError, reason: str) -> None:
+    text, code = explain(error)
+    assert text.splitlines()[0] == f"Error: there is not enough memory{reason}"
+    assert "fewer --workers" in text
+    assert code == 2
+
+
 def test_a_bug_has_a_code_of_its_own() -> None:
     text, code = explain(ZeroDivisionError("oops\x1b"))
     assert code == 70

@@ -105,3 +105,19 @@ def test_a_bar_on_a_terminal_that_goes_away_does_not_end_the_work(feature_cache,
     os.close(master)
     out, _ = process.communicate(timeout=120)
     assert (process.returncode, out) == (0, b"run/model.safetensors\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_no_text_is_too_odd_for_a_stream(encoding):
+    lines = r"for text in ('é', 'caf\udce9', 'a\ud800', '\udce9\ud800'): print(text, file=stream)"
+    program = "from vidfuse import streams; import sys; streams.protect()\n"
+    program += f"for stream in (sys.stdout, sys.stderr):\n  {lines}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        check=True,
+    )
+    assert done.stdout == done.stderr
+    name = b"caf\xe9" if encoding == "utf-8" else rb"caf\udce9"
+    assert done.stdout.splitlines()[1:] == [name, rb"a\ud800", rb"\udce9\ud800"]

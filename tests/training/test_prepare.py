@@ -12,6 +12,10 @@ import vidfuse
 from vidfuse import rpc
 from vidfuse.backbones import load
 from vidfuse.errors import UserError
+from vidfuse.progress import Progress
+from vidfuse.timing import Timings
+from vidfuse.training import prepare
+from vidfuse.training.config import TrainConfig
 from vidfuse.training.prepare import SIDES, words
 from vidfuse.video import decoder
 
@@ -38,6 +42,29 @@ def test_both_views_share_a_network_and_decode_processes(
     summary = vidfuse.train(dataset, cache=str(tmp_path), out="run", **QUICK)
     assert summary["computed"] > summary["clips"], "both views"
     assert sorted(made) == ["Popen", "load_backbone"]
+
+
+@pytest.mark.parametrize(("large", "shown"), [(2, ["start", "advance", "finish"]), (200, [])])
+def test_reading_a_large_dataset_shows_progress(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, shown: list[str]
+) -> None:
+    heard = []
+
+    class Heard(Progress):
+        def start(self, task: str, total: int) -> None:
+            heard.append("start")
+
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            heard.append("advance")
+
+        def finish(self) -> None:
+            heard.append("finish")
+
+    monkeypatch.setattr(prepare, "LARGE", large)
+    config = TrainConfig(**{**CHEAP, "cache": str(tmp_path)})
+    contents = prepare.Material(dataset, config, Heard(), Timings()).contents
+    assert list(dict.fromkeys(heard)) == shown
+    assert heard.count("advance") == len(contents) * bool(shown)
 
 
 @pytest.mark.parametrize(

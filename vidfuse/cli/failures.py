@@ -1,10 +1,10 @@
-"""What the program says of an error, and with which exit code it ends."""
+"""Messages and exit codes of the errors that end the program."""
 
 from __future__ import annotations
 
 import os
 
-from vidfuse.errors import UserError, os_error_hint
+from vidfuse.errors import UserError, first_sentence, os_error_hint, reason_of
 from vidfuse.streams import OutputLostError
 from vidfuse.text import printable, printable_lines
 
@@ -27,8 +27,14 @@ def explain(error: BaseException) -> tuple[str, int]:
         return printable_lines(describe_usage_error(error)), UserError.exit_code
     if isinstance(error, OSError):
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        lines = [f"Error: {printable(place)}{error.strerror or error}", os_error_hint(error) or ""]
+        lines = [f"Error: {printable(place)}{reason_of(error)}", os_error_hint(error) or ""]
         return "\n".join(filter(None, lines)), UserError.exit_code
+    if isinstance(error, MemoryError):
+        reason = f" ({printable(first_sentence(error))})" if str(error) else ""
+        return (
+            f"Error: there is not enough memory{reason}\n"
+            "Close other programs, or use fewer --workers."
+        ), UserError.exit_code
     if isinstance(error, ImportError) and not (error.name or "").startswith("vidfuse"):
         return (
             f"Error: a library cannot be imported ({error})\n"

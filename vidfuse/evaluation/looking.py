@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,20 +19,28 @@ from vidfuse.features.store import Entry
 from vidfuse.features.table import FeatureTable
 from vidfuse.fusion.choosing import ChoosingHead
 from vidfuse.fusion.episodes import Episode
-from vidfuse.fusion.frame_source import CachedSource
+from vidfuse.fusion.frame_source import CachedSource, FrameSource
+from vidfuse.fusion.threads import threads_for
 from vidfuse.model import BATCH, Model
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.sampling import Sampling
 
 
-class _CheckedSource(LiveSource):
-    """As ``LiveSource``, for a head that may not fit its backbone."""
+@dataclass(frozen=True)
+class _Checked:
+    """A source of frames for a model whose head may not fit its backbone."""
 
+    source: FrameSource
     model: Model
 
+    @property
+    def lengths(self) -> Tensor:
+        """How many candidates each clip has."""
+        return self.source.lengths
+
     def at(self, clips: Tensor, positions: Tensor) -> Tensor:
-        """Features float32 [n, D, g, g], which the head reads."""
-        features = super().at(clips, positions)
+        """Features [n, D, g, g], which the head reads."""
+        features = self.source.at(clips, positions)
         self.model.check_features(features[:, None])
         return features
 
@@ -81,7 +90,8 @@ class LookingMember(Member):
         every = torch.arange(len(entries))
         features, lengths = (part.to(self.device) for part in table.whole(every))
         self.model.check_features(features)
-        with torch.inference_mode():
+        threads = threads_for(self.head, features.shape[1], len(entries), self.device)
+        with threads, torch.inference_mode():
             episode = self.head.look(CachedSource(features.float(), lengths))
         rows = zip(entries.items(), _scores(episode), episode.positions.tolist(), strict=True)
         return {
@@ -109,10 +119,10 @@ class LookingMember(Member):
 
     def _look_at(self, files: OpenClips, clips: Sequence[Clip]) -> dict[Clip, Answer | InputError]:
         """Answers to a few clips side by side."""
-        source = _CheckedSource(self.extractor, files, clips, self.device)
-        source.model = self.model
+        source = LiveSource(self.extractor, files, clips, self.device)
+        # With all threads, because most of the work is the backbone's, which is done in between.
         with torch.inference_mode():
-            scores = _scores(self.head.look(source))
+            scores = _scores(self.head.look(_Checked(source, self.model)))
         answers: dict[Clip, Answer | InputError] = {}
         for row, clip in enumerate(clips):
             if row in source.failures:

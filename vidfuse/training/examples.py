@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vidfuse.fusion.base import Head, mask
-from vidfuse.training.threads import threads_for
+from vidfuse.fusion.threads import threads_for
 
 GPU_SHARE = 0.25
 """Features move to the GPU as a whole where they take no more than this share of what is free."""

@@ -17,6 +17,7 @@ from vidfuse.errors import UserError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import build_head, head_class
 from vidfuse.fusion.base import Head
+from vidfuse.fusion.threads import threads_for
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples, predict_answers, predict_logits
 from vidfuse.training.optimizer import AdamW
@@ -28,7 +29,6 @@ from vidfuse.training.recipe import (
     mean,
     measure,
 )
-from vidfuse.training.threads import threads_for
 
 __all__ = ["Epoch", "Examples", "Fit", "new_head", "predict_logits"]
 

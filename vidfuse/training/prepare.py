@@ -82,11 +82,23 @@ class Material:
 
     @cached_property
     def contents(self) -> dict[Path, str]:
-        """Content hash of each file of the dataset that can be read."""
+        """Content hash of each file of the dataset that can be read.
+
+        Every file is read for it, unless the cache knows it, so it is shown as work.
+        """
         paths = list(dict.fromkeys(clip.path for clip in self.data.clips))
+        progress = self.progress if len(paths) >= LARGE else Progress()  # which shows nothing
+        found = {}
         with self.timings.measure("cache"):
-            found = dict(self.setup.index.hashes(paths))
-        return {path: content for path, content in found.items() if isinstance(content, str)}
+            progress.start("Looking at clips", len(paths))
+            try:
+                for path, content in self.setup.index.hashes(paths):
+                    if isinstance(content, str):
+                        found[path] = content
+                    progress.advance()
+            finally:
+                progress.finish()
+        return found
 
     @cached_property
     def extractor(self) -> Extractor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +196,25 @@ def test_what_is_wrong_with_any_head_ends_it_all(tmp_path, monkeypatch):
     monkeypatch.setattr(rpc, "PROGRAM", worker)
     with Crew(tmp_path / "none.json", 2) as crew, pytest.raises(UserError, match="No space left"):
         list(crew.run([{"head": "a"}, {"head": "b"}]))
+
+
+def test_a_process_that_cannot_be_started_ends_it_all(tmp_path, monkeypatch):
+    def refuse(*arguments, **more):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(rpc.subprocess, "Popen", refuse)
+    with Crew(tmp_path / "none.json", 2) as crew, pytest.raises(UserError) as raised:
+        list(crew.run([{"head": "a"}, {"head": "b"}]))
+    assert raised.value.message == "a process cannot be started (Too many open files)"
+    assert "ulimit -n" in raised.value.hint
+
+
+def test_an_error_in_the_choice_of_requests_is_raised(tmp_path):
+    def wanted(request):
+        raise IndexError("a bug")
+
+    with Crew(tmp_path / "none.json", 2) as crew, pytest.raises(IndexError, match="a bug"):
+        list(crew.run([{"head": "a"}, {"head": "b"}], wanted))
 
 
 def test_requests_that_are_no_longer_wanted_are_left_out(tmp_path, monkeypatch):

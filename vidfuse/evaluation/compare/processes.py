@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidfuse.errors import UnwritableError, UserError, first_sentence
+from vidfuse.atomic import ADVICE
+from vidfuse.errors import (
+    UnwritableError,
+    UserError,
+    first_sentence,
+    os_error_hint,
+    reason_of,
+)
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.evaluation.compare.workload import Workload
 from vidfuse.rpc import Answer, Child, ChildEndedError, Order, serve
@@ -33,7 +40,7 @@ def answer(bench: Bench, request: Request) -> Answer:
 
     ``probe`` (``head``) answers ``seconds`` per epoch; ``fit`` (``head, seed, fold, epochs, file``)
     leaves an outcome in the file. What is wrong with a head is answered as ``error``; what would
-    be wrong with any, as ``fatal``.
+    be wrong with any, as ``fatal`` with its ``hint``.
     """
     try:
         if request["op"] == "probe":
@@ -42,11 +49,12 @@ def answer(bench: Bench, request: Request) -> Answer:
         bench.carry_out(task, request["epochs"]).save(Path(request["file"]))
         return {}
     except UnwritableError as error:
-        return {"fatal": error.message}
+        return {"fatal": error.message, "hint": error.hint}
     except UserError as error:
         return {"error": error.message}
     except OSError as error:
-        return {"fatal": f"{error.filename or request.get('file', '')}: {error.strerror or error}"}
+        file = error.filename or request.get("file", "")
+        return {"fatal": f"{file}: {reason_of(error)}", "hint": os_error_hint(error)}
     except Exception as error:  # a head may be somebody else's, and need more memory than there is
         if os.environ.get("VIDFUSE_DEBUG"):
             import traceback
@@ -93,10 +101,7 @@ class Crew:
         pairs = self._alone(requests, wanted) if self.jobs == 1 else self._beside(requests, wanted)
         for request, answered in pairs:
             if "fatal" in answered:
-                raise UserError(
-                    answered["fatal"],
-                    "Check that the disk has room and that the folder may be written.",
-                )
+                raise UserError(answered["fatal"], answered.get("hint") or ADVICE)
             yield request, answered
 
     def _alone(
@@ -114,15 +119,20 @@ class Crew:
         self, requests: Iterable[Request], wanted: Callable[[Request], bool]
     ) -> Iterator[tuple[Request, Answer]]:
         pending = deque(requests)
-        done: queue.Queue[tuple[Request, Answer] | None] = queue.Queue()
+        done: queue.Queue[tuple[Request, Answer] | Exception | None] = queue.Queue()
 
         def drive(place: int) -> None:
             try:
                 while True:
-                    request = pending.popleft()
+                    try:
+                        request = pending.popleft()
+                    except IndexError:  # all are taken
+                        return
                     if wanted(request):
                         done.put((request, self._ask(place, request)))
-            except IndexError:
+            except Exception as error:  # raised again where the answers are taken
+                done.put(error)
+            finally:
                 done.put(None)
 
         threads = [threading.Thread(target=drive, args=(i,), daemon=True) for i in range(self.jobs)]
@@ -136,6 +146,8 @@ class Crew:
                     item = done.get(timeout=0.5)
                     if item is None:
                         at_work -= 1
+                    elif isinstance(item, Exception):
+                        raise item
                     else:
                         yield item
         finally:
@@ -144,7 +156,11 @@ class Crew:
     def _ask(self, place: int, request: Request) -> Answer:
         process = self._processes[place]
         if process is None:
-            process = Child("vidfuse.evaluation.compare.processes:main", [str(self.workload)])
+            try:
+                process = Child("vidfuse.evaluation.compare.processes:main", [str(self.workload)])
+            except OSError as error:  # no room for one more process, or for its pipes
+                reason = f"a process cannot be started ({reason_of(error)})"
+                return {"fatal": reason, "hint": os_error_hint(error)}
             self._processes[place] = process
         try:
             return process.ask(request)[0]

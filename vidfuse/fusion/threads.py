@@ -1,4 +1,4 @@
-"""How many threads a head is computed with."""
+"""The number of threads that a head is computed with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vidfuse.fusion.base import Head
 from vidfuse.system import one_thread
 
 WORTH_DIVIDING = 8e9
-"""Products of a forward pass from which several threads are faster where they have cores to
+"""MACs of a forward pass from which several threads are faster where they have cores to
 themselves."""
 
 
@@ -29,12 +29,12 @@ def threads_for(
         batch: Clips in a batch.
         device: Where it is computed.
     """
-    large = products(head) * frames * batch >= WORTH_DIVIDING
+    large = frame_macs(head) * frames * batch >= WORTH_DIVIDING
     return nullcontext() if large else one_thread(device)
 
 
-def products(head: Head) -> int:
-    """About how many products a head takes for a frame: each weight once, kernels at each cell."""
+def frame_macs(head: Head) -> int:
+    """About how many MACs a head takes for a frame: each weight once, kernels at each cell."""
     assert isinstance(head.grid, int)
     weights = [weight for weight in head.parameters() if weight.ndim > 1]
     return sum(w.numel() * (head.grid**2 if w.ndim == 4 else 1) for w in weights)

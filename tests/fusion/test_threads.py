@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidfuse.fusion import build_head
+from vidfuse.fusion import build_head, threads
 from vidfuse.fusion.pooling import Mean
-from vidfuse.training import threads
+from vidfuse.fusion.threads import frame_macs
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples, predict_logits
 from vidfuse.training.fit import Fit
-from vidfuse.training.threads import products
 
 CLIPS, FRAMES, CHANNELS = 12, 4, 8
 
@@ -66,11 +65,11 @@ def test_a_large_head_has_all_of_them(two_threads: None, monkeypatch: pytest.Mon
     assert set(seen()) == {2}
 
 
-def test_products_of_a_frame() -> None:
+def test_macs_of_a_frame() -> None:
     linear = build_head("mean", channels=8, grid=1, classes=3)
-    assert products(linear) == 8 * 3
+    assert frame_macs(linear) == 8 * 3
     default = build_head("lstm", channels=512, grid=2, classes=10)
-    assert 1.0e6 < products(default) < 1.1e6
+    assert 1.0e6 < frame_macs(default) < 1.1e6
     maps = build_head("convlstm", channels=8, grid=4, classes=3, settings={"hidden": 4})
     wide = build_head("convlstm", channels=8, grid=8, classes=3, settings={"hidden": 4})
-    assert products(wide) > 3 * products(maps)
+    assert frame_macs(wide) > 3 * frame_macs(maps)
