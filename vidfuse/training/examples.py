@@ -116,7 +116,7 @@ def predict_answers(
     training = head.training
     head.eval()
     try:
-        with threads_for(head, int(examples.lengths.max()), batch_size, device):
+        with threads_for(head, max(examples.lengths.tolist(), default=1), batch_size, device):
             answers = [
                 head.answer(*examples.batch(indices, device))
                 for indices in torch.arange(len(examples)).split(batch_size)
