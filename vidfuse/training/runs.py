@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
-from vidfuse.atomic import append_line, write_whole
+from vidfuse.atomic import append_line, write_whole, writing
 from vidfuse.errors import UserError, raise_if_out_of_memory, reason_of
 from vidfuse.locks import alone_in
 
 RUNS = Path("runs")
 LATEST = "latest"
 MODEL = "model.safetensors"
+OTHER_FOLDER = "Change to a folder that you can write, or name one with --out."
 
 
 class Run:
@@ -42,7 +43,7 @@ class Run:
 
     def clear(self) -> None:
         """Remove what another run left in the folder, which was cut off."""
-        with _writing(self.folder):
+        with writing(self.folder, OTHER_FOLDER):
             for stale in (self.metrics, self.failures, self.state):
                 stale.unlink(missing_ok=True)
 
@@ -165,17 +166,6 @@ class Run:
         write_whole(RUNS / LATEST, f"{self.folder.name}\n")
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the run folder {folder} ({reason_of(error)})",
-            "Change to a folder that you can write, or name one with --out.",
-        ) from error
-
-
 def named_run(out: str, stack: ExitStack) -> Run:
     """The folder that ``--out`` names, held before anything slow is done.
 
@@ -187,7 +177,7 @@ def named_run(out: str, stack: ExitStack) -> Run:
         UserError: It cannot be made, already holds a model, or another training is at work there.
     """
     run = Run(Path(out).expanduser())
-    with _writing(run.folder):
+    with writing(run.folder, OTHER_FOLDER):
         run.folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(run.alone())
     if run.model.exists():
@@ -213,7 +203,7 @@ def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
     for number in range(1, 1000):
         folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
         # Another run may have started in the same second.
-        with _writing(folder), suppress(FileExistsError):
+        with writing(folder, OTHER_FOLDER), suppress(FileExistsError):
             folder.mkdir(parents=True)
             run = Run(folder)
             stack.enter_context(run.alone())
