@@ -97,7 +97,7 @@ class TrainConfig(FeatureConfig):
             if not _is_toml(value):
                 raise UserError(
                     f"{name}: {value!a} cannot be written to the settings of the run",
-                    "They hold Unicode text, numbers, and tables and lists of these.",
+                    "Use Unicode text, numbers, and tables and lists of these.",
                 )
         return values
 
