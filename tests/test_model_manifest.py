@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from safetensors.torch import load_file, save_file
 import vidfuse
 from vidfuse import model as module
 from vidfuse.errors import UserError
-from vidfuse.fusion import HEADS, build_head
-from vidfuse.manifest import check_tensors
+from vidfuse.fusion import HEADS, build_head, registry
+from vidfuse.fusion.pooling import Mean
+from vidfuse.manifest import check_readable, check_tensors
 from vidfuse.model import load_model, open_model
+from vidfuse.training.config import TrainConfig
+from vidfuse.training.fit import new_head
 
 CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
 Manifest = dict[str, Any]
@@ -234,6 +238,59 @@ def test_every_head_can_be_checked_without_memory(name: str) -> None:
     check_tensors(told, 3, header, backbone=False)
     with pytest.raises(ValueError, match="and its head has"):
         check_tensors(told, 4, header, backbone=False)
+
+
+class Waves(Mean):
+    """Somebody else's head, with settings that are no sizes."""
+
+    name = "waves"
+
+    def __init__(
+        self,
+        channels: int,
+        grid: int,
+        classes: int,
+        *,
+        trunk: str = "resnet18",
+        period: int = 10_000,
+        sides: list | None = None,
+    ) -> None:
+        super().__init__(channels, grid, classes)
+        self.trunk, self.period, self.sides = trunk, period, sides
+
+
+@pytest.fixture
+def waves(monkeypatch: pytest.MonkeyPatch) -> str:
+    entry = EntryPoint("waves", f"{__name__}:Waves", registry.ENTRY_POINTS)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    return "waves"
+
+
+def test_settings_of_somebody_else_s_head_may_be_anything(waves: str) -> None:
+    check_readable(build_head(waves, channels=6, grid=2, classes=3, settings={"trunk": "vgg16"}))
+
+
+def test_a_list_in_a_text_is_no_number() -> None:
+    settings = {"kernel": "3,5", "layers": 2, "hidden": 8}
+    check_readable(build_head("convlstm", channels=6, grid=4, classes=3, settings=settings))
+
+
+def test_a_number_in_a_text_is_one() -> None:
+    built = build_head("lstm", channels=6, grid=1, classes=3, settings={"hidden": 8})
+    header = {f"head.{key}": ("F32", tuple(each.shape)) for key, each in built.state_dict().items()}
+    told = {"name": "lstm", "channels": 6, "grid": 1, "settings": built.settings}
+    check_tensors(told | {"settings": {**built.settings, "hidden": "8"}}, 3, header, backbone=False)
+    settings = {**built.settings, "hidden": "100000"}
+    with pytest.raises(ValueError, match="hidden: 100000 does not fit its tensors"):
+        check_tensors(told | {"settings": settings}, 3, header, backbone=False)
+
+
+def test_what_could_not_be_read_again_is_told_before_the_training(waves: str) -> None:
+    config = TrainConfig(head=waves)
+    assert new_head(config, channels=6, grid=1, classes=2).settings["period"] == 10_000
+    config.head_options["sides"] = [1, 2]
+    with pytest.raises(UserError, match=r"could not be read again \(head.settings.sides: list"):
+        new_head(config, channels=6, grid=1, classes=2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs named pipes")

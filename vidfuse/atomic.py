@@ -32,7 +32,7 @@ def write_whole(path: Path, content: bytes | str, advice: str = ADVICE) -> None:
     """
     partial = path.with_name(f"{path.name[:STEM]}.{os.getpid()}-{token_hex(4)}.partial")
     try:
-        with _telling(path, advice):
+        with writing(path, advice):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content.encode() if isinstance(content, str) else content)
             partial.replace(path)
@@ -53,7 +53,7 @@ def append_line(path: Path, line: str, advice: str = ADVICE) -> None:
     Raises:
         UnwritableError: It cannot be written.
     """
-    with _telling(path, advice):
+    with writing(path, advice):
         size = path.stat().st_size if path.exists() else 0
         try:
             with path.open("ab") as file:
@@ -70,14 +70,14 @@ def make_writable(folder: Path, advice: str = ADVICE) -> None:
     Raises:
         UnwritableError: They cannot.
     """
-    with _telling(folder, advice):
+    with writing(folder, advice):
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:
             file.write(b"x")
 
 
 def longest_name(folder: Path) -> int:
-    """How many bytes the name of a file in a folder may have."""
+    """The number of bytes that the name of a file in a folder may have."""
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):  # of Windows, or not known
@@ -85,8 +85,16 @@ def longest_name(folder: Path) -> int:
 
 
 @contextmanager
-def _telling(path: Path, advice: str) -> Iterator[None]:
-    """Say of a failed operation which file could not be written, and why."""
+def writing(path: Path, advice: str) -> Iterator[None]:
+    """Raise an error of the system as one that says which file cannot be written, and why.
+
+    Args:
+        path: The file, or folder.
+        advice: What a user can do.
+
+    Raises:
+        UnwritableError: In the place of ``OSError``.
+    """
     try:
         yield
     except OSError as error:

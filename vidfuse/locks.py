@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, reason_of
 
 LOCK = ".lock"
 # What network drives that know no locks answer: there nobody is kept out.
@@ -42,7 +42,7 @@ def alone_in(folder: Path, who: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in UNKNOWN:
             raise UserError(
-                f"cannot write to {folder} ({error.strerror or error})",
+                f"cannot write to {folder} ({reason_of(error)})",
                 "Name another folder with --out.",
             ) from error
     try:

@@ -7,6 +7,7 @@ been read then.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vidfuse.errors import UserError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import HEADS, build_head, head_class
+from vidfuse.fusion.registry import convert_settings
 from vidfuse.text import is_encodable
 from vidfuse.video.sampling import Sampling
 
@@ -106,6 +108,35 @@ def _check_head(head: Any, grid: Any) -> None:
         raise ValueError(f"its head reads a grid of {head['grid']}, and its features have {grid}")
 
 
+def describe_head(head: Head) -> dict[str, Any]:
+    """The manifest's words on a head."""
+    return {
+        "name": head.name,
+        "channels": head.channels,
+        "grid": head.grid,
+        "settings": head.settings,
+        "chooses_frames": head.chooses_frames,
+    }
+
+
+def check_readable(head: Head) -> None:
+    """See that a model of a head could be read again: before it is trained, not after it.
+
+    Raises:
+        UserError: It could not.
+    """
+    try:
+        words = json.loads(json.dumps(describe_head(head)))
+        _check_head(words, head.grid)
+        header = {f"head.{name}": _kind(tensor) for name, tensor in head.state_dict().items()}
+        check_tensors(words, head.classes, header, backbone=False)
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise UserError(
+            f"head '{head.name}': a model of it could not be read again ({error})",
+            "Choose other settings for it. If it is your own: docs/adding-a-head.md",
+        ) from error
+
+
 def check_tensors(head: Mapping[str, Any], classes: int, header: Header, *, backbone: bool) -> None:
     """See that a file's tensors are those of its head, before either takes memory.
 
@@ -127,9 +158,13 @@ def check_tensors(head: Mapping[str, Any], classes: int, header: Header, *, back
     others = [name for name in header if not name.startswith("head.")]
     if odd := [name for name in others if not (backbone and name.startswith("backbone."))]:
         raise ValueError(f"'{odd[0]}' belongs neither to its head nor to a backbone")
-    _check_numbers(head["settings"], own)
+    for name, value in head["settings"].items():
+        _expect(value, (str, int, float, type(None)), f"head.settings.{name}")
+    if head["name"] in HEADS:
+        _check_numbers(head, own)
     blank = _without_memory(head, classes, most=4 * len(own) + 100)
     if blank is None:
+        _check_numbers(head, own)
         return
     wanted = {name: _kind(tensor) for name, tensor in blank.state_dict().items()}
     for name in sorted(wanted.keys() | own.keys()):
@@ -144,13 +179,14 @@ def check_tensors(head: Mapping[str, Any], classes: int, header: Header, *, back
         raise ValueError("its head does not choose frames as the manifest says")
 
 
-def _check_numbers(settings: Mapping[str, Any], own: Header) -> None:
-    """No setting is larger than all tensors together, or they would be larger, too."""
+def _check_numbers(head: Mapping[str, Any], own: Header) -> None:
+    """No number among the settings is larger than all tensors together.
+
+    Those of vidfuse's own heads are sizes, or small. Of somebody else's head they may be anything
+    (a period, a seed), so where its shapes can be compared, only these count.
+    """
     most = max(FEW, sum(prod(shape) for _, shape in own.values()))
-    for name, value in settings.items():
-        _expect(value, (str, int, float, type(None)), f"head.settings.{name}")
-        if isinstance(value, str) and value[-1:].isdigit():
-            raise ValueError(f"head.settings.{name}: a number written as text")
+    for name, value in convert_settings(head["name"], head["settings"]).items():
         if isinstance(value, int | float) and not abs(value) <= most:
             raise ValueError(f"head.settings.{name}: {value} does not fit its tensors")
 

@@ -25,7 +25,13 @@ from vidfuse.errors import UnknownNameError, UserError, raise_if_out_of_memory
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.store import Entry
 from vidfuse.fusion import build_head, head_class
-from vidfuse.manifest import check_finite, check_format, check_manifest, check_tensors
+from vidfuse.manifest import (
+    check_finite,
+    check_format,
+    check_manifest,
+    check_tensors,
+    describe_head,
+)
 from vidfuse.video.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -242,13 +248,7 @@ class Model(ModelCard):
         return {
             "format": FORMAT,
             "classes": self.classes,
-            "head": {
-                "name": self.head.name,
-                "channels": self.head.channels,
-                "grid": self.head.grid,
-                "settings": self.head.settings,
-                "chooses_frames": self.head.chooses_frames,
-            },
+            "head": describe_head(self.head),
             "features": self.spec.to_dict(),
             "cached_frames": self.cached.frames,
             "sampling": self.sampling,

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from vidfuse.errors import UserError, closest
+from vidfuse.errors import UserError, closest, reason_of
 
 BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 LARGEST_TOML = 1_000_000  # bytes
@@ -123,7 +123,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         content = _read_small(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})", "Check --config.") from error
+        raise UserError(
+            f"{path}: cannot be read ({reason_of(error)})", "Check --config."
+        ) from error
     try:
         return tomllib.loads(content.decode("utf-8"))
     except RecursionError:

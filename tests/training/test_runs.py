@@ -92,3 +92,14 @@ def test_a_folder_is_free_again_when_a_training_has_failed(
     train(dataset, shared_cache, out="run")
     with pytest.raises(UserError, match="run already holds a model"):
         train(dataset, shared_cache, out="run")
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_no_folder_is_left_of_a_training_that_cannot_begin(
+    dataset: Path, shared_cache: str, folds: int | None
+) -> None:
+    with pytest.raises(UserError, match="missing"):
+        train(Path("missing"), shared_cache, out="run", folds=folds)
+    with pytest.raises(UserError, match="cannot be written to the settings"):
+        train(dataset, "a\udcff", out="run", folds=folds)
+    assert not Path("run").exists()

@@ -62,6 +62,22 @@ def test_each_field_is_checked(field, value, problem):
     assert TrainConfig(**{field: value}).problems() == [f"{field}: {problem}"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("cache", "a\udcff"), ("out", "a\udcff"), ("weights", "~/a\udcff.pth")),
+        *(("head_options", {"label": "a\ud800"}), ("head_options", {"width": None})),
+    ],
+)
+def test_what_a_settings_file_cannot_hold(field, value):
+    config = TrainConfig(**{field: value})
+    assert config.problems() == []  # of a fit alone, which writes none
+    with pytest.raises(UserError, match="cannot be written") as raised:
+        config.to_file()
+    assert raised.value.message.startswith(f"{field}: ")
+    assert raised.value.message.isascii()
+
+
 def test_a_whole_number_is_a_number():
     assert TrainConfig(lr=1, clip_norm=0).problems() == []
 

@@ -14,7 +14,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
 from vidfuse.backbones.imports import find_factory, reinstall
-from vidfuse.errors import UnknownNameError, UserError, first_sentence, raise_if_out_of_memory
+from vidfuse.errors import (
+    UnknownNameError,
+    UserError,
+    first_sentence,
+    raise_if_out_of_memory,
+    reason_of,
+)
 from vidfuse.progress import Progress
 
 if TYPE_CHECKING:
@@ -193,7 +199,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror or error})", "Check --weights."
+            f"{path}: cannot be read ({reason_of(error)})", "Check --weights."
         ) from error
     except Exception as error:  # each format has its own kinds of errors
         raise_if_out_of_memory(error)

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from vidfuse import __version__
 from vidfuse.cli.command import take_everywhere
-from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.errors import UnknownNameError, UserError, reason_of
 
 # name → (module with the Typer app, what `vidfuse --help` says). Listing commands imports none.
 COMMANDS = {
@@ -70,7 +70,7 @@ def _check_folder() -> None:
     try:
         os.getcwd()
     except OSError as error:
-        message = f"the current folder cannot be used ({error.strerror}): was it removed?"
+        message = f"the current folder cannot be used ({reason_of(error)}): was it removed?"
         raise UserError(message, "Go to one that exists, such as: cd ~") from error
 
 

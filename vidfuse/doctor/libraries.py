@@ -12,6 +12,7 @@ from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE
 from vidfuse.backbones.imports import installed_version, reinstall
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
+from vidfuse.errors import reason_of
 
 IDENTITY = ("version", "package", "cuda", "hip", "threads")
 OLDEST_PYTHON = (3, 11)
@@ -110,7 +111,7 @@ def bundled_weights() -> Check:
     try:
         content = info.place.read_bytes()
     except OSError as error:
-        summary = f"{info.place} cannot be read ({error.strerror or error})"
+        summary = f"{info.place} cannot be read ({reason_of(error)})"
         return Check("bundled weights", "broken", summary, values, reinstall())
     values["sha256"] = sha256(content).hexdigest()
     if values["sha256"] != info.sha256:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from vidfuse.doctor.check import Check, Status
-from vidfuse.errors import first_sentence
+from vidfuse.errors import first_sentence, reason_of
 
 ELSEWHERE = "Name another place with --cache or VIDFUSE_CACHE."
 TOO_LITTLE = 100e6  # bytes; features of a few clips fill this
@@ -34,7 +34,7 @@ def cache(named: str | None = None) -> Check:
         summary = f"cannot be looked at ({first_sentence(error)})"
         return Check("cache", "broken", summary, values, "Repair the packages first.")
     except OSError as error:
-        summary = f"{values['path']} cannot be written ({error.strerror or error})"
+        summary = f"{values['path']} cannot be written ({reason_of(error)})"
         return Check("cache", "broken", summary, values | {"writable": False}, ELSEWHERE)
     summary = f"{folder}: {info['entries']} entries, {info['bytes'] / 1e6:.1f} MB"
     return Check("cache", "ok", summary, values | {"writable": True})
@@ -50,7 +50,7 @@ def disk(named: str | None = None) -> Check:
         summary = f"cannot be looked at ({first_sentence(error)})"
         return Check("disk", "broken", summary, fix="Repair the packages first.")
     except OSError as error:
-        return Check("disk", "broken", f"no disk ({error.strerror or error})", fix=ELSEWHERE)
+        return Check("disk", "broken", f"no disk ({reason_of(error)})", fix=ELSEWHERE)
     values = {"free_bytes": usage.free, "total_bytes": usage.total}
     summary = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB where the cache is"
     status: Status = "ok"

@@ -35,7 +35,7 @@ class _Checked:
 
     @property
     def lengths(self) -> Tensor:
-        """How many candidates each clip has."""
+        """Number of candidates of each clip."""
         return self.source.lengths
 
     def at(self, clips: Tensor, positions: Tensor) -> Tensor:

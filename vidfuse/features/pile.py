@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, reason_of
 from vidfuse.system import free_memory
 
 MEMORY_SHARE = 0.5
@@ -60,7 +60,7 @@ class Pile:
             try:
                 self._file.write(np.ascontiguousarray(features).data)
             except OSError as error:
-                raise self._no_room(error.strerror or str(error)) from error
+                raise self._no_room(reason_of(error)) from error
             return first
         assert self._memory is not None
         if self.count > len(self._memory):
@@ -76,7 +76,7 @@ class Pile:
         try:
             self._file.flush()
         except OSError as error:
-            raise self._no_room(error.strerror or str(error)) from error
+            raise self._no_room(reason_of(error)) from error
         return np.memmap(self._file, np.float16, "r+", shape=(self.count, *self._shape))
 
     def _begin(self, features: NDArray[np.float16]) -> None:
@@ -96,7 +96,7 @@ class Pile:
                 raise self._no_room(f"{size / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free")
             self._file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  # see `array`
         except OSError as error:
-            raise self._no_room(error.strerror or str(error)) from error
+            raise self._no_room(reason_of(error)) from error
 
     def _no_room(self, why: str) -> UserError:
         place = self.folder if self.path is None else self.path.parent

@@ -28,7 +28,7 @@ def resolve_device(name: str, progress: Progress | None = None) -> str:
 
     Args:
         name: As on the command line.
-        progress: Hears of a GPU that does not work.
+        progress: Receives a warning of a GPU that does not work.
 
     Raises:
         UserError: There is no such device here.
@@ -67,7 +67,7 @@ class Setup:
     Args:
         config: The settings.
         timings: Hears what it costs.
-        progress: Hears of progress.
+        progress: Receives progress updates.
 
     Raises:
         UserError: The backbone, its weights or the cache cannot be used.
@@ -198,7 +198,7 @@ def tell_warnings(warned: Sequence[tuple[Clip, list[str]]], progress: Progress) 
 
     Args:
         warned: Clips with what was warned of, which may be nothing.
-        progress: Hears of it.
+        progress: Receives the warnings.
     """
     found = [(clip, lines[0]) for clip, lines in warned if lines]
     if found:

@@ -91,17 +91,12 @@ def build_head(
         UserError: A setting is unknown, its value cannot be used, or a package is missing.
     """
     cls = head_class(name)
-    known = cls.known_settings()
     if missing := cls.missing():
         raise UserError(
             f"head '{name}' needs the package {' and '.join(missing)}",
             f'Install it: pip install "vidfuse[{cls.extra}]"',
         )
-    values = {}
-    for key, value in (settings or {}).items():
-        if key not in known:
-            raise _unknown_setting(name, key, list(known))
-        values[key] = _convert(name, value, known[key])
+    values = convert_settings(name, settings or {})
     try:
         return cls(channels, grid, classes, **values)
     except ValueError as error:
@@ -111,6 +106,22 @@ def build_head(
         if name in HEADS:
             raise
         raise UserError(f"head '{name}' cannot be built: {blame(name, error)}") from error
+
+
+def convert_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a head in the types that its constructor declares.
+
+    Raises:
+        UnknownNameError: No head has this name.
+        UserError: A setting is unknown, or its value cannot be used.
+    """
+    known = head_class(name).known_settings()
+    values = {}
+    for key, value in settings.items():
+        if key not in known:
+            raise _unknown_setting(name, key, list(known))
+        values[key] = _convert(name, value, known[key])
+    return values
 
 
 def blame(name: str, error: Exception) -> str:

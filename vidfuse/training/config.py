@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from vidfuse.errors import closest
+from vidfuse.backbones import RANDOM_WEIGHTS
+from vidfuse.errors import UserError, closest
 from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import head_names
 from vidfuse.settings import option
@@ -80,3 +83,31 @@ class TrainConfig(FeatureConfig):
             guess = f", did you mean '{close}'?" if close else ""
             found.append(f"head: unknown head '{self.head}'{guess}; known: {', '.join(names)}")
         return found
+
+    def to_file(self) -> dict[str, Any]:
+        """Names and values as a run's ``config.toml`` holds them, to be used in any folder.
+
+        Raises:
+            UserError: TOML has no such values.
+        """
+        values = self.to_dict()
+        if self.weights not in (None, RANDOM_WEIGHTS):
+            values["weights"] = os.path.abspath(Path(self.weights).expanduser())
+        for name, value in values.items():
+            if not _is_toml(value):
+                raise UserError(
+                    f"{name}: {value!a} cannot be written to the settings of the run",
+                    "Use Unicode text, numbers, and tables and lists of these.",
+                )
+        return values
+
+
+def _is_toml(value: Any) -> bool:
+    """Whether TOML has such values: it is Unicode, and the name of a file need not be."""
+    import tomli_w
+
+    try:
+        tomli_w.dumps({"value": value}).encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    return True

@@ -115,8 +115,9 @@ def predict_answers(
     device = torch.device(device)
     training = head.training
     head.eval()
+    longest = max(examples.lengths.tolist(), default=0)
     try:
-        with threads_for(head, max(examples.lengths.tolist(), default=1), batch_size, device):
+        with threads_for(head, longest, batch_size, device):
             answers = [
                 head.answer(*examples.batch(indices, device))
                 for indices in torch.arange(len(examples)).split(batch_size)

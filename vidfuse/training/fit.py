@@ -18,6 +18,7 @@ from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import build_head, head_class
 from vidfuse.fusion.base import Head
 from vidfuse.fusion.threads import threads_for
+from vidfuse.manifest import check_readable
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples, predict_answers, predict_logits
 from vidfuse.training.optimizer import AdamW
@@ -70,15 +71,21 @@ class Epoch:
 
 
 def new_head(config: TrainConfig, *, channels: int, grid: int, classes: int) -> Head:
-    """Build the head that a configuration names, with initial weights from its seed."""
+    """Build the head that a configuration names, with initial weights from its seed.
+
+    Raises:
+        UserError: It cannot be built of its settings, or could not be read from a model file.
+    """
     settings = dict(config.head_options)
     if "dropout" in head_class(config.head).known_settings():
         settings.setdefault("dropout", config.dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build_head(
+        head = build_head(
             config.head, channels=channels, grid=grid, classes=classes, settings=settings
         )
+        check_readable(head)
+    return head
 
 
 class Fit:

@@ -87,7 +87,7 @@ def run_epochs(
     Args:
         fit: What to train.
         run: Where epochs are logged and the state is kept.
-        progress: Hears of progress.
+        progress: Receives progress updates.
         timings: The command's clock.
         fold: Number of the fold, where there are folds.
         data: Digest of what the head learns from, which a resumed run must find again.

@@ -57,7 +57,7 @@ def train_folds(
         dataset: A dataset's folder or manifest.
         config: All settings.
         folds: K, at least 2.
-        progress: Hears of progress.
+        progress: Receives progress updates.
         timings: The command's clock.
 
     Returns:
@@ -67,23 +67,17 @@ def train_folds(
         UserError: The dataset, the settings or the machine do not allow it.
     """
     config.validate()
+    config.to_file()  # what it refuses is told before the work, not behind it
+    material = Material(dataset, config, progress or Progress(), timings or Timings())
     with ExitStack() as stack:
         named = None if config.out is None else named_run(config.out, stack)
-        return _train_folds(
-            dataset, config, folds, progress or Progress(), timings or Timings(), named, stack
-        )
+        return _train_folds(dataset, material, folds, named, stack)
 
 
 def _train_folds(
-    dataset: Path | str,
-    config: TrainConfig,
-    folds: int,
-    progress: Progress,
-    timings: Timings,
-    named: Run | None,
-    stack: ExitStack,
+    dataset: Path | str, material: Material, folds: int, run: Run | None, stack: ExitStack
 ) -> dict[str, Any]:
-    material = Material(dataset, config, progress, timings)
+    config, progress, timings = material.config, material.progress, material.timings
     outer = make_folds(
         material.data, folds, split=config.split, seed=config.seed, contents=material.contents
     )
@@ -92,9 +86,9 @@ def _train_folds(
     features = material.gather(wanted, mirrored=wanted)
     clips = [clip for clip in wanted if clip in features]
     classes = material.classes_of(clips)
-    run = named or new_run(material.data.name, config.head, stack)
+    run = run or new_run(material.data.name, config.head, stack)
     run.clear()
-    run.describe(dataset, config.to_dict(), folds)
+    run.describe(dataset, config.to_file(), folds)
     run.write_failures(material.failures)
 
     scores = np.zeros((len(clips), len(classes)))

@@ -53,7 +53,7 @@ class Material:
     Args:
         dataset: A dataset's folder or manifest.
         config: All settings.
-        progress: Hears of progress.
+        progress: Receives progress updates.
         timings: The command's clock.
 
     Raises:
@@ -146,10 +146,12 @@ class Material:
         pile = Pile(len(clips) + len(mirrored), self.setup.store.root, path)
         gathered = Gathered(TableBuilder(self.config.rule, self.config.frames, pile))
         with ExitStack() as stack:
-            # One network and one set of decode processes for both views.
             extractor = replace(self.extractor)
-            with suppress(UserError):  # no decoder, which may not be needed
-                extractor.pool = stack.enter_context(extractor.decoding(len(clips) >= LARGE))
+            if mirrored:
+                # One set of decode processes for both views. Where there can be none, `run` says
+                # so as soon as it needs one; of cached clips it does not.
+                with suppress(UserError):
+                    extractor.pool = stack.enter_context(extractor.decoding(len(clips) >= LARGE))
             if grid is not None:
                 extractor.spec = self.setup.spec(grid)
             gathered.add(self._extract(extractor, clips, False))

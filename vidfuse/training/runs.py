@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
-from vidfuse.atomic import append_line, write_whole
-from vidfuse.backbones import RANDOM_WEIGHTS
+from vidfuse.atomic import append_line, write_whole, writing
 from vidfuse.errors import UserError, raise_if_out_of_memory, reason_of
 from vidfuse.locks import alone_in
 
 RUNS = Path("runs")
 LATEST = "latest"
 MODEL = "model.safetensors"
+OTHER_FOLDER = "Change to a folder that you can write, or name one with --out."
 
 
 class Run:
@@ -43,7 +43,7 @@ class Run:
 
     def clear(self) -> None:
         """Remove what another run left in the folder, which was cut off."""
-        with _writing(self.folder):
+        with writing(self.folder, OTHER_FOLDER):
             for stale in (self.metrics, self.failures, self.state):
                 stale.unlink(missing_ok=True)
 
@@ -61,6 +61,11 @@ class Run:
     def config(self) -> Path:
         """The resolved settings, which ``--config`` reads again."""
         return self.folder / "config.toml"
+
+    @property
+    def origin(self) -> Path:
+        """The place of its dataset, and the number of folds."""
+        return self.folder / "run.json"
 
     @property
     def state(self) -> Path:
@@ -96,14 +101,9 @@ class Run:
         """Write the resolved settings as ``config.toml``, and the dataset's place beside them."""
         import tomli_w
 
-        if settings.get("weights") not in (None, RANDOM_WEIGHTS):
-            # The run may be resumed, or its settings used again, in another folder.
-            settings = settings | {
-                "weights": os.path.abspath(Path(settings["weights"]).expanduser())
-            }
         write_whole(self.config, tomli_w.dumps(settings), self.advice)
         rest = {"dataset": os.path.abspath(dataset), "folds": folds}
-        write_whole(self.folder / "run.json", json.dumps(rest), self.advice)
+        write_whole(self.origin, json.dumps(rest), self.advice)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what a resumed run needs, whole or not at all."""
@@ -132,7 +132,7 @@ class Run:
             state: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
         except OSError as error:
             raise UserError(
-                f"{self.state}: cannot be read ({error.strerror or error})",
+                f"{self.state}: cannot be read ({reason_of(error)})",
                 "See that the file can be read, and resume again.",
             ) from error
         except Exception as error:  # torch, pickle and zip each have their own
@@ -166,17 +166,6 @@ class Run:
         write_whole(RUNS / LATEST, f"{self.folder.name}\n")
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the run folder {folder} ({reason_of(error)})",
-            "Change to a folder that you can write, or name one with --out.",
-        ) from error
-
-
 def named_run(out: str, stack: ExitStack) -> Run:
     """The folder that ``--out`` names, held before anything slow is done.
 
@@ -188,7 +177,7 @@ def named_run(out: str, stack: ExitStack) -> Run:
         UserError: It cannot be made, already holds a model, or another training is at work there.
     """
     run = Run(Path(out).expanduser())
-    with _writing(run.folder):
+    with writing(run.folder, OTHER_FOLDER):
         run.folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(run.alone())
     if run.model.exists():
@@ -214,7 +203,7 @@ def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
     for number in range(1, 1000):
         folder = RUNS / (stem if number == 1 else f"{stem}-{number}")
         # Another run may have started in the same second.
-        with _writing(folder), suppress(FileExistsError):
+        with writing(folder, OTHER_FOLDER), suppress(FileExistsError):
             folder.mkdir(parents=True)
             run = Run(folder)
             stack.enter_context(run.alone())
@@ -222,30 +211,43 @@ def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
     raise UserError(f"too many runs named {stem}", "Name a folder with --out.")
 
 
-def reopen_run(folder: Path) -> tuple[Run, str]:
-    """A run that was cut off, and the place of its dataset.
+@contextmanager
+def reopened_run(folder: Path) -> Iterator[tuple[Run, str]]:
+    """Hold the folder of a run that was cut off; gives it and the place of its dataset.
 
     Raises:
-        UserError: It is not a run folder, or the run has ended.
+        UserError: It is not a run folder, the run has ended, or another training is at work there.
     """
     run = Run(folder)
+    if not run.origin.is_file():  # nor is a lock left there
+        raise _no_run(folder)
+    with run.alone():
+        yield run, _dataset_of(run)
+
+
+def _dataset_of(run: Run) -> str:
+    """The place of the dataset of a run that can be resumed."""
     try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        facts = json.loads(run.origin.read_text(encoding="utf-8"))
         dataset, folds = str(facts["dataset"]), facts["folds"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder}: not a run folder that can be resumed",
-            "Name the folder that `vidfuse train` made, such as runs/ucf101-lstm-20250101-120000.",
-        ) from error
+        raise _no_run(run.folder) from error
     if run.model.exists() and not run.state.exists():
-        raise UserError(f"{folder}: this run has ended", f"Use its model: --model {folder}")
+        raise UserError(f"{run.folder}: this run has ended", f"Use its model: --model {run.folder}")
     if folds is not None:
         raise UserError(
-            f"{folder}: a cross-validation cannot be resumed",
+            f"{run.folder}: a cross-validation cannot be resumed",
             f"Start it again; its features are kept: vidfuse train {dataset} --folds {folds} "
             f"--config {run.config}",
         )
-    return run, dataset
+    return dataset
+
+
+def _no_run(folder: Path) -> UserError:
+    return UserError(
+        f"{folder}: not a run folder that can be resumed",
+        "Name the folder that `vidfuse train` made, such as runs/ucf101-lstm-20250101-120000.",
+    )
 
 
 def latest_run() -> Path | None:

@@ -23,7 +23,7 @@ from vidfuse.training.fitting import (
     validation,
 )
 from vidfuse.training.prepare import Material
-from vidfuse.training.runs import Run, named_run, new_run, reopen_run
+from vidfuse.training.runs import Run, named_run, new_run, reopened_run
 
 
 def train(
@@ -39,7 +39,7 @@ def train(
     Args:
         dataset: A dataset's folder or manifest.
         config: All settings.
-        progress: Hears of progress.
+        progress: Receives progress updates.
         timings: The command's clock.
         resumed: A run of the same settings that was cut off; it goes on where it stopped.
 
@@ -51,25 +51,19 @@ def train(
         KeyboardInterrupt: After the best weights so far were saved.
     """
     config.validate()
+    config.to_file()  # what it refuses is told before the work, not behind it
+    material = Material(dataset, config, progress or Progress(), timings or Timings())
     with ExitStack() as stack:
-        named = None
-        if resumed is None and config.out is not None:
-            named = named_run(config.out, stack)
-        return _train(
-            dataset, config, progress or Progress(), timings or Timings(), resumed, named, stack
-        )
+        run = resumed
+        if run is None and config.out is not None:
+            run = named_run(config.out, stack)
+        return _train(dataset, material, run, stack, resumed=resumed is not None)
 
 
 def _train(
-    dataset: Path | str,
-    config: TrainConfig,
-    progress: Progress,
-    timings: Timings,
-    resumed: Run | None,
-    named: Run | None,
-    stack: ExitStack,
+    dataset: Path | str, material: Material, run: Run | None, stack: ExitStack, *, resumed: bool
 ) -> dict[str, Any]:
-    material = Material(dataset, config, progress, timings)
+    config, progress, timings = material.config, material.progress, material.timings
     split = make_split(
         material.data, split=config.split, seed=config.seed, contents=material.contents
     )
@@ -81,15 +75,15 @@ def _train(
     classes = material.classes_of(parts["train"])
     parts["val"] = [clip for clip in split.val if clip in features and clip.label in classes]
 
-    run = resumed or named or new_run(material.data.name, config.head, stack)
-    if resumed is None:
+    run = run or new_run(material.data.name, config.head, stack)
+    if not resumed:
         run.clear()
     fit = new_fit(config, features, parts, classes)
     data = material.fingerprint(parts)
-    if resumed is not None:
+    if resumed:
         restore(fit, run, data)
         progress.info(f"Resuming after epoch {fit.epoch}" if fit.epoch else "Starting again")
-    run.describe(dataset, config.to_dict())
+    run.describe(dataset, config.to_file())
     run.write_failures(material.failures)
     facts = facts_of(material.data, split.protocol, config)
     try:
@@ -137,7 +131,7 @@ def resume(
     Args:
         folder: The run folder.
         settings: Settings of the machine that differ from the run's; no others may.
-        progress: Hears of progress.
+        progress: Receives progress updates.
         timings: The command's clock.
 
     Returns:
@@ -146,26 +140,20 @@ def resume(
     Raises:
         UserError: The run has ended, or other settings are asked for than it had.
     """
-    run, _ = reopen_run(Path(folder))
-    with run.alone():
-        return _resume(run, settings, progress, timings)
-
-
-def _resume(
-    run: Run, settings: Mapping[str, Any], progress: Progress | None, timings: Timings | None
-) -> dict[str, Any]:
-    _, dataset = reopen_run(run.folder)  # it may have ended just now
-    before = read_toml(run.config)
-    # Its folder is the one that is resumed.
-    may_differ = [name for name in TrainConfig.names(affects_result=False) if name != "out"]
-    changed = [
-        name for name in settings if name not in may_differ and settings[name] != before.get(name)
-    ]
-    if changed:
-        raise UserError(
-            f"{run.folder}: a run is resumed with its own settings, not with others for "
-            f"{', '.join(changed)}",
-            f"Leave them out (only {', '.join(may_differ)} may differ), or start a new run.",
-        )
-    config = TrainConfig.from_mapping({**before, **settings})
-    return train(dataset, config, progress=progress, timings=timings, resumed=run)
+    with reopened_run(Path(folder)) as (run, dataset):
+        before = read_toml(run.config)
+        # Its folder is the one that is resumed.
+        may_differ = [name for name in TrainConfig.names(affects_result=False) if name != "out"]
+        changed = [
+            name
+            for name in settings
+            if name not in may_differ and settings[name] != before.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"{run.folder}: a run is resumed with its own settings, not with others for "
+                f"{', '.join(changed)}",
+                f"Leave them out (only {', '.join(may_differ)} may differ), or start a new run.",
+            )
+        config = TrainConfig.from_mapping({**before, **settings})
+        return train(dataset, config, progress=progress, timings=timings, resumed=run)

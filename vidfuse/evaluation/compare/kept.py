@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidfuse.atomic import write_whole
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, reason_of
 from vidfuse.evaluation.compare.plan import Task
 from vidfuse.progress import Progress
 
@@ -109,6 +109,6 @@ class Kept:
             return None
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be read ({error.strerror or error})",
+                f"{path}: cannot be read ({reason_of(error)})",
                 "See that it can be read, or remove it: this fit is then done again.",
             ) from error

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vidfuse.atomic import writing
 from vidfuse.backbones.imports import import_torch
 from vidfuse.data.folds import make_folds
 from vidfuse.errors import UserError
@@ -35,7 +36,7 @@ from vidfuse.progress import Progress
 from vidfuse.system import cores
 from vidfuse.timing import Timings
 from vidfuse.training.prepare import Material
-from vidfuse.training.runs import RUNS
+from vidfuse.training.runs import OTHER_FOLDER, RUNS
 
 Grids = dict[str, Grid]
 
@@ -146,13 +147,8 @@ def choose_heads(config: CompareConfig, progress: Progress) -> tuple[Grids, list
 def _folder(config: CompareConfig, dataset: str) -> Path:
     name = re.sub(r"[^\w.-]+", "_", dataset).strip("_") or "dataset"
     folder = Path(config.out).expanduser() if config.out else RUNS / f"compare-{name}"
-    try:
+    with writing(folder, OTHER_FOLDER):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder} ({error.strerror or error})",
-            "Change to a folder that you can write, or name one with --out.",
-        ) from error
     return folder
 
 
