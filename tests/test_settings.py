@@ -151,3 +151,8 @@ def test_a_configuration_is_a_small_regular_file(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     error = UnknownNameError("head", "lsmt", ["mean", "lstm"])
     assert str(error) == "unknown head 'lsmt'. Did you mean 'lstm'?\nKnown: lstm, mean"
+
+
+def test_names_of_a_table_are_text():
+    with pytest.raises(UserError, match="head_options: .* has a name that is not text"):
+        TrainConfig.from_mapping({"head_options": {5: 6}})

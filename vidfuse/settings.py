@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
@@ -20,6 +20,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from vidfuse.errors import UserError, closest, reason_of
 
 BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+MOST_WORKERS = 1024  # more processes than any machine has cores
 LARGEST_TOML = 1_000_000  # bytes
 SPOKEN = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "a switch"}
 
@@ -44,15 +45,21 @@ class Settings:
             UserError: A name is unknown or a value cannot be used; lists all problems.
         """
         known = [each.name for each in fields(cls)]
+        settings = cls(**{name: value for name, value in values.items() if name in known})
+        _refuse(cls.unknown(values) + settings.problems())
+        return settings
+
+    @classmethod
+    def unknown(cls, names: Iterable[str]) -> list[str]:
+        """Complaints about the names that are no settings, one line each."""
+        known = [each.name for each in fields(cls)]
         problems = []
-        for name in values:
+        for name in names:
             if name not in known:
                 close = closest(name, known)
                 guess = f", did you mean '{close}'?" if close else f"; known: {', '.join(known)}"
                 problems.append(f"{name}: unknown setting{guess}")
-        settings = cls(**{name: value for name, value in values.items() if name in known})
-        _refuse(problems + settings.problems())
-        return settings
+        return problems
 
     def validate(self) -> None:
         """Check every field.
@@ -127,7 +134,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({reason_of(error)})", "Check --config."
         ) from error
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors put a mark before it
     except RecursionError:
         reason = "its brackets are nested too deeply"
     except ValueError as error:  # of TOML, of UTF-8, of a number with thousands of digits
@@ -169,6 +176,8 @@ def _problem(value: Any, kind: Any, optional: bool, rules: Mapping[str, Any]) ->
         return f"{value!r} is not {SPOKEN[kind]}"
     if kind is float and not math.isfinite(value):
         return f"{value} is not a finite number"
+    if isinstance(value, dict) and not all(isinstance(name, str) for name in value):
+        return f"{value!r} has a name that is not text"
     if "least_size" in rules:
         try:
             size = parse_size(str(value))

@@ -206,7 +206,7 @@ def limit_memory(size: int, *, resident: bool = False) -> None:
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = own.memory_info().vms + size
+        most = min(own.memory_info().vms + size, sys.maxsize)
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))

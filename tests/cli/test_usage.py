@@ -108,6 +108,7 @@ MISTAKES = {
     "predict a --top 0": "must be at least 1",
     "predict a --top many": "not a whole number",
     "evaluate . --subset tset": "'tset' is not one of 'auto'",
+    "predict a --workers 99999999999": "must be at most 1024",
     "cache prune --max-size lots": "--max-size: 'lots' is not a size",
     "cache prune --older-than -1": "must be at least 0",
     "cache prune --spec 0123": "unknown spec '0123'",
@@ -214,3 +215,11 @@ def test_a_bug_has_its_own_exit_code(vidfuse, tmp_path):
     assert "a bug in vidfuse (ZeroDivisionError: oops)" in answer.err
     assert "Traceback" not in answer.err
     assert "Traceback" in vidfuse("inspect", "d", "--debug", env=path).err
+
+
+def test_a_configuration_that_names_an_argument_is_told(vidfuse, tmp_path):
+    for name in ("dataset", "resume", "folds", "epoch"):
+        (tmp_path / "c.toml").write_text(f'{name} = "x"\n', encoding="utf-8-sig")
+        answer = vidfuse("train", "d", "--config", str(tmp_path / "c.toml"))
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.startswith(f"Error: {tmp_path}/c.toml: {name}: unknown setting")

@@ -565,3 +565,9 @@ def test_a_head_may_have_a_loss_of_its_own():
     assert {smoothing for _, smoothing in heard} == {0.1}
     assert sum(clips for clips, _ in heard) == len(fit.train)
     assert record.train_loss < 1.0
+
+
+@pytest.mark.parametrize("hidden", [10**9, 10**23])
+def test_a_head_that_is_too_large_is_told(hidden):
+    with pytest.raises(UserError, match="head 'lstm' cannot be built with these options"):
+        make(head="lstm", head_options={"hidden": hidden})

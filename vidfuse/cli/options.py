@@ -13,7 +13,7 @@ import typer
 
 from vidfuse.backbones import PRECISION_HELP
 from vidfuse.errors import UserError
-from vidfuse.settings import Settings, read_toml, typed_fields
+from vidfuse.settings import MOST_WORKERS, Settings, read_toml, typed_fields
 
 # Options whose command-line form takes pairs: field name → option.
 PAIRS = {"head_options": "--head-option"}
@@ -67,6 +67,7 @@ WorkersOption = Annotated[
         help="Clips decoded at once.",
         envvar="VIDFUSE_WORKERS",
         min=1,
+        max=MOST_WORKERS,
         show_default="one per core",
     ),
 ]
@@ -246,9 +247,12 @@ def _chosen(ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any]) 
     # that a run leaves behind shall carry it elsewhere.
     by_source.get("ENVIRONMENT", {}).pop("cache", None)
     file = arguments.get("config")
+    configured = read_toml(Path(file).expanduser()) if file else {}
+    if problems := cls.unknown(configured):
+        raise UserError(f"{file}: {problems[0]}", "\n".join(problems[1:]) or None)
     return {
         **by_source.get("ENVIRONMENT", {}),
-        **(read_toml(Path(file).expanduser()) if file else {}),
+        **configured,
         **by_source.get("COMMANDLINE", {}),
     }
 

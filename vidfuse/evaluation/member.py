@@ -21,7 +21,7 @@ from vidfuse.features.setup import resolve_device, weights_digest
 from vidfuse.features.store import Entry, Store
 from vidfuse.model import BATCH, Model, StoredModel
 from vidfuse.progress import Progress
-from vidfuse.settings import Settings, option, parse_size
+from vidfuse.settings import MOST_WORKERS, Settings, option, parse_size
 from vidfuse.timing import Timings
 from vidfuse.video.decoder import POLICIES
 from vidfuse.video.workers import DecodePool
@@ -53,7 +53,9 @@ class InferenceConfig(Settings):
     precision: str = option("auto", PRECISION_HELP, choices=PRECISIONS)
     cache: str | None = option(None, "Folder of the feature cache.", unset="the platform's")
     use_cache: bool = option(True, "Look features up, and keep them.")
-    workers: int | None = option(None, "Clips decoded at once.", unset="one per core", min=1)
+    workers: int | None = option(
+        None, "Clips decoded at once.", unset="one per core", min=1, max=MOST_WORKERS
+    )
     time_limit: float | None = option(
         None,
         "Seconds that decoding a clip may take.",

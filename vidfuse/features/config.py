@@ -9,7 +9,7 @@ from pathlib import Path
 from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, PRECISION_HELP, PRECISIONS
 from vidfuse.errors import UserError
 from vidfuse.features.spec import Grid, parse_grid
-from vidfuse.settings import Settings, option, parse_size
+from vidfuse.settings import MOST_WORKERS, Settings, option, parse_size
 from vidfuse.video.decoder import POLICIES
 from vidfuse.video.frames import CROPS, DEFAULT_FPS
 from vidfuse.video.sampling import Sampling
@@ -63,7 +63,12 @@ class FeatureConfig(Settings):
     )
     decoder: str = option("auto", "Program that reads videos.", choices=tuple(POLICIES))
     workers: int | None = option(
-        None, "Clips decoded at once.", unset="one per core", min=1, affects_result=False
+        None,
+        "Clips decoded at once.",
+        unset="one per core",
+        min=1,
+        max=MOST_WORKERS,
+        affects_result=False,
     )
     time_limit: float | None = option(
         None,

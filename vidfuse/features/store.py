@@ -118,7 +118,7 @@ class Store:
             path = self.path(source, key)
             try:
                 entry = load_entry(path)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             except DamagedEntryError:
                 (progress or Progress()).warn(f"dropped a damaged entry of the cache: {path}")

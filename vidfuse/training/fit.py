@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidfuse.errors import UserError
+from vidfuse.errors import UserError, first_sentence
 from vidfuse.features.config import FeatureConfig
 from vidfuse.fusion import build_head, head_class
 from vidfuse.fusion.base import Head
@@ -81,9 +81,17 @@ def new_head(config: TrainConfig, *, channels: int, grid: int, classes: int) -> 
         settings.setdefault("dropout", config.dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        head = build_head(
-            config.head, channels=channels, grid=grid, classes=classes, settings=settings
-        )
+        try:
+            head = build_head(
+                config.head, channels=channels, grid=grid, classes=classes, settings=settings
+            )
+        except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # sizes beyond torch
+            short = isinstance(error, MemoryError) or "alloc" in str(error)
+            why = "more memory than there is" if short else first_sentence(error)
+            raise UserError(
+                f"head '{config.head}' cannot be built with these options ({why})",
+                "Choose smaller or other ones: --head-option NAME=VALUE",
+            ) from error
         check_readable(head)
     return head
 

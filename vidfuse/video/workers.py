@@ -271,7 +271,7 @@ class Slot:
         except ChildEndedError as error:
             if error.late:
                 seconds = self.time_limit or _time_limit(path)
-                reason = f"{backend} took longer than {seconds:.0f} s to decode it"
+                reason = f"{backend} took longer than {seconds:g} s to decode it"
                 raise LimitError(path, reason, "Allow more with --time-limit.") from error
             if error.status == OUT_OF_MEMORY:
                 raise self._too_large(path) from error
