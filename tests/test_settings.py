@@ -154,5 +154,5 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_names_of_a_table_are_text():
-    with pytest.raises(UserError, match="head_options: .* has a name that is not text"):
+    with pytest.raises(UserError, match=r"head_options: .* has a name that is not text"):
         TrainConfig.from_mapping({"head_options": {5: 6}})

@@ -248,13 +248,14 @@ def _chosen(ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any]) 
     by_source.get("ENVIRONMENT", {}).pop("cache", None)
     file = arguments.get("config")
     configured = read_toml(Path(file).expanduser()) if file else {}
-    if problems := cls.unknown(configured):
-        raise UserError(f"{file}: {problems[0]}", "\n".join(problems[1:]) or None)
-    return {
+    chosen = {
         **by_source.get("ENVIRONMENT", {}),
         **configured,
         **by_source.get("COMMANDLINE", {}),
     }
+    if cls.unknown(configured):  # which might be other arguments of the command
+        cls.from_mapping(chosen)
+    return chosen
 
 
 def _number(text: str, kind: Any) -> Any:
