@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -82,10 +83,13 @@ def test_a_folder_is_watched_until_ctrl_c(start, clips, tmp_path):
         # Half of a file, for less time than a pause in copying may take, is not read.
         content = clips[1].read_bytes()
         with (folder / "second.mp4").open("wb", buffering=0) as file:
+            began = time.monotonic()
             file.write(content[: len(content) // 2])
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(QUIET_SECONDS / 4)
             file.write(content[len(content) // 2 :])
+            if time.monotonic() - began > QUIET_SECONDS / 2:
+                pytest.skip("this machine is too busy to write a file without a pause")
         second = json.loads(process.stdout.readline())
         assert (second["path"], second["ok"]) == (str(folder / "second.mp4"), True)
         process.send_signal(signal.SIGINT)  # the one way in which it ends, and so no failure
