@@ -11,6 +11,7 @@ from trees import make_tree
 from vidfuse.data import multipage
 from vidfuse.data.files import expand_inputs, is_frame_folder, is_video, peek_videos, walk_videos
 from vidfuse.data.multipage import is_multipage
+from vidfuse.rpc import ChildEndedError
 
 
 def tiff(path, pages, **options):
@@ -115,10 +116,13 @@ def test_numbers_that_are_too_long_for_python(tmp_path):
 
 
 def test_a_file_on_which_the_child_dies_or_hangs_is_one_file(tmp_path, monkeypatch):
+    def late(child, order, limit=None):
+        raise ChildEndedError(late=True, status=-9)
+
     slow, sound = tiff(tmp_path / "slow.tif", 1), tiff(tmp_path / "sound.tif", 1)
-    monkeypatch.setattr(multipage, "SECONDS", 0.0)
-    assert is_multipage(slow)  # for a reader to find out
-    monkeypatch.setattr(multipage, "SECONDS", 60.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(multipage.Child, "ask", late)
+        assert is_multipage(slow)  # for a reader to find out
     assert not is_multipage(slow), "what nobody could tell was remembered"
     assert not is_multipage(sound)
 
