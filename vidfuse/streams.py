@@ -28,33 +28,53 @@ class OutputLostError(Exception):
         super().__init__(f"standard output cannot be written ({self.reason})")
 
 
-class _Guarded(io.RawIOBase):
-    """The lowest layer of a standard stream, which says in one way that it cannot be written.
+class _Results(io.TextIOWrapper):
+    """Standard output for results, of which the first that is lost raises ``OutputLostError``.
+
+    The layers below are Python's own: an interruption does not find them between writing something
+    and knowing that it was written, so no result is printed twice.
+    """
+
+    def write(self, text: str, /) -> int:
+        """Write text."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def flush(self) -> None:
+        """Write what is left in buffers."""
+        try:
+            super().flush()
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: OSError) -> OutputLostError:
+        """Let all that follows lead nowhere, also what is in buffers when Python ends."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        return OutputLostError(error)
+
+
+class _Messages(io.RawIOBase):
+    """The lowest layer of a stream of messages, which drops those that cannot be written.
 
     Args:
         raw: What it writes to.
-        results: Whether what is lost counts: the first loss raises ``OutputLostError``. Messages
-            are dropped.
     """
 
-    def __init__(self, raw: io.RawIOBase, results: bool) -> None:
+    def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
-        self._results = results
-        self._lost = False
 
-    def write(self, data: Any, /) -> int | None:
-        """Write bytes; after a loss, results are dropped as well, those left in buffers too."""
-        if self._lost:
-            return len(data)
+    def write(self, data: Any, /) -> int:
+        """Write bytes, or drop them."""
         try:
             written: int | None = self._raw.write(data)
-        except OSError as error:
-            if self._results:
-                self._lost = True
-                raise OutputLostError(error) from error
+        except OSError:
             written = None
         # None is also what a stream says that does not block and has no room.
-        return len(data) if written is None and not self._results else written
+        return len(data) if written is None else written
 
     def writable(self) -> bool:
         """Yes."""
@@ -65,7 +85,7 @@ class _Guarded(io.RawIOBase):
         return self._raw.fileno()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """True for a terminal."""
         return self._raw.isatty()
 
 
@@ -92,18 +112,18 @@ def protect(*, results: bool = True) -> None:
 
 def _guarded(stream: TextIO | None, number: int, *, results: bool) -> TextIO:
     """A text stream in the place of one of Python's, which has None where it was closed."""
-    raw: Any
+    buffer: Any
     if stream is None:
         encoding, raw = "utf-8", io.FileIO(number, "w", closefd=False)
+        buffer = io.BufferedWriter(raw) if results else raw
     else:
         # Not by its number: the console of Windows takes text in another way than files do.
-        encoding, raw = stream.encoding, getattr(stream.buffer, "raw", stream.buffer)
-    return io.TextIOWrapper(
-        io.BufferedWriter(_Guarded(raw, results)),
-        encoding=encoding,
-        errors=BYTES_OR_ESCAPES if encoding.lower().startswith("utf") else "backslashreplace",
-        line_buffering=not results or raw.isatty(),
-    )
+        encoding, buffer = stream.encoding, stream.buffer
+    errors = BYTES_OR_ESCAPES if encoding.lower().startswith("utf") else "backslashreplace"
+    if results:
+        return _Results(buffer, encoding, errors, line_buffering=buffer.isatty())
+    messages = io.BufferedWriter(_Messages(getattr(buffer, "raw", buffer)))
+    return io.TextIOWrapper(messages, encoding, errors, line_buffering=True)
 
 
 def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
