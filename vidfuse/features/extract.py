@@ -142,8 +142,9 @@ class Extractor:
             the cache does not have it.
         """
         self._contents = {}
+        shown = self.progress if len(clips) >= LARGE else Progress()  # which shows nothing
         with self.timings.measure("cache"):
-            contents = self._look_at([clip.path for clip in clips])
+            contents = self.index.look_at([clip.path for clip in clips], shown)
         for clip in clips:
             content = contents[clip.path]
             if isinstance(content, InputError):
@@ -161,20 +162,6 @@ class Extractor:
             self.tally.reused += 1
             if entry is not None:
                 yield clip, key, entry
-
-    def _look_at(self, paths: Sequence[Path]) -> dict[Path, Content | InputError]:
-        """The content of each file, all of which are read unless they are known."""
-        if len(paths) < LARGE:
-            return dict(self.index.contents(paths))
-        contents = {}
-        self.progress.start("Looking at clips", len(set(paths)))
-        try:
-            for path, content in self.index.contents(paths):
-                contents[path] = content
-                self.progress.advance()
-        finally:
-            self.progress.finish()
-        return contents
 
     def _look_up(self, key: str, read: bool) -> tuple[bool, Entry | None]:
         """Whether the cache has an entry, and the entry if it is to be read."""

@@ -16,6 +16,7 @@ from vidfuse.data.hashing import content_hash
 from vidfuse.data.stamp import Stamp, stamp_of
 from vidfuse.errors import InputError
 from vidfuse.features.ahead import ahead
+from vidfuse.progress import Progress
 from vidfuse.system import cores
 
 ROWS_AT_ONCE = 256
@@ -77,6 +78,21 @@ class ContentIndex:
                     yield path, content
         finally:
             self._remember(news)
+
+    def look_at(
+        self, paths: Iterable[Path], progress: Progress
+    ) -> dict[Path, Content | InputError]:
+        """The content of each path, or why it has none; reading them is shown as work."""
+        paths = list(dict.fromkeys(paths))
+        found = {}
+        progress.start("Looking at clips", len(paths))
+        try:
+            for path, content in self.contents(paths):
+                found[path] = content
+                progress.advance()
+        finally:
+            progress.finish()
+        return found
 
     def hashes(self, paths: Iterable[Path]) -> Iterator[tuple[Path, str | InputError]]:
         """The content hash of each path, or why it has none: each once, in the order given."""

@@ -88,17 +88,13 @@ class Material:
         """
         paths = list(dict.fromkeys(clip.path for clip in self.data.clips))
         progress = self.progress if len(paths) >= LARGE else Progress()  # which shows nothing
-        found = {}
         with self.timings.measure("cache"):
-            progress.start("Looking at clips", len(paths))
-            try:
-                for path, content in self.setup.index.hashes(paths):
-                    if isinstance(content, str):
-                        found[path] = content
-                    progress.advance()
-            finally:
-                progress.finish()
-        return found
+            contents = self.setup.index.look_at(paths, progress)
+        return {
+            path: content.digest
+            for path, content in contents.items()
+            if not isinstance(content, InputError)
+        }
 
     @cached_property
     def extractor(self) -> Extractor:
