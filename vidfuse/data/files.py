@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vidfuse.data.multipage import DICOM_EXTENSIONS, is_dicom, is_multipage
-from vidfuse.errors import InputError
+from vidfuse.errors import InputError, reason_of
 
 _VIDEOS = """
     264 265 3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2ts m2v m4v mjpeg mjpg
@@ -79,7 +79,7 @@ def describe_os_error(error: OSError) -> str:
     """A short reason for a failed file operation, without the path."""
     if isinstance(error, FileNotFoundError):
         return "no such file or folder"
-    return (error.strerror or str(error)).lower()
+    return reason_of(error).lower()
 
 
 def read_head(path: str | os.PathLike[str], size: int) -> bytes:

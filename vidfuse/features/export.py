@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from vidfuse.atomic import longest_name, make_writable, write_whole
+from vidfuse.atomic import longest_name, make_writable, write_whole, writing
 from vidfuse.data.clip import Clip
-from vidfuse.errors import InputError, UnwritableError
+from vidfuse.errors import InputError
 from vidfuse.features.config import FeatureConfig
 from vidfuse.features.extract import Result
 from vidfuse.features.setup import Setup, one_line, summary, tell_warnings
@@ -92,7 +92,9 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
     names = _names(clips, longest_name(folder))
     rows: dict[Clip, dict[str, Any]] = {}
     # Beside other arrays that an earlier index names, or half of these, it would be wrong.
-    _remove_index(folder)
+    index = folder / "index.csv"
+    with writing(index, ADVICE):
+        index.unlink(missing_ok=True)
     for clip, entry in entries:
         content = io.BytesIO()
         np.save(content, _array(entry))
@@ -103,15 +105,7 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
     writer.writeheader()
     writer.writerows(rows[clip] for clip in clips if clip in rows)
     # Names of files need not be Unicode.
-    write_whole(folder / "index.csv", table.getvalue().encode(errors="replace"), ADVICE)
-
-
-def _remove_index(folder: Path) -> None:
-    index = folder / "index.csv"
-    try:
-        index.unlink(missing_ok=True)
-    except OSError as error:
-        raise UnwritableError(index, error, ADVICE) from error
+    write_whole(index, table.getvalue().encode(errors="replace"), ADVICE)
 
 
 def _array(entry: Entry) -> np.ndarray[Any, Any]:
