@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vidfuse.api import (
+        LoadedModel,
         bench,
         compare,
         evaluate,
         extract,
-        heads,
         inspect,
+        list_heads,
         load_model,
         predict,
         train,
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "LoadedModel",
     "__version__",
     "bench",
     "compare",
     "evaluate",
     "extract",
-    "heads",
     "inspect",
+    "list_heads",
     "load_model",
     "predict",
     "train",

@@ -4,19 +4,27 @@ Settings are keyword arguments with the names of the command line's options::
 
     import vidfuse
 
-    summary = vidfuse.train("ucf101/", backbone="resnet50", head="lstm")
-    records = vidfuse.predict(["clip.mp4"], model=summary["model"])
+    result = vidfuse.train("ucf101/", backbone="resnet50", head="lstm")
+    for record in vidfuse.predict(["clip.mp4"], model=result.model):
+        print(record.path, record.label, record.score)
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack, overload
 
 from vidfuse.arguments import (
     PATHS,
+    SUBSETS,
     AnyPath,
+    CompareSettings,
+    FeatureSettings,
+    InferenceSettings,
+    Subset,
+    TrainSettings,
     as_clips,
     as_inputs,
     as_names,
@@ -25,30 +33,53 @@ from vidfuse.arguments import (
     expect,
     plain,
 )
+from vidfuse.backbones.imports import import_torch
+from vidfuse.benchmark import bench as measure
+from vidfuse.comparison.config import CompareConfig
+from vidfuse.comparison.run import compare as run
 from vidfuse.data.clip import Clip
-from vidfuse.errors import InputError, UserError
-from vidfuse.forked import compute_alone, not_in_a_fork
-from vidfuse.progress import Progress
-from vidfuse.settings import parse_size
-from vidfuse.timing import Timings
-
-if TYPE_CHECKING:
-    from vidfuse.evaluation.inference import Inference
-    from vidfuse.model import Model
+from vidfuse.data.layouts import read_dataset
+from vidfuse.errors import InputError
+from vidfuse.features.build import finest
+from vidfuse.features.export import extract_clips
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.heads import head_class, head_names
+from vidfuse.inference.config import InferenceConfig
+from vidfuse.inference.evaluate import evaluate_dataset
+from vidfuse.inference.predict import predict_records
+from vidfuse.inference.predictor import Ensemble, find_model
+from vidfuse.inspection import inspect_dataset
+from vidfuse.loaded import LoadedModel
+from vidfuse.machine import compute_alone
+from vidfuse.model import load_model as load
+from vidfuse.progress import Reporter
+from vidfuse.results import (
+    BenchResult,
+    Comparison,
+    Evaluation,
+    ExtractionResult,
+    FoldsResult,
+    HeadDescription,
+    Inspection,
+    Record,
+    TrainResult,
+)
+from vidfuse.runs import LATEST
+from vidfuse.training.config import TrainConfig
+from vidfuse.training.start import run_training
 
 __all__ = [
+    "LoadedModel",
     "bench",
     "compare",
     "evaluate",
     "extract",
-    "heads",
     "inspect",
+    "list_heads",
     "load_model",
     "predict",
     "train",
 ]
-
-SUBSETS = ("auto", "all", "train", "val", "test")
 
 
 def extract(
@@ -57,10 +88,9 @@ def extract(
     heads: str | Iterable[str] = ("lstm",),
     out: AnyPath | None = None,
     layout: str | None = None,
-    progress: Progress | None = None,
-    timings: Timings | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
+    reporter: Reporter | None = None,
+    **settings: Unpack[FeatureSettings],
+) -> ExtractionResult:
     """Fill the feature cache.
 
     Args:
@@ -68,121 +98,133 @@ def extract(
         heads: Heads to extract for, where ``grid`` is not given.
         out: Folder that also gets one ``.npy`` per clip and ``index.csv``.
         layout: Name of the dataset's layout; None finds out.
-        progress: Hears of progress.
-        timings: The command's clock.
+        reporter: Receives progress updates and collects the time of each stage.
         **settings: Fields of ``FeatureConfig``.
 
     Returns:
-        ``clips``, ``computed``, ``reused``, ``failed``, ``failures``, ``timings``, ``cache`` and
-        ``spec``.
+        What was computed, what was in the cache, and what failed.
 
     Raises:
         UserError: The settings or the machine do not allow it.
     """
-    from vidfuse.backbones.imports import import_torch
-    from vidfuse.features.config import FeatureConfig
-    from vidfuse.features.export import extract_clips
-    from vidfuse.features.setup import finest
-    from vidfuse.fusion import head_class
 
-    timings, progress = _watched(timings, progress)
+    reporter = _watched(reporter)
     config = FeatureConfig.from_mapping(plain(settings))
     names = as_names("heads", heads)
     target = None if out is None else as_path("out", out)
-    with timings.measure("scan"):
-        found = _clips(clips, layout, progress)
+    with reporter.measure("scan"):
+        found = _clips(clips, layout, reporter)
     asked = config.chosen_grid
     if asked is None:
-        with timings.measure("imports"):
+        with reporter.measure("imports"):
             import_torch()  # which heads need, to say what grid they read
         grids = finest(head_class(name).grid for name in names)
     else:
         grids = [asked]
-    return extract_clips(found, config, grids, target, progress, timings)
+    return ExtractionResult.from_dict(extract_clips(found, config, grids, target, reporter))
 
 
+@overload
+def train(
+    dataset: AnyPath | None = None,
+    *,
+    folds: None = None,
+    resume: AnyPath | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[TrainSettings],
+) -> TrainResult: ...
+@overload
+def train(
+    dataset: AnyPath,
+    *,
+    folds: int,
+    resume: None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[TrainSettings],
+) -> FoldsResult: ...
+@overload
 def train(
     dataset: AnyPath | None = None,
     *,
     folds: int | None = None,
     resume: AnyPath | None = None,
-    progress: Progress | None = None,
-    timings: Timings | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Train a head on a dataset and leave a run folder; see ``training.train.train``.
+    reporter: Reporter | None = None,
+    **settings: Unpack[TrainSettings],
+) -> TrainResult | FoldsResult: ...
+def train(
+    dataset: AnyPath | None = None,
+    *,
+    folds: int | None = None,
+    resume: AnyPath | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[TrainSettings],
+) -> TrainResult | FoldsResult:
+    """Train a head on a dataset and leave a run folder.
 
     Args:
         dataset: Its folder or manifest.
-        folds: Measure by cross-validation too; see ``training.folds.train_folds``.
-        resume: A run folder that was cut off, instead of a dataset; see ``training.train.resume``.
-        progress: Hears of progress.
-        timings: The command's clock.
+        folds: Cross-validate with so many folds, then fit one model on all clips.
+        resume: A run folder that was cut off, instead of a dataset.
+        reporter: Receives progress updates and collects the time of each stage.
         **settings: Fields of ``TrainConfig``.
 
+    Returns:
+        Where the model is, and its metrics: with ``folds`` a ``FoldsResult``, else a
+        ``TrainResult``.
+
     Raises:
-        UserError: The arguments do not go together, or see there.
+        UserError: The arguments do not go together, or the dataset, the settings or the machine
+            do not allow it.
+        KeyboardInterrupt: After the best weights so far were saved.
     """
-    timings, progress = _watched(timings, progress)
+    reporter = _watched(reporter)
     expect("folds", folds, int, optional=True, least=2)
-    settings = plain(settings)
-    run_folder = None if resume is None else as_path("resume", resume)
-    if dataset is None and resume is None:
-        raise UserError("missing argument 'DATASET'", "Try: vidfuse train --help")
-    if run_folder is not None and (dataset is not None or folds is not None):
-        raise UserError(
-            "a run is resumed on its own dataset and without folds",
-            f"Write only: vidfuse train --resume {run_folder}",
-        )
-    if run_folder is not None:
-        from vidfuse.training.train import resume as go_on
 
-        return go_on(run_folder, settings, progress=progress, timings=timings)
-    from vidfuse.training.config import TrainConfig
-
-    root = as_path("dataset", dataset)
-    config = TrainConfig.from_mapping(settings)
-    if folds is not None:
-        from vidfuse.training.folds import train_folds
-
-        return train_folds(root, config, folds, progress=progress, timings=timings)
-    from vidfuse.training.train import train as run
-
-    return run(root, config, progress=progress, timings=timings)
+    return run_training(
+        None if dataset is None else as_path("dataset", dataset),
+        plain(settings),
+        folds=folds,
+        resumed=None if resume is None else as_path("resume", resume),
+        reporter=reporter,
+    )
 
 
 def evaluate(
     dataset: AnyPath,
     *,
     model: AnyPath | Iterable[AnyPath] | None = None,
-    subset: str = "auto",
+    subset: Subset = "auto",
     split: str | None = None,
     layout: str | None = None,
-    progress: Progress | None = None,
-    timings: Timings | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Measure a model on a dataset; see ``evaluation.evaluate.evaluate_dataset``.
+    reporter: Reporter | None = None,
+    **settings: Unpack[InferenceSettings],
+) -> Evaluation:
+    """Measure a model on a dataset.
 
     Args:
         dataset: Its folder or manifest.
         model: A model file or run folder, or several to average; None is the latest run.
-        subset: Which clips.
-        split: Number of the official split.
-        layout: Name of the dataset's layout.
-        progress: Hears of progress.
-        timings: The command's clock.
+        subset: ``auto`` (the dataset's test clips; where it declares none, those that the model
+            has not seen), ``all``, ``train``, ``val`` or ``test``.
+        split: Number of the official split; None is the one that the model was trained on.
+        layout: Name of the dataset's layout; None finds out.
+        reporter: Receives progress updates and collects the time of each stage.
         **settings: Fields of ``InferenceConfig``.
+
+    Returns:
+        Metrics with intervals, per class and over all.
+
+    Raises:
+        UserError: There is no such model, or nothing to measure on.
     """
-    from vidfuse.evaluation.evaluate import evaluate_dataset
 
     root = as_path("dataset", dataset)
     expect("subset", subset, str, among=SUBSETS)
     expect("split", split, str, optional=True)
     expect("layout", layout, str, optional=True)
-    with closing(_inference(model, settings, progress, timings)) as inference:
+    with closing(_ensemble(model, plain(settings), reporter)) as ensemble:
         return evaluate_dataset(
-            inference, root, subset=subset, split=split, layout=layout, progress=progress
+            ensemble, root, subset=subset, split=split, layout=layout, reporter=reporter
         )
 
 
@@ -190,27 +232,30 @@ def compare(
     dataset: AnyPath,
     *,
     heads: str | Iterable[str] = "all",
-    progress: Progress | None = None,
-    timings: Timings | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Compare fusion heads on a dataset; see ``evaluation.compare.run.compare``.
+    reporter: Reporter | None = None,
+    **settings: Unpack[CompareSettings],
+) -> Comparison:
+    """Compare heads on a dataset, by cross-validation with the same folds and search for all.
 
     Args:
         dataset: Its folder or manifest.
         heads: Their names, or ``all``; the head ``mean`` is always among them.
-        progress: Hears of progress.
-        timings: The command's clock.
+        reporter: Receives progress updates and collects the time of each stage.
         **settings: Fields of ``CompareConfig``.
-    """
-    from vidfuse.evaluation.compare.config import CompareConfig
-    from vidfuse.evaluation.compare.run import compare as run
 
-    timings, progress = _watched(timings, progress)
+    Returns:
+        The heads, the most accurate first, and advice.
+
+    Raises:
+        UserError: The dataset, the settings or the machine do not allow it.
+        KeyboardInterrupt: After what was done so far was kept.
+    """
+
+    reporter = _watched(reporter)
     root = as_path("dataset", dataset)
     names = ",".join(as_names("heads", heads))
     config = CompareConfig.from_mapping({**plain(settings), "heads": names})
-    return run(root, config, progress=progress, timings=timings)
+    return Comparison.from_dict(run(root, config, reporter=reporter))
 
 
 def predict(
@@ -218,27 +263,31 @@ def predict(
     *,
     model: AnyPath | Iterable[AnyPath] | None = None,
     top: int = 5,
-    progress: Progress | None = None,
-    timings: Timings | None = None,
-    **settings: Any,
-) -> Iterator[dict[str, Any]]:
-    """Predict the class of clips; see ``evaluation.predict.predict_records``.
+    reporter: Reporter | None = None,
+    **settings: Unpack[InferenceSettings],
+) -> Iterator[Record]:
+    """Predict the class of clips.
 
     Args:
         inputs: A video file, or several. They may come over time: None among them says that the
             next one is not there yet, so that those before it are answered first.
         model: A model file or run folder, or several to average; None is the latest run.
         top: How many classes each record lists.
-        progress: Hears of progress.
-        timings: The command's clock.
+        reporter: Receives progress updates and collects the time of each stage.
         **settings: Fields of ``InferenceConfig``.
+
+    Returns:
+        A record for each input, in order. Up to 64 inputs are predicted together; the model is
+        kept until the iterator ends or is closed.
+
+    Raises:
+        UserError: There is no such model, or it cannot be used here.
     """
-    from vidfuse.evaluation.predict import predict_records
 
     expect("top", top, int, least=1)
     paths = as_inputs("inputs", inputs)
-    inference = _inference(model, settings, progress, timings)
-    return not_in_a_fork(predict_records(inference, paths, top))
+    ensemble = _ensemble(model, plain(settings), reporter)
+    return predict_records(ensemble, paths, top, owner=os.getpid())
 
 
 def inspect(
@@ -252,35 +301,43 @@ def inspect(
     time_limit: float | None = None,
     memory: str | None = None,
     cache: AnyPath | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Say what a dataset holds and what is wrong; see ``evaluation.inspect.inspect_dataset``."""
-    from vidfuse.evaluation.inspect import inspect_dataset
-    from vidfuse.features.config import cache_folder
-    from vidfuse.features.identity import ContentIndex
+    reporter: Reporter | None = None,
+) -> Inspection:
+    """Inspect a dataset: what it holds, and what is wrong with it.
 
-    _, progress = _watched(None, progress)
+    Args:
+        dataset: Its folder or manifest.
+        layout: Name of its layout; None finds out.
+        split: Number of the official split.
+        read: Whether every clip is decoded, to find unreadable ones and lengths.
+        decoder: Video decoder.
+        workers: Clips decoded at once; None is one per core.
+        time_limit: Seconds that decoding a clip may take; None is 120, and more for big files.
+        memory: Memory that decoding a clip may take, such as ``2G``.
+        cache: Folder of the feature cache, which remembers content hashes.
+        reporter: Receives progress updates and collects the time of each stage.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: It is not a dataset.
+    """
+
+    reporter = _watched(reporter)
     root = as_path("dataset", dataset)
     expect("layout", layout, str, optional=True)
     expect("split", split, str, optional=True)
     expect("read", read, bool)
-    expect("decoder", decoder, str)
-    expect("workers", workers, int, optional=True, least=1)
-    expect("time_limit", time_limit, float, optional=True, least=0)
-    expect("memory", memory, str, optional=True)
-    folder = None if cache is None else str(as_path("cache", cache))
-    return inspect_dataset(
-        root,
-        layout=layout,
-        split=split,
-        read=read,
+    config = FeatureConfig(
         decoder=decoder,
         workers=workers,
         time_limit=time_limit,
-        memory=None if memory is None else parse_size(memory),
-        index=ContentIndex(cache_folder(folder)),
-        progress=progress,
+        memory=memory,
+        cache=None if cache is None else str(as_path("cache", cache)),
     )
+    config.validate()
+    return inspect_dataset(root, config, layout=layout, split=split, read=read, reporter=reporter)
 
 
 def bench(
@@ -289,60 +346,64 @@ def bench(
     repeats: int = 3,
     seconds: float = 5.0,
     layout: str | None = None,
-    progress: Progress | None = None,
-    timings: Timings | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Measure how fast features of clips are extracted here; see ``features.bench.bench``.
+    reporter: Reporter | None = None,
+    **settings: Unpack[FeatureSettings],
+) -> BenchResult:
+    """Benchmark feature extraction on this machine and find the bottleneck.
 
     Args:
         clips: A dataset's folder or manifest, or several clips or video files.
         repeats: Rounds of measurement.
         seconds: What the pipeline takes in a round, about.
         layout: Name of the dataset's layout; None finds out.
-        progress: Hears of progress.
-        timings: The command's clock.
+        reporter: Receives progress updates and collects the time of each stage.
         **settings: Fields of ``FeatureConfig``; without a grid it is that of the default head.
-    """
-    from vidfuse.features.bench import bench as measure
-    from vidfuse.features.config import FeatureConfig
-    from vidfuse.fusion import head_class
-    from vidfuse.training.config import TrainConfig
 
-    timings, progress = _watched(timings, progress)
+    Returns:
+        Throughput of decoding, of the network and of both, in clips per second.
+
+    Raises:
+        UserError: No clip can be read, or the settings cannot be used here.
+    """
+
+    reporter = _watched(reporter)
     expect("repeats", repeats, int, least=1)
     expect("seconds", seconds, float, least=0)
     config = FeatureConfig.from_mapping(plain(settings))
-    found = _clips(clips, layout, progress)
+    found = _clips(clips, layout, reporter)
     bad = [clip for clip in found if isinstance(clip, InputError)]
     for error in bad:
-        progress.warn(error.message)
+        reporter.warn(error.message)
     good = [clip for clip in found if isinstance(clip, Clip)]
     grid = config.chosen_grid or head_class(TrainConfig().head).grid
-    report = measure(good, config, grid, repeats, seconds, progress, timings)
-    return {**report, "failed": report["failed"] + len(bad)}
+    report = measure(good, config, grid, repeats, seconds, reporter)
+    return BenchResult.from_dict({**report, "failed": report["failed"] + len(bad)})
 
 
-def heads(
+def list_heads(
     names: str | Iterable[str] | None = None,
     *,
     channels: int = 512,
     frames: int = 16,
     classes: int = 10,
     latency: bool = False,
-) -> list[dict[str, Any]]:
-    """Describe fusion heads: what they read, know, need and cost; see ``fusion.describe``.
+) -> list[HeadDescription]:
+    """Describe heads: what they read, know, need and cost.
 
     Args:
         names: Heads; None or none at all is every head there is, sorted.
         channels: Channels D of the features for which the cost is counted.
-        frames: Frames of a clip.
-        classes: Number of classes.
+        frames: Frames T of a clip.
+        classes: Number of classes C.
         latency: Also measure milliseconds for each clip on this machine's CPU.
+
+    Returns:
+        A description of each.
+
+    Raises:
+        UserError: A head is unknown.
     """
-    from vidfuse.backbones.imports import import_torch
-    from vidfuse.fusion import head_class, head_names
-    from vidfuse.fusion.describe import describe
+    from vidfuse.heads.describe import describe
 
     chosen = as_names("names", names) if names else []
     for name, value in (("channels", channels), ("frames", frames), ("classes", classes)):
@@ -352,52 +413,73 @@ def heads(
     for name in chosen:
         head_class(name)  # an unknown one is told before any work
     return [
-        describe(name, channels=channels, frames=frames, classes=classes, latency=latency)
+        HeadDescription.from_dict(
+            describe(name, channels=channels, frames=frames, classes=classes, latency=latency)
+        )
         for name in chosen or head_names()
     ]
 
 
-def load_model(path: AnyPath) -> Model:
-    """Read a model file or run folder; see ``model.load_model``."""
-    from vidfuse.model import load_model as load
+def load_model(
+    path: AnyPath,
+    *,
+    reporter: Reporter | None = None,
+    **settings: Unpack[InferenceSettings],
+) -> LoadedModel:
+    """Read a model to predict with, or to look at; a context manager closes it::
 
-    return load(as_path("path", path))
+        with vidfuse.load_model("runs/latest") as model:
+            record = model.predict("clip.mp4")
+
+    Args:
+        path: A model file, a run folder, or ``runs/latest``.
+        reporter: Receives progress updates and collects the time of each stage.
+        **settings: Fields of ``InferenceConfig``.
+
+    Returns:
+        The model with its weights.
+
+    Raises:
+        UserError: It is missing or damaged, written by a newer vidfuse, or needs a head that is
+            not installed.
+    """
+
+    reporter = _watched(reporter)
+    config = InferenceConfig.from_mapping(plain(settings))
+    place = as_path("path", path)
+    if place.name == LATEST and place.is_file():
+        place = place.parent / place.read_text(encoding="utf-8").strip()
+    return LoadedModel(load(place), config, reporter)
 
 
-def _watched(timings: Timings | None, progress: Progress | None) -> tuple[Timings, Progress]:
-    """Those that were given, or some of one's own; whatever a function does begins with this."""
-    expect("timings", timings, Timings, optional=True)
-    expect("progress", progress, Progress, optional=True)
+def _watched(reporter: Reporter | None) -> Reporter:
+    """The reporter that was given, or one that shows nothing; every function begins with this."""
+    expect("reporter", reporter, Reporter, optional=True)
     compute_alone()
-    return timings or Timings(), progress or Progress()
+    return reporter or Reporter()
 
 
 def _clips(
-    clips: AnyPath | Iterable[Clip | AnyPath | InputError], layout: str | None, progress: Progress
+    clips: AnyPath | Iterable[Clip | AnyPath | InputError], layout: str | None, reporter: Reporter
 ) -> list[Clip | InputError]:
     """The clips that were given, or those of the dataset that was."""
-    from vidfuse.data.layouts import read_dataset
 
     expect("layout", layout, str, optional=True)
     if not isinstance(clips, PATHS):
         return as_clips("clips", clips)
     data = read_dataset(as_path("clips", clips), layout=layout)
     for line in data.problems:
-        progress.warn(line)
+        reporter.warn(line)
     return list(data.clips)
 
 
-def _inference(
+def _ensemble(
     model: AnyPath | Iterable[AnyPath] | None,
     settings: dict[str, Any],
-    progress: Progress | None,
-    timings: Timings | None,
-) -> Inference:
-    timings, progress = _watched(timings, progress)
+    reporter: Reporter | None,
+) -> Ensemble:
+    reporter = _watched(reporter)
     named = [None] if model is None else as_paths("model", model)
-    with timings.measure("imports"):
-        from vidfuse.evaluation.inference import Inference, InferenceConfig, find_model
-
-    config = InferenceConfig.from_mapping(plain(settings))
-    models = [find_model(each, progress) for each in named]
-    return Inference(models, config, progress, timings)
+    config = InferenceConfig.from_mapping(settings)
+    models = [find_model(each, reporter) for each in named]
+    return Ensemble(models, config, reporter)

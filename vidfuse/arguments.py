@@ -6,15 +6,90 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UnknownNameError, UserError
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-"""What names one file or folder."""
+"""A name of one file or folder."""
 
 Item = TypeVar("Item")
+TextOrPath = str | os.PathLike[str]
+
+
+class MachineSettings(TypedDict, total=False):
+    """The fields of ``MachineConfig`` as keyword arguments; so for the others below."""
+
+    device: str
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    workers: int | None
+    time_limit: float | None
+    memory: str | None
+    cache: TextOrPath | None
+
+
+class InferenceSettings(MachineSettings, total=False):
+    """The fields of ``InferenceConfig``."""
+
+    use_cache: bool
+
+
+class FeatureSettings(MachineSettings, total=False):
+    """The fields of ``FeatureConfig``."""
+
+    backbone: str
+    weights: TextOrPath | None
+    layer: str | None
+    grid: str | int | None
+    frames: int
+    cache_frames: int | None
+    sampling: str | None
+    size: int | None
+    crop: Literal["center", "pad", "squash"]
+    fps: float
+    decoder: str
+    max_failed: float
+
+
+class _FitSettings(FeatureSettings, total=False):
+    """Those that ``TrainConfig`` and ``CompareConfig`` share."""
+
+    layout: str | None
+    split: str
+    out: TextOrPath | None
+    epochs: int
+    batch_size: int
+    weight_decay: float
+    frame_dropout: float
+    mirror: bool
+    class_weights: Literal["none", "balanced", "sampler"]
+    label_smoothing: float
+    warmup_epochs: int
+    clip_norm: float
+    seed: int
+
+
+class TrainSettings(_FitSettings, total=False):
+    """The fields of ``TrainConfig``."""
+
+    head: str
+    head_options: dict[str, Any]
+    lr: float
+    dropout: float
+    patience: int
+
+
+class CompareSettings(_FitSettings, total=False):
+    """The fields of ``CompareConfig``, but for ``heads``."""
+
+    seeds: int
+    folds: int
+    jobs: int | None
+    budget: str | None
+    lrs: str
+    dropouts: str
+
 
 KINDS: dict[type, str] = {
     int: "a whole number",
@@ -22,6 +97,8 @@ KINDS: dict[type, str] = {
     str: "text",
     bool: "True or False",
 }
+Subset = Literal["auto", "all", "train", "val", "test"]
+SUBSETS = ("auto", "all", "train", "val", "test")
 PATHS = (str, bytes, os.PathLike)
 PATH = "a path (text, bytes or os.PathLike)"
 

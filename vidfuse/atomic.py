@@ -19,13 +19,13 @@ ADVICE = "Check that the disk has room and that the folder may be written."
 def write_whole(path: Path, content: bytes | str, advice: str = ADVICE) -> None:
     """Put a file in place by a temporary name in the same folder, which is made if need be.
 
-    Whoever reads the file sees the former one or the new one, whatever happens; a temporary file
-    that could not be filled is removed.
+    A reader of the file sees the former one or the new one, whatever happens; a temporary file that
+    could not be filled is removed.
 
     Args:
-        path: Where to; what is there is replaced.
+        path: The file; an existing one is replaced.
         content: All of it; text is encoded as UTF-8.
-        advice: What a user can do where it cannot be written.
+        advice: Hint for the user where it cannot be written.
 
     Raises:
         UnwritableError: It cannot be written.
@@ -48,7 +48,7 @@ def append_line(path: Path, line: str, advice: str = ADVICE) -> None:
     Args:
         path: The file, made if need be.
         line: Without its end.
-        advice: What a user can do where it cannot be written.
+        advice: Hint for the user where it cannot be written.
 
     Raises:
         UnwritableError: It cannot be written.
@@ -90,7 +90,7 @@ def writing(path: Path, advice: str) -> Iterator[None]:
 
     Args:
         path: The file, or folder.
-        advice: What a user can do.
+        advice: Hint for the user.
 
     Raises:
         UnwritableError: In the place of ``OSError``.

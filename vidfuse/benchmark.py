@@ -1,35 +1,35 @@
-"""How near an extraction comes to what the machine can do, on somebody's own clips."""
+"""Benchmark of feature extraction on one's own clips, and its bottleneck."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from vidfuse.backbones import FP32
+from vidfuse.backbones import FP32, Grid
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.config import FeatureConfig
-from vidfuse.features.encode import Encoder
+from vidfuse.features.build import build_extractor
+from vidfuse.features.cache import Store
+from vidfuse.features.encode import Encoder, Job
 from vidfuse.features.extract import Extractor
-from vidfuse.features.setup import Setup
-from vidfuse.features.spec import Grid
-from vidfuse.features.store import Store
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.progress import Reporter
 from vidfuse.video.frames import FrameRequest, Frames
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.pool import DecodePool
 
 if TYPE_CHECKING:
     from torch import device as Device
 
-DISTINCT = 64  # clips whose pictures are held for the forward pass alone
+    from vidfuse.backbones.load import Backbone
+
+DISTINCT = 64  # clips whose frames are held for the forward pass alone
 TRIED = 8  # clips for each decode process, of which a first round says how long one takes
 SIDE = 4096  # of the matrices multiplied on a GPU; half of it on a CPU
 UNSTEADY = 0.2  # difference of rounds that is told
@@ -42,8 +42,7 @@ def bench(
     grid: Grid,
     repeats: int,
     seconds: float,
-    progress: Progress,
-    timings: Timings,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Measure decoding alone, the forward pass alone, and the pipeline, in turns.
 
@@ -57,8 +56,7 @@ def bench(
         repeats: Rounds; the medians are reported.
         seconds: What the pipeline takes in a round, about, and decoding, too; the forward pass
             takes as many clips as the pipeline.
-        progress: Hears of progress.
-        timings: The command's clock.
+        reporter: Receives progress updates and collects the time of each stage.
 
     Returns:
         Clips per second and how they compare; see docs/scripting.md.
@@ -68,39 +66,38 @@ def bench(
     """
     from vidfuse.backbones.precision import processor
 
-    setup = Setup(config, timings, progress)
-    extractor = setup.extractor(setup.spec(grid))
-    encoder = extractor.encoder()
+    extractor = build_extractor(config, grid, reporter)
+    encoder = extractor.encoder
     with (
         tempfile.TemporaryDirectory(prefix="vidfuse-bench-") as folder,
         DecodePool(
             config.decoder, config.workers, config.time_limit, memory=config.memory_bytes
         ) as pool,
     ):
-        extractor.store = Store(Path(folder))
+        extractor.store, extractor.pool = Store(Path(folder)), pool
         requests = [extractor.request(clip) for clip in clips[:DISTINCT]]
-        decoded = _readable(pool, requests, progress)
-        work = Work(extractor, pool, decoded)
+        decoded = _readable(pool, requests, reporter)
+        work = BenchRunner(extractor, pool, decoded)
         work.warm_up(seconds)
         rounds: Rounds = {}
-        progress.start("Measuring", repeats)
+        reporter.start("Measuring", repeats)
         try:
             for _ in range(repeats):
                 for name, measure in work.parts().items():
                     rounds.setdefault(name, []).append(measure())
-                progress.advance()
+                reporter.advance()
         finally:
-            progress.finish()
+            reporter.finish()
     unsteady = max(max(values) / min(values) for values in rounds.values()) - 1
     if unsteady > UNSTEADY:
-        progress.warn(
+        reporter.warn(
             f"rounds differ by up to {unsteady:.0%}: where other programs use this machine, shares "
             "of limits mean little"
         )
-    choice, device = encoder.choice, encoder.modes.device
+    choice, device = encoder.choice, encoder.engine.device
     assert choice is not None
-    pictures = sum(len(frames.pictures) for _, frames in decoded) / len(decoded)
-    flops = pictures * flops_of_picture(work.fp32, extractor.spec.size)
+    pixels = sum(len(frames.pixels) for _, frames in decoded) / len(decoded)
+    flops = pixels * flops_of_frame(encoder.engine.backbone, extractor.spec.size)
     return {
         **_compared({name: median(values) for name, values in rounds.items()}, device, flops),
         "precision": choice.precision,
@@ -108,24 +105,24 @@ def bench(
         "device": str(device),
         "processor": processor(device),
         "decode_processes": pool.workers,
-        "streams": encoder.streams,
-        "batch": encoder.batch,
+        "streams": encoder.engine.streams,
+        "batch": encoder.engine.batch,
         "clips": work.count,
         "distinct_clips": len(decoded),
         "failed": len(requests) - len(decoded),
-        "pictures_per_clip": pictures,
+        "frames_per_clip": pixels,
         "rounds": {name: [round(value, 3) for value in each] for name, each in rounds.items()},
         "spec": extractor.spec.to_dict(),
     }
 
 
-class Work:
+class BenchRunner:
     """The parts of a round.
 
     Args:
         extractor: Its cache is written to.
         pool: Reads the clips.
-        decoded: Clips with their pictures.
+        decoded: Clips with their frames.
 
     Attributes:
         count: How many clips the pipeline and the forward pass take in a round, so that it lasts.
@@ -137,7 +134,7 @@ class Work:
         self, extractor: Extractor, pool: DecodePool, decoded: list[tuple[FrameRequest, Frames]]
     ) -> None:
         self.extractor = extractor
-        self.encoder = extractor.encoder()
+        self.encoder = extractor.encoder
         self.pool = pool
         self.decoded = decoded
         self.count = self.reads = TRIED * pool.workers
@@ -151,18 +148,18 @@ class Work:
     @cached_property
     def fp32(self) -> Encoder:
         """The backbone in fp32, whatever the mode that was chosen."""
-        from vidfuse.backbones.precision import Modes
+        from vidfuse.backbones.engine import TorchEngine
 
-        modes = Modes(self.encoder.modes.network(FP32), FP32)
-        return Encoder(modes, self.encoder.grid)
+        engine = TorchEngine(self.encoder.engine.backbone, FP32)
+        return Encoder(lambda: engine)
 
     def parts(self) -> dict[str, Callable[[], float]]:
-        """What is measured in turns."""
+        """The parts that are measured in turns."""
         parts = {
             "decode_only": self.decode,
             "forward_only": lambda: self.forward(self.encoder),
             "pipeline": self.pipeline,
-            "gemm_flops": lambda: gemm(self.encoder.modes.device),
+            "gemm_flops": lambda: gemm(self.encoder.engine.device),
         }
         if self.encoder.choice and self.encoder.choice.precision != FP32:
             parts["forward_fp32"] = lambda: self.forward(self.fp32)
@@ -176,17 +173,24 @@ class Work:
     def forward(self, encoder: Encoder) -> float:
         """Clips per second of a backbone alone."""
         clips = self._clips(self.count)
-        pictures = sum(len(frames.pictures) for _, frames in clips)
-        return self._rate(lambda: sum(1 for _ in encoder.run(clips, pictures, many=True)))
+        jobs = [Job([], "", request, frames=frames) for request, frames in clips]
+        count = sum(len(frames.times) for _, frames in clips)
+        encoding = encoder.begin([self.extractor.spec.grid], count, many=True)
+
+        def encode() -> int:
+            return sum([len(encoding.add(job)) for job in jobs]) + len(encoding.flush())
+
+        rate = self._rate(encode)
+        encoding.end()
+        return rate
 
     def pipeline(self) -> float:
         """Clips per second of an extraction."""
-        requests = {
-            f"{number:032x}": replace(request)  # several of one clip are told apart
+        jobs = deque(
+            Job([], f"{number:032x}", request)
             for number, (request, _) in enumerate(self._clips(self.count))
-        }
-        stages = self.extractor.stages
-        return self._rate(lambda: sum(1 for _ in stages(self.pool, requests, many=True)))
+        )
+        return self._rate(lambda: sum(1 for _ in self.extractor.compute(jobs, many=True)))
 
     def _clips(self, count: int) -> list[tuple[FrameRequest, Frames]]:
         return list(islice(cycle(self.decoded), count))
@@ -198,13 +202,13 @@ class Work:
 
 
 def _readable(
-    pool: DecodePool, requests: Sequence[FrameRequest], progress: Progress
+    pool: DecodePool, requests: Sequence[FrameRequest], reporter: Reporter
 ) -> list[tuple[FrameRequest, Frames]]:
-    """Clips that can be read, with their pictures; of the others, a warning."""
+    """Clips that can be read, with their frames; of the others, a warning."""
     found = []
     for request, frames in pool.map(requests):
         if isinstance(frames, InputError):
-            progress.warn(frames.message)
+            reporter.warn(frames.message)
         else:
             found.append((request, frames))
     if not found:
@@ -236,14 +240,14 @@ def _compared(rate: dict[str, float], device: Device, flops: float) -> dict[str,
     }
 
 
-def flops_of_picture(encoder: Encoder, size: int) -> float:
-    """Floating-point operations of a picture's forward pass, two for a multiply-add."""
+def flops_of_frame(backbone: Backbone, size: int) -> float:
+    """Floating-point operations of a frame's forward pass, two for a multiply-add."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    picture = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=encoder.modes.device)
+    image = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=backbone.mean.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        encoder.modes.network(FP32)(picture)
+        backbone(image)
     return float(counter.get_total_flops())
 
 

@@ -12,8 +12,8 @@ class UserError(Exception):
     """Something the user asked for cannot be done as asked.
 
     Args:
-        message: What happened, naming the file or option concerned.
-        hint: What to do next.
+        message: The problem, naming the file or option concerned.
+        hint: The next step for the user.
     """
 
     exit_code = 2
@@ -47,12 +47,12 @@ class UnwritableError(UserError):
 
 
 def reason_of(error: OSError) -> str:
-    """Why the operating system refused, in a few words; not every library says so."""
+    """The operating system's reason in a few words; not every library passes it on."""
     return error.strerror or str(error) or type(error).__name__
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that one was probably meant to be; None where none is like it."""
+    """The known name that is closest to a mistyped one; None where none is like it."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 
@@ -67,7 +67,7 @@ class UnknownNameError(UserError):
 
 
 def first_sentence(error: Exception) -> str:
-    """What an error of another library says, without its advice to programmers."""
+    """The message of another library's error, without its advice to programmers."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].split(". ")[0][:150]
 
@@ -89,11 +89,11 @@ _OS_HINTS = {
 
 
 def os_error_hint(error: OSError) -> str | None:
-    """What to do about an error of the operating system; None where that depends."""
+    """A hint on an error of the operating system; None where that depends."""
     return next((hint for hint, numbers in _OS_HINTS.items() if error.errno in numbers), None)
 
 
 def raise_if_out_of_memory(error: Exception) -> None:
-    """Raise what torch says of memory as what it is; torch calls it a ``RuntimeError``."""
+    """Raise ``MemoryError`` for an error of torch about memory, which is a ``RuntimeError``."""
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
         raise MemoryError(first_sentence(error)) from error

@@ -1,8 +1,9 @@
-"""What the operating system says of processor and memory, on each platform."""
+"""The machine and this process on it: processor, memory, forks and Python's collector."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import os
 import re
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidfuse.rpc import OUT_OF_MEMORY
@@ -40,7 +41,7 @@ WATCH_SECONDS = 0.05  # between two looks at what a process takes
 def instruction_sets(
     machine: str, flags: frozenset[str], known: Mapping[str, bool]
 ) -> dict[str, bool | None]:
-    """Which instruction sets there are; None is not known.
+    """Instruction sets of the processor; None is not known.
 
     Args:
         machine: The processor's architecture.
@@ -88,7 +89,7 @@ def usable_cores() -> int:
 
 
 def cores() -> int:
-    """How many this process can keep busy: more processes or threads than these only wait."""
+    """Number of cores this process can keep busy: more processes or threads only wait."""
     quota = cpu_quota()
     return usable_cores() if quota is None else min(usable_cores(), math.ceil(quota))
 
@@ -102,6 +103,55 @@ def keep_memory() -> None:
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         for parameter, value in MALLOC_OPTIONS.items():
             library.mallopt(parameter, value)
+
+
+spare_imports = False
+"""Whether what `no_collection` imports is spared from every later search, the last one at exit too.
+
+Set by a process that is the program's own: objects of somebody else's would be spared with it, such
+as open files in cycles, which then are not written to the end.
+"""
+_forked_with_torch = False
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Make many objects that stay, such as those of a large library that is imported.
+
+    Meanwhile Python's collector would look at all of them again and again and find nothing: an
+    eighth of the time that importing torch takes.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+        if spare_imports and "triton" not in sys.modules:  # it would count what is left
+            gc.freeze()
+
+
+def _remember_torch() -> None:
+    global _forked_with_torch
+    _forked_with_torch = "torch" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember_torch)
+
+
+def compute_alone() -> None:
+    """Have torch compute with one thread where this process was forked from one that had torch.
+
+    The threads of its parent are not there. torch's OpenMP does not know, and waits for them for
+    ever as soon as it wants several; with one thread it needs none of them. PyTorch's own
+    ``DataLoader`` computes so in its processes.
+    """
+    if _forked_with_torch:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @contextmanager
@@ -122,16 +172,14 @@ def one_thread(device: object) -> Iterator[None]:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """How many cores' time the control group gives this process; None is no limit.
+    """Cores' time that the control group gives this process; None is no limit.
 
     Args:
         root: Where ``sys`` and ``proc`` are.
     """
     quotas = []
-    for folder in _groups(root, "cpu"):
-        text = _read(folder / "cpu.max")  # version 2: "200000 100000", or "max 100000"
-        if not text:
-            text = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+    # Version 2 says "200000 100000", or "max 100000"; version 1 has two files.
+    for text in _groups(root, "cpu", ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         words = text.split()
         if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
             quotas.append(int(words[0]) / int(words[1]))
@@ -144,27 +192,34 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     Args:
         root: Where ``sys`` and ``proc`` are.
     """
-    limits = []
-    for folder in _groups(root, "memory"):
-        text = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
-        if text.isdigit() and int(text) < UNLIMITED:
-            limits.append(int(text))
-    return min(limits, default=None)
+    texts = _groups(root, "memory", ["memory.max"], ["memory.limit_in_bytes"])
+    limits = [int(text) for text in texts if text.isdigit()]
+    return min((limit for limit in limits if limit < UNLIMITED), default=None)
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of the control groups that this process is in, up to the topmost."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, names, group = [*line.split(":", 2), "", ""][:3]
-        if names and controller not in names.split(","):
-            continue
-        top = root / "sys/fs/cgroup" / (controller if names else "")
-        folder = top / group.strip("/")
-        while True:
-            yield folder
-            if folder == top:
-                break
-            folder = folder.parent
+def _groups(root: Path, controller: str, *alternatives: list[str]) -> list[str]:
+    """Texts of files of the control groups that this process is in, up to the topmost.
+
+    Args:
+        root: Where ``sys`` and ``proc`` are.
+        controller: Name of the controller, in version 1 of control groups.
+        alternatives: Names of files that belong together; of each group those that there are first.
+    """
+    texts = []
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text("utf-8", "replace").splitlines():
+            _, names, group = [*line.split(":", 2), "", ""][:3]
+            if names and controller not in names.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / (controller if names else "")
+            folder = top / group.strip("/")
+            for place in [folder, *folder.parents][: len(folder.parts) - len(top.parts) + 1]:
+                for files in alternatives:
+                    with suppress(OSError):
+                        found = [(place / name).read_text("utf-8", "replace") for name in files]
+                        texts.append(" ".join(text.strip() for text in found))
+                        break
+    return texts
 
 
 def memory() -> tuple[int, int]:
@@ -219,11 +274,3 @@ def limit_memory(size: int, *, resident: bool = False) -> None:
         os._exit(OUT_OF_MEMORY)
 
     threading.Thread(target=watch, name="memory", daemon=True).start()
-
-
-def _read(path: Path) -> str:
-    """A small file of the system, empty where there is none."""
-    try:
-        return path.read_text("utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -8,74 +8,72 @@ been read then.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import prod
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.errors import UserError
-from vidfuse.features.config import FeatureConfig
-from vidfuse.fusion import HEADS, build_head, head_class
-from vidfuse.fusion.registry import convert_settings
-from vidfuse.text import is_encodable
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.heads import HEADS, build_head, head_class
+from vidfuse.heads.registry import convert_options
+from vidfuse.streams import is_encodable
 from vidfuse.video.sampling import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from vidfuse.fusion.base import Head
+    from vidfuse.heads.base import Head
 
 Header = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name of a tensor → its type, as safetensors calls it, and its shape."""
 FEW = 4096  # what a number among a head's settings may be, however small its tensors
 
+OPTIONAL = ("versions", "config", "protocol", "split", "chooses_frames")
+"""Fields that earlier releases did not write."""
 
-def check_format(value: Any) -> int:
-    """The version of a file's format.
+FIELDS: dict[str, dict[str, type]] = {
+    "": {
+        "format": int, "classes": list, "seen": dict, "sampling": str, "versions": dict,
+        "config": dict, "protocol": str, "split": str,
+    },
+    "features": {
+        "decode": str, "weights": str, "precision": str, "backbone": str, "layer": str,
+        "sampling": str,
+    },
+    "backbone": {"name": str, "layer": str, "published": bool, "included": bool},
+    "head": {"name": str, "channels": int, "grid": int, "settings": dict, "chooses_frames": bool},
+}  # fmt: skip
+"""The fields that are read of a manifest and of its tables; numbers are sizes, 1 or more."""
 
-    Raises:
-        TypeError, ValueError: It is none.
-    """
-    if _expect(value, int, "format") < 1:
-        raise ValueError(f"format: {value} is below 1")
-    return int(value)
+MAY_BE_NONE = ("protocol", "split")
+
+TYPES = {
+    "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16",
+    "torch.float64": "F64", "torch.int64": "I64", "torch.int32": "I32", "torch.uint8": "U8",
+    "torch.bool": "BOOL",
+}  # fmt: skip
+"""The types of tensors, as safetensors calls them."""
 
 
 def check_manifest(manifest: Any) -> None:
     """Check type and range of everything that is read of a manifest.
 
     Raises:
-        KeyError, TypeError, ValueError: Says what is wrong with which field.
+        KeyError, TypeError, ValueError: Names the field and what is wrong with it.
     """
-    _expect(manifest, dict, "the manifest")
-    _names(manifest["classes"], "classes")
+    _check_fields(manifest, "")
+    features, backbone, head = manifest["features"], manifest["backbone"], manifest["head"]
+    for table in ("features", "backbone", "head"):
+        _check_fields(manifest[table], table)
+    for name, texts in [("classes", manifest["classes"]), *manifest["seen"].items()]:
+        if not isinstance(texts, list):
+            raise TypeError(f"seen.{name}: {type(texts).__name__} instead of list")
+        for each in texts:
+            if not isinstance(each, str) or not is_encodable(each):
+                raise ValueError(f"{name}: {each!a} is not Unicode text")
     if not 0 < len(manifest["classes"]) == len(set(manifest["classes"])):
         raise ValueError("classes: not different names")
-    _expect(manifest["seen"], dict, "seen")
-    for part, digests in manifest["seen"].items():
-        _names(digests, f"seen.{part}")
-    for name in ("versions", "config"):
-        _expect(manifest.get(name, {}), dict, name)
-    for name in ("protocol", "split"):
-        _expect(manifest.get(name, ""), (str, type(None)), name)
-    _check_features(manifest)
-    _check_head(manifest["head"], manifest["features"]["grid"])
-
-
-def _check_features(manifest: Mapping[str, Any]) -> None:
-    features, backbone = manifest["features"], manifest["backbone"]
-    _expect(features, dict, "features")
-    _expect(backbone, dict, "backbone")
-    for name in ("decode", "weights", "precision", "backbone", "layer"):
-        _expect(features[name], str, f"features.{name}")
-    for name, kind in (("name", str), ("layer", str), ("published", bool), ("included", bool)):
-        _expect(backbone[name], kind, f"backbone.{name}")
-    for name, rule in (
-        ("sampling", manifest["sampling"]),
-        ("features.sampling", features["sampling"]),
-    ):
-        _sampling(rule, name)
     # Who trains may ask for what is in these bounds.
     asked = FeatureConfig(
         **{name: features[name] for name in ("frames", "size", "crop")},
@@ -85,37 +83,42 @@ def _check_features(manifest: Mapping[str, Any]) -> None:
         cache_frames=manifest["cached_frames"],
         sampling=manifest["sampling"],
     )
-    if problems := asked.problems():
-        raise ValueError("; ".join(problems))
-
-
-def _sampling(rule: Any, what: str) -> None:
     try:
-        Sampling.parse(_expect(rule, str, what))
+        for rule in (manifest["sampling"], features["sampling"]):
+            Sampling.parse(rule)
+        asked.validate()
     except UserError as error:
-        raise ValueError(f"{what}: {error.message}") from error
+        raise ValueError(": ".join(filter(None, (error.message, error.hint)))) from error
+    if features["grid"] not in ("native", head["grid"]):
+        raise ValueError(
+            f"its head reads a grid of {head['grid']}, and its features have {features['grid']}"
+        )
 
 
-def _check_head(head: Any, grid: Any) -> None:
-    _expect(head, dict, "head")
-    _expect(head["name"], str, "head.name")
-    _expect(head["settings"], dict, "head.settings")
-    _expect(head.get("chooses_frames", False), bool, "head.chooses_frames")
-    for name in ("channels", "grid"):
-        if _expect(head[name], int, f"head.{name}") < 1:
-            raise ValueError(f"head.{name}: {head[name]} is below 1")
-    if grid not in ("native", head["grid"]):
-        raise ValueError(f"its head reads a grid of {head['grid']}, and its features have {grid}")
+def _check_fields(table: Any, where: str) -> None:
+    """Check the types of a table's fields, where sizes are 1 or more; a bool is no number."""
+    if not isinstance(table, dict):
+        raise TypeError(f"{where or 'the manifest'}: {type(table).__name__} instead of dict")
+    for name, kind in FIELDS[where].items():
+        if name not in table and name in OPTIONAL:
+            continue
+        value, field = table[name], f"{where}.{name}" if where else name
+        if value is None and name in MAY_BE_NONE:
+            continue
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{field}: {type(value).__name__} instead of {kind.__name__}")
+        if kind is int and table[name] < 1:
+            raise ValueError(f"{field}: {value} is below 1")
 
 
 def describe_head(head: Head) -> dict[str, Any]:
-    """The manifest's words on a head."""
+    """Describe a head, as a manifest holds it."""
     return {
         "name": head.name,
         "channels": head.channels,
         "grid": head.grid,
         "settings": head.settings,
-        "chooses_frames": head.chooses_frames,
+        "chooses_frames": head.selects_frames,
     }
 
 
@@ -126,10 +129,10 @@ def check_readable(head: Head) -> None:
         UserError: It could not.
     """
     try:
-        words = json.loads(json.dumps(describe_head(head)))
-        _check_head(words, head.grid)
+        described = json.loads(json.dumps(describe_head(head)))
+        _check_fields(described, "head")
         header = {f"head.{name}": _kind(tensor) for name, tensor in head.state_dict().items()}
-        check_tensors(words, head.classes, header, backbone=False)
+        check_tensors(described, head.classes, header, backbone=False)
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(
             f"head '{head.name}': a model of it could not be read again ({error})",
@@ -141,10 +144,10 @@ def check_tensors(head: Mapping[str, Any], classes: int, header: Header, *, back
     """See that a file's tensors are those of its head, before either takes memory.
 
     Args:
-        head: The manifest's words on the head.
+        head: The manifest's description of the head.
         classes: Number of classes C.
         header: The tensors of the file.
-        backbone: Whether those of the backbone are among them.
+        backbone: True where those of the backbone are among them.
 
     Raises:
         UserError: The head cannot be built.
@@ -159,7 +162,8 @@ def check_tensors(head: Mapping[str, Any], classes: int, header: Header, *, back
     if odd := [name for name in others if not (backbone and name.startswith("backbone."))]:
         raise ValueError(f"'{odd[0]}' belongs neither to its head nor to a backbone")
     for name, value in head["settings"].items():
-        _expect(value, (str, int, float, type(None)), f"head.settings.{name}")
+        if not isinstance(value, str | int | float | None):
+            raise TypeError(f"head.settings.{name}: {type(value).__name__} instead of str")
     if head["name"] in HEADS:
         _check_numbers(head, own)
     blank = _without_memory(head, classes, most=4 * len(own) + 100)
@@ -175,29 +179,45 @@ def check_tensors(head: Mapping[str, Any], classes: int, header: Header, *, back
         if own[name] != wanted[name]:
             here, there = (f"{kind} {list(shape)}" for kind, shape in (own[name], wanted[name]))
             raise ValueError(f"'head.{name}' is {here}, and its head has {there}")
-    if head.get("chooses_frames", blank.chooses_frames) is not blank.chooses_frames:
+    if head.get("chooses_frames", blank.selects_frames) is not blank.selects_frames:
         raise ValueError("its head does not choose frames as the manifest says")
 
 
 def _check_numbers(head: Mapping[str, Any], own: Header) -> None:
-    """No number among the settings is larger than all tensors together.
+    """Refuse a number among the settings that is larger than all tensors together.
 
     Those of vidfuse's own heads are sizes, or small. Of somebody else's head they may be anything
     (a period, a seed), so where its shapes can be compared, only these count.
     """
     most = max(FEW, sum(prod(shape) for _, shape in own.values()))
-    for name, value in convert_settings(head["name"], head["settings"]).items():
+    cls = head_class(head["name"])
+    for name, value in convert_options(head["name"], cls, head["settings"]).items():
         if isinstance(value, int | float) and not abs(value) <= most:
             raise ValueError(f"head.settings.{name}: {value} does not fit its tensors")
 
 
 def _without_memory(head: Mapping[str, Any], classes: int, *, most: int) -> Head | None:
-    """The head with tensors that have shapes alone; None of somebody else's that cannot do that."""
+    """Build a head with tensors that have shapes alone, and not more than ``most`` of them.
+
+    Returns:
+        None for somebody else's head that cannot be built so.
+    """
     import torch
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    left, thread = most, get_ident()
+
+    def count(_module: nn.Module, _name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        if parameter is not None and get_ident() == thread:  # other threads build modules too
+            left -= 1
+            if left < 0:
+                raise ValueError("it would have far more parameters than the file has")
 
     head_class(head["name"])  # is there such a head at all
+    handle = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"), _parameters_at_most(most):
+        with torch.device("meta"):
             return build_head(
                 head["name"],
                 channels=head["channels"],
@@ -209,31 +229,12 @@ def _without_memory(head: Mapping[str, Any], classes: int, *, most: int) -> Head
         if head["name"] in HEADS:
             raise
         return None
-
-
-@contextmanager
-def _parameters_at_most(most: int) -> Iterator[None]:
-    """Stop this thread from making modules without end."""
-    from torch.nn.modules.module import register_module_parameter_registration_hook
-
-    left, thread = most, get_ident()
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal left
-        if parameter is not None and get_ident() == thread:
-            left -= 1
-            if left < 0:
-                raise ValueError("it would have far more parameters than the file has")
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
     finally:
         handle.remove()
 
 
 def check_finite(state: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are no numbers: every answer would be none either.
+    """Refuse weights that are not finite: no prediction would be finite either.
 
     Raises:
         ValueError: Names the first tensor that has some.
@@ -243,27 +244,6 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
             raise ValueError(f"'{name}' has values that are not finite")
 
 
-def _expect(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
-    """The value, if it has one of the types; a bool is no number."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (kinds == (int,) and isinstance(value, bool)):
-        raise TypeError(f"{what}: {type(value).__name__} instead of {kinds[0].__name__}")
-    return value
-
-
-def _names(value: Any, what: str) -> None:
-    _expect(value, list, what)
-    for each in value:
-        if not is_encodable(_expect(each, str, what)):
-            raise ValueError(f"{what}: {each!a} is not Unicode text")
-
-
 def _kind(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
-    """Type and shape, as a header says them."""
-    import torch
-
-    names = {
-        torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64",
-        torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
-    }  # fmt: skip
-    return names.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape)
+    """Type and shape of a tensor, as a header has them."""
+    return TYPES.get(str(tensor.dtype), str(tensor.dtype)), tuple(tensor.shape)

@@ -1,6 +1,6 @@
 """The model file: a head, the backbone it needs, and all that is known about both.
 
-One ``.safetensors`` file. Its metadata holds a JSON manifest; nothing in it is executed. What the
+One ``.safetensors`` file. Its header holds a JSON manifest; nothing in it is executed. What the
 manifest says is read first and without torch, whose import takes seconds in which videos can be
 decoded already.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -18,28 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from vidfuse.atomic import ADVICE, write_whole
 from vidfuse.backbones import RANDOM_WEIGHTS, BackboneChoice, choose
 from vidfuse.errors import UnknownNameError, UserError, raise_if_out_of_memory
 from vidfuse.features.spec import FeatureSpec
-from vidfuse.features.store import Entry
-from vidfuse.fusion import build_head, head_class
+from vidfuse.heads import build_head, head_class
 from vidfuse.manifest import (
     check_finite,
-    check_format,
     check_manifest,
     check_tensors,
     describe_head,
 )
-from vidfuse.video.sampling import Sampling
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from vidfuse.backbones.load import Backbone
-    from vidfuse.fusion.base import Head
+    from vidfuse.heads.base import Head
 
 FORMAT = 1
 SEEN_DIGITS = 32  # of each content hash kept: 128 bits tell any two videos apart
@@ -48,25 +45,29 @@ BATCH = 64
 
 @dataclass(kw_only=True)
 class ModelCard:
-    """What is known about a classifier besides its weights.
+    """Everything known about a classifier besides its weights.
 
     Attributes:
+        head_name: Name of the head.
+        selects_frames: Whether the head chooses the frames that it looks at.
         classes: Class names in the order of the head's logits.
         spec: The features that prediction extracts.
         cached: The features that training cached, which may hold more frames.
         sampling: The rule that chose the frames.
         choice: The backbone. Its ``weights`` path is only where they were found at training.
-        facts: What is known about training: dataset, split, protocol, metrics, versions, config.
+        metadata: What is known about training: dataset, split, protocol, metrics, versions, config.
         seen: Content hashes (shortened) of the clips it saw: ``train`` and ``val``.
         path: The file it was read from.
     """
 
+    head_name: str
+    selects_frames: bool
     classes: list[str]
     spec: FeatureSpec
     cached: FeatureSpec
     sampling: str
     choice: BackboneChoice
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, list[str]] = field(default_factory=dict)
     path: Path | None = None
 
@@ -75,8 +76,8 @@ class ModelCard:
         """Shortened hashes of all clips that it saw in training or validation."""
         return frozenset(digest for part in self.seen.values() for digest in part)
 
-    def saw(self, content: str) -> bool:
-        """Whether a clip of this content was used in training or validation."""
+    def in_training(self, content: str) -> bool:
+        """True if a clip of this content was used in training or validation."""
         return content[:SEEN_DIGITS] in self._seen
 
 
@@ -93,64 +94,45 @@ class StoredModel(ModelCard):
     head: dict[str, Any]
     included: bool
 
-    @property
-    def head_name(self) -> str:
-        """Name of the head."""
-        return str(self.head["name"])
-
-    @cached_property
-    def chooses_frames(self) -> bool:
-        """Whether the head chooses the frames that it looks at."""
-        known = self.head.get("chooses_frames")
-        return head_class(self.head_name).chooses_frames if known is None else bool(known)
-
     def load(self) -> Model:
         """The model, with its weights.
 
         Raises:
             UserError: The file is damaged, or needs a head that is not installed.
         """
-        from safetensors import safe_open
-
-        with _told(self.path):
-            with safe_open(self.path, framework="pt") as tensors:
-                metadata = tensors.metadata()
-                slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-                header = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
-                with self._building():
-                    check_tensors(self.head, len(self.classes), header, backbone=self.included)
-                state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        with naming(self.path), safe_open(self.path, framework="pt") as tensors:
+            metadata = tensors.metadata()
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            header = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+            try:
+                # Before a tensor takes memory: a file may ask for any amount of it.
+                check_tensors(self.head, len(self.classes), header, backbone=self.included)
+                head = build_head(
+                    self.head_name,
+                    channels=self.head["channels"],
+                    grid=self.head["grid"],
+                    classes=len(self.classes),
+                    settings=self.head["settings"],
+                )
+            except UnknownNameError as error:
+                raise UserError(
+                    f"{self.path}: needs the head '{self.head_name}', which is not installed here",
+                    "Install the package that this head came from.",
+                ) from error
+            except UserError as error:
+                raise UserError(f"{self.path}: {error.message}", error.hint) from error
+            state = {name: tensors.get_tensor(name) for name in header}
             if metadata["crc32"] != _checksum(state, metadata["vidfuse"]):
                 raise ValueError("its checksum does not fit")
             check_finite(state)
-            card = {each.name: getattr(self, each.name) for each in fields(ModelCard)}
-            own = _part(state, "backbone.") if self.included else None
-            return Model(**card, head=self._head(state), backbone_weights=own)
-
-    @contextmanager
-    def _building(self) -> Iterator[None]:
-        """Say of which file it is the head that cannot be built."""
-        try:
-            yield
-        except UnknownNameError as error:
-            raise UserError(
-                f"{self.path}: needs the head '{self.head_name}', which is not installed here",
-                "Install the package that this head came from.",
-            ) from error
-        except UserError as error:
-            raise UserError(f"{self.path}: {error.message}", error.hint) from error
-
-    def _head(self, state: Mapping[str, Tensor]) -> Head:
-        with self._building():
-            head = build_head(
-                self.head_name,
-                channels=self.head["channels"],
-                grid=self.head["grid"],
-                classes=len(self.classes),
-                settings=self.head["settings"],
-            )
-        head.load_state_dict(_part(state, "head."))
-        return head.eval()
+            parts: dict[str, dict[str, Tensor]] = {"head": {}, "backbone": {}}
+            for name, tensor in state.items():
+                part, _, own = name.partition(".")
+                parts[part][own] = tensor
+            head.load_state_dict(parts["head"])
+        card = {each.name: getattr(self, each.name) for each in fields(ModelCard)}
+        weights = parts["backbone"] if self.included else None
+        return Model(**card, head=head.eval(), backbone_weights=weights)
 
 
 @dataclass(kw_only=True)
@@ -165,41 +147,35 @@ class Model(ModelCard):
     head: Head
     backbone_weights: dict[str, Tensor] | None
 
-    @property
-    def head_name(self) -> str:
-        """Name of the head."""
-        return self.head.name
-
-    @property
-    def chooses_frames(self) -> bool:
-        """Whether the head chooses the frames that it looks at."""
-        return self.head.chooses_frames
-
     def probabilities(
-        self, entries: Sequence[Entry], device: str | torch.device = "cpu"
+        self,
+        features: NDArray[np.float16],
+        lengths: NDArray[np.int64],
+        device: str | torch.device = "cpu",
     ) -> NDArray[np.float64]:
-        """Class probabilities ``[N, C]`` of clips, from their features."""
+        """Class probabilities ``[B, C]`` of a batch of clips.
+
+        Args:
+            features: ``[B, T, D, g, g]``.
+            lengths: How many of the T frames are each clip's own ``[B]``.
+            device: Where to compute.
+
+        Raises:
+            UserError: The head reads features of another shape.
+        """
         import torch
 
-        from vidfuse.features.table import FeatureTable
-        from vidfuse.fusion.threads import threads_for
+        from vidfuse.heads.base import threads_for
 
-        if not entries:
-            return np.empty((0, len(self.classes)))
-        rows = []
+        self.check_features(features)
         self.head.to(device).eval()
-        for start in range(0, len(entries), BATCH):
-            part = list(entries[start : start + BATCH])
-            threads = threads_for(self.head, self.spec.frames, len(part), device)
-            with threads, torch.inference_mode():
-                table = FeatureTable.stack(part, Sampling.parse(self.sampling), self.spec.frames)
-                features, lengths = table.pick(torch.arange(len(part)), None)
-                self.check_features(features)
-                logits = self.head(features.to(device).float(), lengths.to(device))
-            rows.append(logits.double().softmax(-1).cpu())
-        return torch.cat(rows).numpy()
+        threads = threads_for(self.head, features.shape[1], len(features), device)
+        with threads, torch.inference_mode():
+            batch = torch.from_numpy(features).to(device).float()
+            logits = self.head(batch, torch.from_numpy(lengths).to(device))
+            return np.asarray(logits.double().softmax(-1).cpu())
 
-    def check_features(self, features: Tensor) -> None:
+    def check_features(self, features: Tensor | NDArray[np.float16]) -> None:
         """See that the head reads features ``[B, T, D, g, g]``.
 
         Raises:
@@ -212,17 +188,6 @@ class Model(ModelCard):
                 f"a frame, and its backbone gives {list(features.shape[2:])}",
                 "Train it again.",
             )
-
-    def build_backbone(self, device: str | torch.device = "cpu") -> Backbone:
-        """The backbone, with the weights that the features were made with.
-
-        Raises:
-            UserError: Its published weights are not on this machine and cannot be fetched, or
-                are other ones.
-        """
-        from vidfuse.backbones.load import load_backbone
-
-        return load_backbone(self.choice, state=self.backbone_weights, device=device)
 
     def save(self, path: Path, advice: str = ADVICE) -> None:
         """Write the model file, whole or not at all.
@@ -260,7 +225,7 @@ class Model(ModelCard):
             },
             "normalisation": {"mean": info.mean, "std": info.std},
             "seen": self.seen,
-            **self.facts,
+            **self.metadata,
         }
 
 
@@ -279,11 +244,9 @@ def open_model(path: Path | str) -> StoredModel:
     Raises:
         UserError: It is missing, damaged, not a vidfuse model, or written by a newer vidfuse.
     """
-    from safetensors import safe_open
-
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
-    with _told(file):
+    with naming(file):
         if file.exists() and not file.is_file():  # a pipe would be waited for
             raise ValueError("not a regular file")
         with safe_open(file, framework="np") as tensors:
@@ -294,7 +257,7 @@ def open_model(path: Path | str) -> StoredModel:
                 "Weights of a backbone are given to train, with --weights.",
             )
         manifest = json.loads(metadata["vidfuse"])
-        if check_format(manifest["format"]) > FORMAT:
+        if isinstance(manifest["format"], int) and manifest["format"] > FORMAT:
             raise UserError(
                 f"{file}: written by a newer vidfuse (model format {manifest['format']}; "
                 f"this one reads up to {FORMAT})",
@@ -302,18 +265,23 @@ def open_model(path: Path | str) -> StoredModel:
             )
         check_manifest(manifest)
         spec = FeatureSpec.from_dict(manifest["features"])
-        backbone = manifest["backbone"]
+        backbone, head = manifest["backbone"], dict(manifest["head"])
+        selects = head.get("chooses_frames")  # which old files do not say
+        if selects is None:
+            selects = head_class(head["name"]).selects_frames
         weights = None if backbone["published"] else RANDOM_WEIGHTS  # or those in the file
         return StoredModel(
+            head_name=head["name"],
+            selects_frames=selects,
             classes=list(manifest["classes"]),
             spec=spec,
             cached=replace(spec, frames=manifest["cached_frames"]),
             sampling=manifest["sampling"],
             choice=choose(backbone["name"], weights, backbone["layer"]),
-            facts={name: value for name, value in manifest.items() if name not in RESERVED},
+            metadata={name: value for name, value in manifest.items() if name not in RESERVED},
             seen=dict(manifest["seen"]),
             path=file,
-            head=dict(manifest["head"]),
+            head=head,
             included=backbone["included"],
         )
 
@@ -331,10 +299,8 @@ def load_model(path: Path | str) -> Model:
 
 
 @contextmanager
-def _told(file: Path) -> Iterator[None]:
+def naming(file: Path) -> Iterator[None]:
     """Say which file it is that cannot be read, and why."""
-    from safetensors import SafetensorError
-
     try:
         yield
     except FileNotFoundError as error:
@@ -363,7 +329,3 @@ def _checksum(state: Mapping[str, Tensor], manifest: str) -> str:
         content = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         value = zlib.crc32(content, zlib.crc32(f"\n{name}\n".encode(), value))
     return f"{value:08x}"
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

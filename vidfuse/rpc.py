@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -34,6 +35,9 @@ PROGRAM = (
 )
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 WATCH_SECONDS = 1.0  # between two looks whether the program is there
+PIPE_BYTES = 2**20  # as much as Linux lets everybody have
+LONGEST_ALARM = 2**31 - 1  # seconds, which the system takes as an int
+ENDING_SECONDS = 5.0  # that a process may take which has closed its pipe
 OUT_OF_MEMORY = 77  # exit status of a child that outgrew its memory
 # Signals that somebody else sends; a crash is another one.
 FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
@@ -64,12 +68,9 @@ class Child:
     Args:
         target: ``module:function`` that serves in it; see `serve`.
         arguments: Texts that the function gets.
-        descriptors: Open files that the child inherits.
     """
 
-    def __init__(
-        self, target: str, arguments: Sequence[str] = (), descriptors: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, target: str, arguments: Sequence[str] = ()) -> None:
         package_parent = str(Path(__file__).resolve().parents[1])
         debug = bool(os.environ.get("VIDFUSE_DEBUG"))
         self.process = subprocess.Popen(
@@ -78,9 +79,15 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=None if debug else subprocess.DEVNULL,
             env=os.environ | ONE_THREAD,
-            pass_fds=descriptors,
         )
+        if sys.platform == "linux":
+            import fcntl
+
+            # A clip's frames come in one go, not in parts of 64 kB; a user may have only so many.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.process.stdout or 0, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._late = False
+        self._turn = threading.Lock()  # an answer belongs to the order before it
 
     def alive(self) -> bool:
         """True while it can be asked."""
@@ -98,29 +105,39 @@ class Child:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        timer = None
-        if limit is not None:
-            timer = threading.Timer(min(limit, threading.TIMEOUT_MAX), self._end)
-            timer.daemon = True
-            timer.start()
-        try:
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-            answer: Answer = json.loads(line) if line.endswith(b"\n") else {"bytes": -1}
-            size = answer.pop("bytes", 0)
-            payload = self.process.stdout.read(size) if size > 0 else b""
-            if len(payload) == size:
-                return answer, payload
-        except (OSError, ValueError):
-            pass  # a broken pipe says what the exit status says better
-        finally:
-            if timer is not None:
-                timer.cancel()
-                timer.join()  # what it has begun must not end the next order
-            if self._late:  # even with the answer just in time, nobody else can use the process
-                self.process.wait()
-        raise ChildEndedError(self._late, self.process.wait())
+        with self._turn:
+            timer = None
+            if limit is not None:
+                timer = threading.Timer(min(limit, threading.TIMEOUT_MAX), self._end)
+                timer.daemon = True
+                timer.start()
+            try:
+                line = json.dumps(order | {"limit": limit}).encode() + b"\n"
+                self.process.stdin.write(line)
+                self.process.stdin.flush()
+                line = self.process.stdout.readline()
+                answer: Answer = json.loads(line) if line.endswith(b"\n") else {"bytes": -1}
+                size = answer.pop("bytes")
+                payload = self.process.stdout.read(size) if size > 0 else b""
+                if len(payload) == size:
+                    return answer, payload
+            except (OSError, ValueError):
+                pass  # a broken pipe says what the exit status says better
+            except BaseException:  # the next order would get the answer of this one
+                self.process.kill()
+                raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                    timer.join()  # what it has begun must not end the next order
+                if self._late:  # even with the answer just in time, nobody else can use the process
+                    self.process.wait()
+            try:
+                status = self.process.wait(ENDING_SECONDS)
+            except subprocess.TimeoutExpired:  # it lives, and what it said was no answer
+                self.process.kill()
+                status = self.process.wait()
+            raise ChildEndedError(self._late, status)
 
     def _end(self) -> None:
         self._late = True
@@ -188,13 +205,38 @@ def begin() -> IO[bytes]:
     return channel
 
 
-def serve(answer: Callable[[Order], Answer]) -> None:
+def serve(
+    answer: Callable[[Order], Answer],
+    channel: IO[bytes] | None = None,
+    after: Callable[[], object] | None = None,
+) -> None:
     """Answer orders on standard input until it ends, as it does when the program is gone.
 
     Args:
-        answer: Carries out an order.
+        answer: Carries out an order. The bytes that it has under ``payload`` follow the line.
+        channel: Of `begin`, where that was called before; None calls it.
+        after: Called when an answer is out, while the next order may be on its way.
     """
-    channel = begin()
+    channel = channel or begin()
     for line in sys.stdin.buffer:
-        channel.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+        order = json.loads(line)
+        end_after(order.pop("limit"))
+        reply = answer(order)
+        end_after(None)
+        payload = reply.pop("payload", b"")
+        channel.write(json.dumps(reply | {"bytes": len(payload)}).encode() + b"\n")
+        channel.write(payload)
         channel.flush()
+        del reply, payload
+        if after is not None:
+            after()
+
+
+def end_after(seconds: float | None) -> None:
+    """End this process when an order takes too long and the program that would see to it is gone.
+
+    Args:
+        seconds: From now on; None takes it back.
+    """
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(0 if seconds is None else math.ceil(min(seconds + 5, LONGEST_ALARM)))

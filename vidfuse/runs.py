@@ -1,25 +1,32 @@
-"""Run folders: where a training run leaves its model, metrics and configuration."""
+"""Run folders, which hold the model, metrics and configuration of a training run.
+
+One process at a time is at work in a folder: two would replace each other's files.
+"""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
 
-from vidfuse.atomic import append_line, write_whole, writing
+from vidfuse.atomic import write_whole, writing
 from vidfuse.errors import UserError, raise_if_out_of_memory, reason_of
-from vidfuse.locks import alone_in
 
 RUNS = Path("runs")
 LATEST = "latest"
 MODEL = "model.safetensors"
+WHO = "another training"  # is kept out of the folder of a run
+LOCK = ".lock"
+# What network drives that know no locks answer: there nobody is kept out.
+UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 OTHER_FOLDER = "Change to a folder that you can write, or name one with --out."
 
 
@@ -27,19 +34,32 @@ class Run:
     """The folder of one training run.
 
     Args:
-        folder: Where it lies.
+        folder: Its path.
+
+    Attributes:
+        model: The model file.
+        metrics: One JSON line per epoch.
+        config: The resolved settings, which ``--config`` reads again.
+        origin: The path of its dataset, and the number of folds.
+        state: What a resumed run needs; there while the run has not ended.
+        failures: One JSON line per clip that could not be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.model = folder / MODEL
+        self.metrics = folder / "metrics.jsonl"
+        self.config = folder / "config.toml"
+        self.origin = folder / "run.json"
+        self.state = folder / "state.pt"
+        self.failures = folder / "failures.jsonl"
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Keep other trainings out of the folder, as long as the ``with`` block lasts.
-
-        Raises:
-            UserError: Another one is at work there.
-        """
-        return alone_in(self.folder, "another training")
+    @property
+    def advice(self) -> str:
+        """Advice to a user where a file of this run cannot be written."""
+        if self.state.exists():
+            return f"Make room, then go on where it stopped: vidfuse train --resume {self.folder}"
+        return "Check that the disk has room, or name a folder that you can write with --out."
 
     def clear(self) -> None:
         """Remove what another run left in the folder, which was cut off."""
@@ -47,46 +67,29 @@ class Run:
             for stale in (self.metrics, self.failures, self.state):
                 stale.unlink(missing_ok=True)
 
-    @property
-    def model(self) -> Path:
-        """The model file."""
-        return self.folder / MODEL
+    def describe(
+        self,
+        dataset: Path | str,
+        settings: dict[str, Any],
+        failures: list[dict[str, str]],
+        folds: int | None = None,
+    ) -> None:
+        """Write what the run is made of.
 
-    @property
-    def metrics(self) -> Path:
-        """One JSON line per epoch."""
-        return self.folder / "metrics.jsonl"
+        Args:
+            dataset: The dataset's path, kept in ``run.json``.
+            settings: The resolved settings, kept in ``config.toml``.
+            failures: The clips that could not be read, kept in ``failures.jsonl`` if there are any.
+            folds: Number of folds; None outside cross-validation.
+        """
+        import tomli_w
 
-    @property
-    def config(self) -> Path:
-        """The resolved settings, which ``--config`` reads again."""
-        return self.folder / "config.toml"
-
-    @property
-    def origin(self) -> Path:
-        """The place of its dataset, and the number of folds."""
-        return self.folder / "run.json"
-
-    @property
-    def state(self) -> Path:
-        """What a resumed run needs; there while the run has not ended."""
-        return self.folder / "state.pt"
-
-    @property
-    def failures(self) -> Path:
-        """One JSON line per clip that could not be read."""
-        return self.folder / "failures.jsonl"
-
-    @property
-    def advice(self) -> str:
-        """What a user can do where a file of this run cannot be written."""
-        if self.state.exists():
-            return f"Make room, then go on where it stopped: vidfuse train --resume {self.folder}"
-        return "Check that the disk has room, or name a folder that you can write with --out."
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Append a line to ``metrics.jsonl``."""
-        append_line(self.metrics, json.dumps(record), self.advice)
+        write_whole(self.config, tomli_w.dumps(settings), self.advice)
+        rest = {"dataset": os.path.abspath(dataset), "folds": folds}
+        write_whole(self.origin, json.dumps(rest), self.advice)
+        if failures:
+            lines = "".join(json.dumps(failure) + "\n" for failure in failures)
+            write_whole(self.failures, lines, self.advice)
 
     def keep_epochs(self, count: int) -> None:
         """Drop the lines of ``metrics.jsonl`` behind the first ``count``."""
@@ -94,16 +97,6 @@ class Run:
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
         write_whole(self.metrics, "".join(lines[:count]), self.advice)
-
-    def describe(
-        self, dataset: Path | str, settings: dict[str, Any], folds: int | None = None
-    ) -> None:
-        """Write the resolved settings as ``config.toml``, and the dataset's place beside them."""
-        import tomli_w
-
-        write_whole(self.config, tomli_w.dumps(settings), self.advice)
-        rest = {"dataset": os.path.abspath(dataset), "folds": folds}
-        write_whole(self.origin, json.dumps(rest), self.advice)
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what a resumed run needs, whole or not at all."""
@@ -114,7 +107,7 @@ class Run:
         write_whole(self.state, content.getvalue(), self.advice)
 
     def load_state(self) -> dict[str, Any] | None:
-        """What ``save_state`` kept; None when there is nothing.
+        """Read what ``save_state`` kept; None when there is nothing.
 
         Raises:
             UserError: It is damaged, or cannot be read.
@@ -141,7 +134,7 @@ class Run:
         return state
 
     def damaged(self, error: Exception) -> UserError:
-        """What to say of a state that cannot be used."""
+        """The error of a state that cannot be used."""
         files = f"it and {MODEL}" if self.model.exists() else "it"
         return UserError(
             f"{self.state}: damaged ({type(error).__name__})",
@@ -153,12 +146,6 @@ class Run:
         for file in (self.state, *self.folder.glob("*.partial")):
             file.unlink(missing_ok=True)
 
-    def write_failures(self, failures: list[dict[str, str]]) -> None:
-        """Write the clips that could not be read as ``failures.jsonl``, if there are any."""
-        if failures:
-            lines = "".join(json.dumps(failure) + "\n" for failure in failures)
-            write_whole(self.failures, lines, self.advice)
-
     def set_latest(self) -> None:
         """Let ``runs/latest`` name this run, if it lies in ``runs``."""
         if self.folder.resolve().parent != RUNS.resolve():
@@ -166,29 +153,73 @@ class Run:
         write_whole(RUNS / LATEST, f"{self.folder.name}\n")
 
 
+@contextmanager
+def alone_in(folder: Path, who: str) -> Iterator[None]:
+    """Hold a folder; the system lets go of it when the process ends, however it ends.
+
+    The lock's file stays: removing it would let two processes hold different files.
+
+    Args:
+        folder: It exists.
+        who: What is kept out, such as "another comparison".
+
+    Raises:
+        UserError: Another process holds it, or it cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{who} is at work in {folder}",
+            "Wait until it has ended, or name another folder with --out.",
+        ) from error
+    except NotImplementedError:
+        pass  # earlier versions of filelock say so of ENOSYS
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise UserError(
+                f"cannot write to {folder} ({reason_of(error)})",
+                "Name another folder with --out.",
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def named_run(out: str, stack: ExitStack) -> Run:
-    """The folder that ``--out`` names, held before anything slow is done.
+    """Open the folder that ``--out`` names, before anything slow is done.
 
     Args:
         out: The folder.
         stack: Lets go of it in the end.
 
     Raises:
-        UserError: It cannot be made, already holds a model, or another training is at work there.
+        UserError: It cannot be made, already holds a model or a run that was cut off, or another
+            training is at work there.
     """
     run = Run(Path(out).expanduser())
     with writing(run.folder, OTHER_FOLDER):
         run.folder.mkdir(parents=True, exist_ok=True)
-    stack.enter_context(run.alone())
+    stack.enter_context(alone_in(run.folder, WHO))
     if run.model.exists():
         raise UserError(
             f"{run.folder} already holds a model", "Name another folder with --out, or remove it."
+        )
+    if run.state.exists():
+        raise UserError(
+            f"{run.folder} holds a run that was cut off",
+            f"Go on with it: vidfuse train --resume {run.folder}\n"
+            "Or name another folder with --out, or remove it.",
         )
     return run
 
 
 def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
-    """A new folder ``runs/<dataset>-<head>-<time>``.
+    """Make a new folder ``runs/<dataset>-<head>-<time>``.
 
     Args:
         dataset: The dataset's name.
@@ -206,48 +237,40 @@ def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
         with writing(folder, OTHER_FOLDER), suppress(FileExistsError):
             folder.mkdir(parents=True)
             run = Run(folder)
-            stack.enter_context(run.alone())
+            stack.enter_context(alone_in(run.folder, WHO))
             return run
     raise UserError(f"too many runs named {stem}", "Name a folder with --out.")
 
 
 @contextmanager
 def reopened_run(folder: Path) -> Iterator[tuple[Run, str]]:
-    """Hold the folder of a run that was cut off; gives it and the place of its dataset.
+    """Hold the folder of a run that was cut off; gives it and the path of its dataset.
 
     Raises:
         UserError: It is not a run folder, the run has ended, or another training is at work there.
     """
     run = Run(folder)
-    if not run.origin.is_file():  # nor is a lock left there
-        raise _no_run(folder)
-    with run.alone():
-        yield run, _dataset_of(run)
-
-
-def _dataset_of(run: Run) -> str:
-    """The place of the dataset of a run that can be resumed."""
-    try:
-        facts = json.loads(run.origin.read_text(encoding="utf-8"))
-        dataset, folds = str(facts["dataset"]), facts["folds"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _no_run(run.folder) from error
-    if run.model.exists() and not run.state.exists():
-        raise UserError(f"{run.folder}: this run has ended", f"Use its model: --model {run.folder}")
-    if folds is not None:
-        raise UserError(
-            f"{run.folder}: a cross-validation cannot be resumed",
-            f"Start it again; its features are kept: vidfuse train {dataset} --folds {folds} "
-            f"--config {run.config}",
-        )
-    return dataset
-
-
-def _no_run(folder: Path) -> UserError:
-    return UserError(
+    no_run = UserError(
         f"{folder}: not a run folder that can be resumed",
         "Name the folder that `vidfuse train` made, such as runs/ucf101-lstm-20250101-120000.",
     )
+    if not run.origin.is_file():  # nor is a lock left there
+        raise no_run
+    with alone_in(folder, WHO):
+        try:
+            origin = json.loads(run.origin.read_text(encoding="utf-8"))
+            dataset, folds = str(origin["dataset"]), origin["folds"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise no_run from error
+        if run.model.exists() and not run.state.exists():
+            raise UserError(f"{folder}: this run has ended", f"Use its model: --model {folder}")
+        if folds is not None:
+            raise UserError(
+                f"{folder}: a cross-validation cannot be resumed",
+                f"Start it again; its features are kept: vidfuse train {dataset} --folds {folds} "
+                f"--config {run.config}",
+            )
+        yield run, dataset
 
 
 def latest_run() -> Path | None:

@@ -2,16 +2,18 @@
 
 Field names are the names of Python arguments, TOML keys and (with dashes) command-line options.
 Each field's metadata holds its ``help``, and where they apply its ``choices`` or the bounds
-``min``, ``max``, ``above`` and ``below``. ``affects_result=False`` marks a setting that decides
-where, or how fast, something is computed and not what comes out; any other is taken to matter.
+``min``, ``max``, ``above`` and ``below``. ``panel`` is its group in ``--help``, and ``off`` the
+option that switches it off. ``affects_result=False`` marks a setting that decides where, or how
+fast, something is computed and not what comes out; any other is taken to matter.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
@@ -21,6 +23,8 @@ from vidfuse.errors import UserError, closest, reason_of
 
 BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 MOST_WORKERS = 1024  # more processes than any machine has cores
+MACHINE = "Machine"  # group of options in --help
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 LARGEST_TOML = 1_000_000  # bytes
 SPOKEN = {int: "a whole number", float: "a number", str: "text", dict: "a table", bool: "a switch"}
 
@@ -46,20 +50,10 @@ class Settings:
         """
         known = [each.name for each in fields(cls)]
         settings = cls(**{name: value for name, value in values.items() if name in known})
-        _refuse(cls.unknown(values) + settings.problems())
+        unknown = [_unknown(name, known) for name in values if name not in known]
+        if problems := unknown + settings.problems():
+            raise _refused(problems)
         return settings
-
-    @classmethod
-    def unknown(cls, names: Iterable[str]) -> list[str]:
-        """Complaints about the names that are no settings, one line each."""
-        known = [each.name for each in fields(cls)]
-        problems = []
-        for name in names:
-            if name not in known:
-                close = closest(name, known)
-                guess = f", did you mean '{close}'?" if close else f"; known: {', '.join(known)}"
-                problems.append(f"{name}: unknown setting{guess}")
-        return problems
 
     def validate(self) -> None:
         """Check every field.
@@ -67,28 +61,24 @@ class Settings:
         Raises:
             UserError: Lists all problems at once.
         """
-        _refuse(self.problems())
+        if problems := self.problems():
+            raise _refused(problems)
 
     def problems(self) -> list[str]:
-        """What is wrong with these settings, one line each."""
+        """Problems of these settings, one line each."""
         checked = (
             (each.name, _problem(getattr(self, each.name), kind, optional, each.metadata))
             for each, kind, optional in typed_fields(type(self))
         )
         return [f"{name}: {problem}" for name, problem in checked if problem]
 
-    @classmethod
-    def names(cls, *, affects_result: bool) -> list[str]:
-        """Names of the settings that affect what comes out, or of those that do not."""
-        return [
-            each.name
-            for each in fields(cls)
-            if each.metadata.get("affects_result", True) is affects_result
-        ]
-
     def affecting_result(self) -> dict[str, Any]:
         """Names and values of the settings that affect what comes out."""
-        return {name: getattr(self, name) for name in self.names(affects_result=True)}
+        return {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.metadata.get("affects_result", True)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Names and values without those that are None (TOML has no null)."""
@@ -96,15 +86,84 @@ class Settings:
         return {name: value for name, value in pairs if value is not None}
 
 
-def typed_fields(cls: type[Settings]) -> Iterator[tuple[Field[Any], Any, bool]]:
+@dataclass(kw_only=True)
+class MachineConfig(Settings):
+    """The machine's part of a command: where and how fast it computes, never what comes out."""
+
+    device: str = option(
+        "auto",
+        "Where to compute: auto, cpu, cuda, cuda:1, mps, ...",
+        panel=MACHINE,
+        affects_result=False,
+    )
+    precision: str = option(
+        "auto",
+        "Precision of the backbone. auto: fp32 below 200 clips, else the fastest whose features "
+        "match fp32.",
+        choices=PRECISIONS,
+        panel=MACHINE,
+        affects_result=False,
+    )
+    workers: int | None = option(
+        None,
+        "Clips decoded at once.",
+        unset="one per core",
+        min=1,
+        max=MOST_WORKERS,
+        panel=MACHINE,
+        affects_result=False,
+    )
+    time_limit: float | None = option(
+        None,
+        "Seconds that decoding a clip may take.",
+        unset="120 and more for big files",
+        above=0,
+        panel=MACHINE,
+        affects_result=False,
+    )
+    memory: str | None = option(
+        None,
+        "Memory that decoding a clip may take, such as 2G.",
+        unset="half of the machine's divided by --workers, 1G to 4G",
+        least_size="100M",
+        panel=MACHINE,
+        affects_result=False,
+    )
+    cache: str | None = option(
+        None,
+        "Folder of the feature cache.",
+        unset="the platform's",
+        panel=MACHINE,
+        affects_result=False,
+    )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Bytes of memory that decoding a clip may take; None leaves it to the machine."""
+        return None if self.memory is None else parse_size(self.memory)
+
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of the feature cache: ``--cache``, ``VIDFUSE_CACHE`` or the platform's place."""
+        chosen = self.cache or os.environ.get("VIDFUSE_CACHE")
+        if chosen:
+            return Path(chosen).expanduser()
+        from platformdirs import user_cache_path
+
+        return user_cache_path("vidfuse", appauthor=False) / "features"
+
+
+def typed_fields(cls: type[Settings]) -> list[tuple[Field[Any], Any, bool]]:
     """Each field with its type and whether it may be None."""
     hints = get_type_hints(cls)
+    found = []
     for each in fields(cls):
         kinds = get_args(hints[each.name]) or (hints[each.name],)
         if get_origin(hints[each.name]) is dict:
             kinds = (dict,)
         kind = next(kind for kind in kinds if kind is not NoneType)
-        yield each, kind, NoneType in kinds
+        found.append((each, kind, NoneType in kinds))
+    return found
 
 
 def parse_size(text: str) -> int:
@@ -159,15 +218,23 @@ def _read_small(path: Path) -> bytes:
     return content
 
 
-def _refuse(problems: list[str]) -> None:
+def _refused(problems: list[str]) -> UserError:
     if len(problems) == 1:
-        raise UserError(problems[0])
-    if problems:
-        raise UserError(f"the settings have {len(problems)} problems", "\n".join(problems))
+        return UserError(problems[0])
+    return UserError(f"the settings have {len(problems)} problems", "\n".join(problems))
 
 
-def _problem(value: Any, kind: Any, optional: bool, rules: Mapping[str, Any]) -> str | None:
-    """What is wrong with one value, or None."""
+def _unknown(name: str, known: list[str]) -> str:
+    """The problem of a name that is no setting."""
+    close = closest(name, known)
+    guess = f", did you mean '{close}'?" if close else f"; known: {', '.join(known)}"
+    return f"{name}: unknown setting{guess}"
+
+
+def _problem(  # noqa: C901 - one check after the other
+    value: Any, kind: Any, optional: bool, rules: Mapping[str, Any]
+) -> str | None:
+    """The problem of one value, or None."""
     if value is None and optional:
         return None
     accepted = (int, float) if kind is float else kind

@@ -1,17 +1,33 @@
-"""Standard streams that are always there and take any text."""
+r"""Standard streams that are always there and take any text, and text that may be printed on them.
+
+Files and classes may be called anything. JSON needs none of this: it has escapes of its own.
+"""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import io
 import os
+import re
 import sys
+from pathlib import PurePath
 from typing import Any, TextIO
 
 from vidfuse.errors import reason_of
 
 BYTES_OR_ESCAPES = "vidfuse.bytes_or_escapes"  # name of an error handler of `codecs`
+# Surrogates, which no encoding takes; those from dc80 to dcff stand for bytes that are not text.
+_SURROGATES = "\ud800-\udc7f\udd00-\udfff"
+_SURROGATE = re.compile(f"[{_SURROGATES}]")
+# Control characters (of both sets), separators of lines, and what turns the direction of writing.
+_CONTROLS = (
+    f"\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069{_SURROGATES}"
+)
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+_CONTROL_IN_LINES = re.compile(f"(?!\n)[{_CONTROLS}]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class OutputLostError(Exception):
@@ -57,36 +73,19 @@ class _Results(io.TextIOWrapper):
         return OutputLostError(error)
 
 
-class _Messages(io.RawIOBase):
-    """The lowest layer of a stream of messages, which drops those that cannot be written.
-
-    Args:
-        raw: What it writes to.
-    """
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw = raw
+class _Messages(io.BufferedWriter):
+    """The layer below a stream of messages, which drops those that cannot be written."""
 
     def write(self, data: Any, /) -> int:
         """Write bytes, or drop them."""
-        try:
-            written: int | None = self._raw.write(data)
-        except OSError:
-            written = None
-        # None is also what a stream says that does not block and has no room.
-        return len(data) if written is None else written
+        with contextlib.suppress(OSError):
+            super().write(data)
+        return len(data)
 
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def fileno(self) -> int:
-        """The system's number of the stream."""
-        return self._raw.fileno()
-
-    def isatty(self) -> bool:
-        """True for a terminal."""
-        return self._raw.isatty()
+    def flush(self) -> None:
+        """Write what is left, or try again with the next message."""
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 def protect(*, results: bool = True) -> None:
@@ -122,7 +121,7 @@ def _guarded(stream: TextIO | None, number: int, *, results: bool) -> TextIO:
     errors = BYTES_OR_ESCAPES if encoding.lower().startswith("utf") else "backslashreplace"
     if results:
         return _Results(buffer, encoding, errors, line_buffering=buffer.isatty())
-    messages = io.BufferedWriter(_Messages(getattr(buffer, "raw", buffer)))
+    messages = _Messages(getattr(buffer, "raw", buffer))
     return io.TextIOWrapper(messages, encoding, errors, line_buffering=True)
 
 
@@ -135,3 +134,46 @@ def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error(BYTES_OR_ESCAPES, _bytes_or_escapes)
+
+
+def printable(text: str) -> str:
+    r"""Text as one line or cell that no terminal obeys: control characters as ``\n``, ``\x1b``, …
+
+    Bytes of a name that are not text stay as they are.
+    """
+    return _CONTROL.sub(_escape, text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for text of several lines, which stay lines."""
+    return _CONTROL_IN_LINES.sub(_escape, text)
+
+
+def is_encodable(text: str) -> bool:
+    """True for text that is Unicode, but for bytes of a file's name that are not text."""
+    return _SURROGATE.search(text) is None
+
+
+def csv_cell(value: Any) -> Any:
+    """A value as a cell of CSV that no spreadsheet takes for a formula.
+
+    Text that begins as formulas do, and is no number, gets a ``'`` before it. All other values stay
+    as they are.
+    """
+    if isinstance(value, PurePath):
+        value = str(value)
+    if not isinstance(value, str) or not value.startswith(_FORMULA) or _is_number(value):
+        return value
+    return f"'{value}"
+
+
+def _escape(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

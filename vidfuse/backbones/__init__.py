@@ -1,4 +1,4 @@
-"""The networks that turn a picture into features, as a static table.
+"""The networks that turn a frame into features, as a static table.
 
 Reading the table imports neither torch nor torchvision: what a cached feature means can be known
 without building the network. A new backbone is one line here, and one file if torchvision has no
@@ -13,18 +13,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vidfuse.errors import UnknownNameError, UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Grid = int | Literal["native"]
+"""Cells g a side of the map that is kept of each frame; ``native`` keeps it as it is."""
 FP32 = "fp32"  # what all other precisions must agree with
-PRECISIONS = ("auto", FP32, "bf16", "fp16")
-PRECISION_HELP = (
-    "Numbers that the backbone computes with; auto takes fp32 for few clips, and for many what is "
-    "fastest here and gives the same features."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +33,9 @@ class BackboneInfo:
         factory: ``module:function`` that builds the network without weights.
         weights: File name of its published weights: ImageNet's under torch's download folder, or
             beside this file where they are bundled.
-        layer: Where features leave it by default: its last map of positions.
-        size: Side of the pictures it was trained on, in pixels.
-        mean: Per-channel mean (RGB, pictures scaled to 0..1) that its input is normalised with.
+        layer: Layer that features are taken from by default: its last map of positions.
+        size: Side of the frames it was trained on, in pixels.
+        mean: Per-channel mean (RGB, frames scaled to 0..1) that its input is normalised with.
         std: Likewise the standard deviation.
         sha256: Of the bundled weights; None where the weights are not bundled.
     """
@@ -52,7 +50,7 @@ class BackboneInfo:
 
     @property
     def place(self) -> Path:
-        """Where the published weights lie, or will once they are downloaded."""
+        """Path of the published weights, also before they are downloaded."""
         folder = download_folder() if self.sha256 is None else Path(__file__).parent
         return folder / self.weights
 
@@ -85,24 +83,21 @@ RANDOM_WEIGHTS = "random"
 
 @dataclass(frozen=True, slots=True)
 class BackboneChoice:
-    """A backbone that the user named, with what is needed to build it.
+    """A backbone that the user named, with everything that is needed to build it.
 
     Attributes:
         name: Key of ``BACKBONES``.
-        layer: Where features leave the network.
+        layer: Layer that features are taken from.
         weights: The weights' file; None stands for random weights.
-        published: Whether the weights are the published ones, which need not be kept in a model.
+        published: True for the published weights, which need not be kept in a model file.
+        info: Its line of the table.
     """
 
     name: str
     layer: str
     weights: Path | None
     published: bool
-
-    @property
-    def info(self) -> BackboneInfo:
-        """Its line of the table."""
-        return BACKBONES[self.name]
+    info: BackboneInfo
 
 
 def choose(
@@ -124,17 +119,17 @@ def choose(
     info = BACKBONES[name]
     layer = layer or info.layer
     if weights == RANDOM_WEIGHTS:
-        return BackboneChoice(name, layer, None, published=False)
+        return BackboneChoice(name, layer, None, published=False, info=info)
     if weights is None:
-        return BackboneChoice(name, layer, info.place, published=True)
+        return BackboneChoice(name, layer, info.place, published=True, info=info)
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{weights}: no such file of weights", "Check --weights.")
-    return BackboneChoice(name, layer, path, published=False)
+    return BackboneChoice(name, layer, path, published=False, info=info)
 
 
 def download_folder() -> Path:
-    """Where torch keeps downloaded weights (``TORCH_HOME`` is respected)."""
+    """The folder in which torch keeps downloaded weights (``TORCH_HOME`` is respected)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     home = os.environ.get("TORCH_HOME")
     return (Path(home).expanduser() if home else cache / "torch") / "hub" / "checkpoints"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.features.spec import Grid
+from vidfuse.backbones import Grid
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,9 +1,9 @@
-"""Importing what builds a network.
+"""Importing torch and torchvision.
 
 torchvision works only beside the build of torch that it was made for. A CPU-only torch beside the
 torchvision of the package index, or a torchvision of another release, fails while it is imported,
-with an error about an operator. Whatever needs torchvision gets it here, so that what is said
-instead is how to put it right.
+with an error about an operator. It is imported here alone, so that the message says how to put it
+right.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from vidfuse.errors import UserError, first_sentence
-from vidfuse.garbage import no_collection
+from vidfuse.machine import no_collection
+from vidfuse.progress import Reporter
 
 WHEELS = "https://download.pytorch.org/whl/"
 # Ends of torch's version that name one of its own indices, as in 2.13.0+cpu.
 BUILD = re.compile(r"cpu|cu\d+|rocm[\d.]+|xpu")
 
 
-def find_factory(factory: str) -> Any:
-    """The function that builds a network; what it needs is imported.
+def load_factory(factory: str) -> Any:
+    """The function that builds a network, after importing torch and torchvision where needed.
 
     Args:
         factory: ``module:function``, as in the table of backbones.
@@ -47,33 +48,60 @@ def find_factory(factory: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def import_torch() -> ModuleType:
-    """The module ``torch``, imported.
+def import_torch(name: str = "torch") -> ModuleType:
+    """Import ``torch``.
+
+    Args:
+        name: Another module that is imported likewise.
 
     Raises:
         UserError: It is missing or broken; says how to repair it.
     """
-    return _import("torch")
-
-
-def import_torchvision() -> ModuleType:
-    """The module ``torchvision``, imported.
-
-    Raises:
-        UserError: It or torch is missing or broken, or the two do not fit; says how to repair it.
-    """
-    import_torch()
-    return _import("torchvision")
-
-
-def _import(name: str) -> ModuleType:
     try:
-        if name in sys.modules:
+        if name in sys.modules:  # perhaps another thread still imports it, which is waited for
             return import_module(name)
         with no_collection(), no_interruption():
             return import_module(name)
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         raise UserError(_problem(name, error), repair(name)) from error
+
+
+def import_torchvision() -> ModuleType:
+    """Import ``torchvision``, after torch.
+
+    Raises:
+        UserError: It or torch is missing or broken, or the two do not fit; says how to repair it.
+    """
+    import_torch()
+    return import_torch("torchvision")
+
+
+def resolve_device(name: str, reporter: Reporter | None = None) -> str:
+    """The device that ``--device`` means; ``auto`` is the first GPU that works, else the CPU.
+
+    Args:
+        name: As on the command line.
+        reporter: Receives progress updates and collects the time of each stage.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    torch = import_torch()
+    if name == "auto":
+        gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        for gpu in (gpu for gpu, there in gpus.items() if there):
+            try:  # torch may have no kernels for an older one
+                return resolve_device(gpu)
+            except UserError as error:
+                if reporter is not None:
+                    reporter.warn(f"{error.message}: computing on the CPU")
+        return "cpu"
+    try:
+        torch.ones(1, device=name).add(1).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        message = f"device '{name}' cannot be used here ({first_sentence(error)})"
+        raise UserError(message, "Use --device auto or --device cpu.") from error
+    return name
 
 
 @contextmanager
@@ -134,7 +162,7 @@ def reinstall(*, dependencies: bool = False) -> str:
     """The command that puts vidfuse's own files right, from where it was installed.
 
     Args:
-        dependencies: Whether what it depends on is to be put right as well.
+        dependencies: True where the packages it depends on are to be put right as well.
     """
     try:
         origin = json.loads(distribution("vidfuse").read_text("direct_url.json") or "{}")

@@ -1,4 +1,4 @@
-"""Building a backbone: fetch weights, cut the network at a layer, run pictures through it."""
+"""Building a backbone: fetch weights, cut the network at a layer, run frames through it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
-from vidfuse.backbones.imports import find_factory, reinstall
+from vidfuse.backbones.imports import load_factory, reinstall
 from vidfuse.errors import (
     UnknownNameError,
     UserError,
@@ -21,7 +21,7 @@ from vidfuse.errors import (
     raise_if_out_of_memory,
     reason_of,
 )
-from vidfuse.progress import Progress
+from vidfuse.progress import Reporter
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -33,12 +33,12 @@ class Backbone(nn.Module):
     """A network cut at a layer, with its normalisation.
 
     Args:
-        body: Maps normalised pictures ``[N, 3, S, S]`` to features ``[N, D, h, w]`` or ``[N, D]``.
-        mean: Per-channel mean of pictures scaled to 0..1.
+        body: Maps normalised frames ``[N, 3, S, S]`` to features ``[N, D, h, w]`` or ``[N, D]``.
+        mean: Per-channel mean of frames scaled to 0..1.
         std: Likewise the standard deviation.
 
     Attributes:
-        dtype: What the body computes in; normalisation is float32 in any case.
+        dtype: Precision of the body; normalisation is float32 in any case.
     """
 
     mean: Tensor
@@ -53,9 +53,9 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Features ``[N, D, h, w]`` (float32) of pictures ``uint8 [N, S, S, 3]``."""
-        images = pictures.permute(0, 3, 1, 2).float().div_(255)
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Features ``[N, D, h, w]`` (float32) of frames ``uint8 [N, S, S, 3]``."""
+        images = pixels.permute(0, 3, 1, 2).float().div_(255)
         images = images.sub_(self.mean).div_(self.std)
         features: Tensor = self.body(images.to(self.dtype)).float()
         return features if features.dim() == 4 else features.flatten(1)[:, :, None, None]
@@ -77,14 +77,14 @@ def load_backbone(
     """Build a backbone with its weights, ready for inference.
 
     Args:
-        choice: What to build.
-        state: Weights that are at hand already; None reads them from the choice's file.
-        device: Where it shall run.
+        choice: The backbone to build.
+        state: Weights that are in memory already; None reads them from the choice's file.
+        device: Device to run on.
 
     Raises:
         UserError: The layer does not exist, or the weights cannot be read or do not fit.
     """
-    factory = find_factory(choice.info.factory)
+    factory = load_factory(choice.info.factory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         network: nn.Module = factory(weights=None).eval()
@@ -131,7 +131,7 @@ class _Single(nn.Module):
 
 
 def _fold_norms(network: GraphModule) -> None:
-    """Join batch norms to the convolutions before them: the same features in fewer passes."""
+    """Join batch norms to the convolutions before them: the same features with fewer operations."""
     for node in network.graph.nodes:
         if node.op != "call_module" or not node.args or node.args[0].op != "call_module":
             continue
@@ -218,7 +218,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def fetch(choice: BackboneChoice, progress: Progress) -> None:
+def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
     """Download published weights that the user named and that are not here yet.
 
     Raises:
@@ -229,7 +229,7 @@ def fetch(choice: BackboneChoice, progress: Progress) -> None:
     if choice.info.sha256 is not None:
         raise UserError(f"{choice.weights}: the bundled weights are missing", reinstall())
     url = DOWNLOAD_URL + choice.weights.name
-    progress.info(f"Downloading {url} to {choice.weights.parent}")
+    reporter.info(f"Downloading {url} to {choice.weights.parent}")
     prefix = choice.weights.stem.rpartition("-")[2]
     try:
         choice.weights.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""The numerical mode for this machine: what it computes fast while features stay what they are.
+"""The fastest precision on this machine whose features match fp32.
 
 bf16 is 4 times as fast as fp32 where a processor has AMX, twice as fast with AVX512-BF16, and 8
-times slower where it has neither. So a precision is tried only where the instruction set promises
-something; then its features of the user's own pictures must agree with those of fp32, and it must
-have been faster. What came of it is remembered.
+times slower where it has neither. So a precision is tried only where the processor has instructions
+for it; then its features of the user's own frames must agree with those of fp32, and it must
+have been faster. The choice is remembered.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from vidfuse.atomic import write_whole
 from vidfuse.backbones import FP32
 from vidfuse.backbones.load import Backbone
 from vidfuse.errors import UnwritableError, UserError, first_sentence
-from vidfuse.system import cpu_flags
+from vidfuse.machine import cpu_flags
 
 DTYPES = {FP32: torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # flags of processors that multiply bf16
-MATCH = 0.999  # least cosine at which features are the same ones
-WORTH = 1.15  # least gain in speed for which fp32 is left
-PICTURES, GPU_PICTURES = 4, 128  # for a calibration; fewer leave a GPU idle
+MATCH = 0.999  # least cosine at which features count as the same
+MIN_SPEEDUP = 1.15  # least gain in speed for which fp32 is left
+FRAMES, GPU_FRAMES = 4, 128  # for a calibration; fewer leave a GPU idle
 ROUNDS = 2
-TICKS = 20  # of the clock, that a measured pass takes at least
+TICKS = 20  # of the clock, which a measurement takes at least
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PrecisionChoice:
     """A precision, and why it was chosen in a few words."""
 
     precision: str
     reason: str
 
 
-class Modes:
+class PrecisionSelector:
     """A backbone, and the same in the other precisions that this machine may run it in.
 
     Args:
         backbone: In fp32.
         wanted: ``auto`` or the precision that was asked for.
-        identity: What tells this network and its use from others, such as layer and weights.
-        file: Where choices are remembered; None is the platform's place for caches.
+        identity: Tells this network and its use from others, such as layer and weights.
+        file: File that choices are remembered in; None is in the platform's folder for caches.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Modes:
         return self._networks[precision]
 
     @torch.inference_mode()
-    def choose(self, pictures: Tensor, many: bool) -> Choice:
+    def choose(self, pixels: Tensor, many: bool) -> PrecisionChoice:
         """The precision in which to go on.
 
         With few clips ``auto`` is fp32, so that a prediction is the same today and tomorrow.
 
         Args:
-            pictures: The first of those to encode, ``uint8 [N, S, S, 3]`` on the device.
-            many: Whether so many follow that a calibration pays.
+            pixels: The first of the frames to encode, ``uint8 [N, S, S, 3]`` on the device.
+            many: True where so many clips follow that a calibration pays.
 
         Raises:
             UserError: Features in the precision that was asked for do not agree with fp32, or
@@ -90,10 +90,10 @@ class Modes:
         """
         if self.wanted == "auto":
             if not many:
-                return Choice(FP32, "few clips")
-            return self._recall() or self._remember(self._calibrate(pictures))
+                return PrecisionChoice(FP32, "few clips")
+            return self._recall() or self._remember(self._calibrate(pixels))
         if self.wanted not in self._checked:
-            alike = agreement(self.network(FP32)(pictures), self._pinned(pictures))
+            alike = cosine(self.network(FP32)(pixels), self._pinned(pixels))
             if not alike >= MATCH:
                 raise UserError(
                     f"features in {self.wanted} do not agree with those in fp32 "
@@ -101,33 +101,34 @@ class Modes:
                     "Leave --precision at 'auto'.",
                 )
             self._checked.add(self.wanted)
-        return Choice(self.wanted, "as asked for")
+        return PrecisionChoice(self.wanted, "as asked for")
 
-    def _pinned(self, pictures: Tensor) -> Tensor:
+    def _pinned(self, pixels: Tensor) -> Tensor:
         """Features in the precision that was asked for."""
         try:
-            return self.network(self.wanted)(pictures)
+            features: Tensor = self.network(self.wanted)(pixels)
         except RuntimeError as error:  # layers that torch has not written for it
             raise UserError(
                 f"this backbone cannot compute in {self.wanted} here ({first_sentence(error)})",
                 "Leave --precision at 'auto'.",
             ) from error
+        return features
 
-    def _calibrate(self, pictures: Tensor) -> Choice:
-        """Compare what this machine promises to do fast with fp32, side by side."""
-        candidates = promising(self.device)
+    def _calibrate(self, pixels: Tensor) -> PrecisionChoice:
+        """Time the precisions that this machine supports beside fp32."""
+        candidates = supported(self.device)
         if not candidates:
-            return Choice(FP32, "nothing else promises more on this processor")
-        count = PICTURES if self.device.type == "cpu" else GPU_PICTURES
-        pictures = pictures.repeat(math.ceil(count / len(pictures)), 1, 1, 1)[:count]
-        expected = self.network(FP32)(pictures)
-        alike = {each: agreement(expected, self.network(each)(pictures)) for each in candidates}
+            return PrecisionChoice(FP32, "this processor has no instructions for another")
+        count = FRAMES if self.device.type == "cpu" else GPU_FRAMES
+        pixels = pixels.repeat(math.ceil(count / len(pixels)), 1, 1, 1)[:count]
+        expected = self.network(FP32)(pixels)
+        alike = {each: cosine(expected, self.network(each)(pixels)) for each in candidates}
         fitting = [each for each in candidates if alike[each] >= MATCH]
         seconds = dict.fromkeys([FP32, *fitting], float("inf"))
         for _ in range(ROUNDS):
             for each in seconds:
-                seconds[each] = min(seconds[each], self._time(each, pictures))
-        best = min(seconds, key=lambda each: seconds[each] * (1 if each == FP32 else WORTH))
+                seconds[each] = min(seconds[each], self._time(each, pixels))
+        best = min(seconds, key=lambda each: seconds[each] * (1 if each == FP32 else MIN_SPEEDUP))
         if best == FP32:
             tried = ", ".join(
                 f"{each} is {seconds[FP32] / seconds[each]:.2f} times as fast"
@@ -135,21 +136,23 @@ class Modes:
                 else f"{each} does not agree with it (cosine {alike[each]:.4f})"
                 for each in candidates
             )
-            return Choice(FP32, f"measured: {tried}")
+            return PrecisionChoice(FP32, f"measured: {tried}")
         gain = seconds[FP32] / seconds[best]
-        return Choice(best, f"measured: {gain:.2f} times as fast, cosine {alike[best]:.5f}")
+        return PrecisionChoice(
+            best, f"measured: {gain:.2f} times as fast, cosine {alike[best]:.5f}"
+        )
 
-    def _time(self, precision: str, pictures: Tensor) -> float:
+    def _time(self, precision: str, pixels: Tensor) -> float:
         """Seconds of a forward pass: on a CPU those of this thread, whatever else runs there."""
         network = self.network(precision)
         clock, tick = time.perf_counter, time.get_clock_info("perf_counter").resolution
         if self.device.type == "cpu":
             clock, tick = time.thread_time, time.get_clock_info("thread_time").resolution
-        began, passes = clock(), 0
-        while not passes or clock() - began < TICKS * tick:  # of 1/64 s on some systems
-            network(pictures).sum().item()  # a GPU has finished when there is a number
-            passes += 1
-        return (clock() - began) / passes
+        began, count = clock(), 0
+        while not count or clock() - began < TICKS * tick:  # of 1/64 s on some systems
+            network(pixels).sum().item()  # a GPU has finished when there is a number
+            count += 1
+        return (clock() - began) / count
 
     def _key(self) -> str:
         parts = [processor(self.device), torch.__version__, *self.identity]
@@ -169,14 +172,14 @@ class Modes:
             return {}  # none yet, or damaged: calibrate again
         return found if isinstance(found, dict) else {}
 
-    def _recall(self) -> Choice | None:
+    def _recall(self) -> PrecisionChoice | None:
         try:
-            choice = Choice(**self._notes()[self._key()])
+            choice = PrecisionChoice(**self._notes()[self._key()])
         except (KeyError, TypeError):
             return None
         return choice if choice.precision in DTYPES else None
 
-    def _remember(self, choice: Choice) -> Choice:
+    def _remember(self, choice: PrecisionChoice) -> PrecisionChoice:
         notes = self._notes() | {self._key(): asdict(choice)}
         # Where nothing can be kept, it is measured each time.
         with contextlib.suppress(UnwritableError):
@@ -184,7 +187,7 @@ class Modes:
         return choice
 
 
-def promising(device: torch.device) -> list[str]:
+def supported(device: torch.device) -> list[str]:
     """Precisions that this device has instructions for."""
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
@@ -198,7 +201,7 @@ def promising(device: torch.device) -> list[str]:
 
 @cache
 def processor(device: torch.device) -> str:
-    """Name of what computes, with what torch makes of it."""
+    """Name of the processor or GPU, with the instruction set that torch uses."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     name = platform.processor() or platform.machine()
@@ -211,6 +214,6 @@ def processor(device: torch.device) -> str:
     return f"{name} {torch.backends.cpu.get_cpu_capability()} {sets}".strip()
 
 
-def agreement(expected: Tensor, features: Tensor) -> float:
-    """Least cosine between the features of a picture in two precisions."""
+def cosine(expected: Tensor, features: Tensor) -> float:
+    """Least cosine between the features of a frame in two precisions."""
     return torch.cosine_similarity(expected.flatten(1), features.flatten(1)).min().item()

@@ -2,7 +2,7 @@
 
 He et al., "Deep residual learning for image recognition" (CVPR 2016), with basic blocks, fewer and
 narrower than ResNet-18's, a stem of two 3×3 convolutions instead of 7×7 and pooling (He et al.,
-"Bag of tricks", CVPR 2019), and no classifier. Pictures of S×S pixels become ``layer4`` maps of
+"Bag of tricks", CVPR 2019), and no classifier. Frames of S×S pixels become ``layer4`` maps of
 S/32 × S/32 positions: 4×4 at its own 128 pixels.
 
 Batch norm exists only while it is trained; in what is shipped it is folded into the convolutions.
@@ -19,13 +19,13 @@ WIDTHS = (48, 96, 192, 512)
 DEPTHS = (2, 2, 2, 1)
 
 
-def thin_resnet(weights: None = None, *, norm: bool = False) -> nn.Sequential:
+def thin_resnet(weights: None = None, *, norm: bool = False) -> nn.Sequential:  # noqa: ARG001
     """Build the network without weights, as stages that can be cut at any of them.
 
     Args:
-        weights: Nothing but None; there for the signature that backbone factories share.
-        norm: Whether convolutions are followed by batch norm, as in training, or have it folded
-            into their weights.
+        weights: Always None; backbone factories share this signature.
+        norm: True puts batch norm behind each convolution, as in training; False is with batch
+            norms folded into the weights.
 
     Returns:
         ``stem``, ``layer1`` (stride 4, 48 channels), ``layer2`` (8, 96), ``layer3`` (16, 192) and
@@ -59,8 +59,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """``[N, channels, h, w]`` becomes ``[N, width, h/stride, w/stride]``."""
-        inner = self.second(self.first(maps).relu_())
-        return (inner + self.shortcut(maps)).relu_()
+        inner: Tensor = self.second(self.first(maps).relu_()) + self.shortcut(maps)
+        return inner.relu_()
 
 
 def _convolution(channels: int, width: int, stride: int, norm: bool, side: int = 3) -> nn.Module:

@@ -47,7 +47,7 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except SystemExit:
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is told in one line
         if heeded:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # from now on it ends at once, in silence
         if pressed or isinstance(error, KeyboardInterrupt):
@@ -71,16 +71,14 @@ def main() -> NoReturn:
 
 def _run() -> int:
     """Carry out the command line, and say with which exit code it ended."""
-    from vidfuse import streams
+    from vidfuse.streams import protect
 
-    streams.protect()
+    protect()
+    import vidfuse.machine as machine  # not through the package, which looks for functions
     from vidfuse.cli.commands import app
-    from vidfuse.garbage import keep_imports
-    from vidfuse.system import keep_memory
 
-    # This process is nobody else's.
-    keep_imports()
-    keep_memory()
+    machine.spare_imports = True  # this process is nobody else's
+    machine.keep_memory()
     status = app(prog_name="vidfuse", standalone_mode=False)
     if status == EXIT_INTERRUPTED:  # what Typer makes of it
         raise Interruption

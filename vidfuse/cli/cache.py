@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.options import CacheOption
-from vidfuse.cli.output import FormatOption, human_size, print_json, print_text
+from vidfuse.cli.commands import PLAIN, Command
+from vidfuse.cli.console import ConsoleReporter, human_size, print_json, print_text
+from vidfuse.cli.options import FormatOption, with_settings
 from vidfuse.errors import UnknownNameError, UserError
-from vidfuse.settings import parse_size
+from vidfuse.settings import MachineConfig, parse_size
 
-app = new_app(no_args_is_help=True, help="Look after the feature cache.")
+app = typer.Typer(**PLAIN, no_args_is_help=True, help="Manage the feature cache.")
 PRUNE_HELP = "Remove entries; without options only what interrupted processes left behind."
 VERIFY_HELP = """\
 Check every entry, and remove damaged ones so that they are computed again.
@@ -23,14 +23,14 @@ INFO_HELP = "Say where the cache is, how large, and what is in it."
 
 
 @app.command(cls=Command, help=INFO_HELP)
-def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
+@with_settings(MachineConfig, only=["cache"])
+def info(format: FormatOption = "text", *, settings: dict[str, Any]) -> None:
     """The command ``vidfuse cache info``."""
-    from vidfuse.features.config import cache_folder
+    from vidfuse.features.cache import Store
     from vidfuse.features.maintenance import cache_info, describe
     from vidfuse.features.spec import FeatureSpec
-    from vidfuse.features.store import Store
 
-    report = cache_info(Store(cache_folder(cache)))
+    report = cache_info(Store(MachineConfig(**settings).cache_folder))
     if format == "json":
         print_json(report)
         return
@@ -46,17 +46,16 @@ def info(cache: CacheOption = None, format: FormatOption = "text") -> None:
 
 
 @app.command(cls=Command, help=VERIFY_HELP)
-def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
+@with_settings(MachineConfig, only=["cache"])
+def verify(format: FormatOption = "text", *, settings: dict[str, Any]) -> None:
     """The command ``vidfuse cache verify``."""
-    from vidfuse.cli.console import ConsoleProgress
-    from vidfuse.features.config import cache_folder
+    from vidfuse.features.cache import Store
     from vidfuse.features.maintenance import verify as check
-    from vidfuse.features.store import Store
 
-    progress = ConsoleProgress()
-    report = check(Store(cache_folder(cache)), progress)
+    reporter = ConsoleReporter()
+    report = check(Store(MachineConfig(**settings).cache_folder), reporter)
     for path in report["damaged"]:
-        progress.warn(f"{path}: damaged, removed")
+        reporter.warn(f"{path}: damaged, removed")
     if format == "json":
         print_json(report)
     else:
@@ -66,6 +65,7 @@ def verify(cache: CacheOption = None, format: FormatOption = "text") -> None:
 
 
 @app.command(cls=Command, help=PRUNE_HELP)
+@with_settings(MachineConfig, only=["cache"])
 def prune(
     older_than: Annotated[
         float | None,
@@ -93,16 +93,16 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be removed.")
     ] = False,
-    cache: CacheOption = None,
     format: FormatOption = "text",
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """The command ``vidfuse cache prune``."""
-    from vidfuse.features.config import cache_folder
+    from vidfuse.features.cache import Store
     from vidfuse.features.maintenance import cache_info
     from vidfuse.features.maintenance import prune as remove
-    from vidfuse.features.store import Store
 
-    store = Store(cache_folder(cache))
+    store = Store(MachineConfig(**settings).cache_folder)
     if spec:
         known = [row["digest"] for row in cache_info(store)["specs"]]
         for digest in spec:

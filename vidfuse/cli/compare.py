@@ -9,22 +9,22 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vidfuse.cli.app import BEGAN
-from vidfuse.cli.command import Command, new_app
+from vidfuse.cli.commands import PLAIN, Command
+from vidfuse.cli.console import ConsoleReporter, human_count, print_json, print_text, table
 from vidfuse.cli.options import ConfigOption, DatasetArgument, with_settings
-from vidfuse.cli.output import human_count, print_json, print_text, table
-from vidfuse.evaluation.compare.config import CompareConfig
+from vidfuse.comparison.config import CompareConfig
+from vidfuse.results import ComparedBaseline, ComparedHead, Comparison
 
-app = new_app()
+app = typer.Typer(**PLAIN)
 HELP = """\
-Compare fusion heads by cross-validation, and say which to take.
+Compare heads by cross-validation, and say which to take.
 
 Every head gets the same clips, folds, epochs and search. The folder of results also holds
-pictures, and the finished fits: the same command goes on after an interruption. Exits with 1
+frames, and the finished fits: the same command goes on after an interruption. Exits with 1
 where some head failed.
 """
 PANELS = {
     "backbone": "Features",
-    "decoder": "Machine",
     "heads": "Comparison",
     "epochs": "Training, the same for every head",
 }
@@ -35,7 +35,7 @@ ORDERS = ("accuracy", "shuffled", "tested_shuffled", "reversed", "shuffled_p_val
 @with_settings(CompareConfig, PANELS)
 def compare(
     dataset: DatasetArgument,
-    config: ConfigOption = None,
+    config: ConfigOption = None,  # noqa: ARG001 - `with_settings` reads it
     format: Annotated[
         Literal["text", "json", "csv"],
         typer.Option("--format", help="Form of the result on stdout."),
@@ -45,39 +45,36 @@ def compare(
 ) -> None:
     """The command ``vidfuse compare``."""
     from vidfuse import api
-    from vidfuse.cli.console import ConsoleProgress
-    from vidfuse.timing import Timings
 
-    summary = api.compare(dataset, progress=ConsoleProgress(), timings=Timings(BEGAN), **settings)
+    comparison = api.compare(dataset, reporter=ConsoleReporter(BEGAN), **settings)
     if format == "json":
-        print_json(summary)
+        print_json(comparison.to_dict())
     elif format == "csv":
-        from vidfuse.evaluation.compare.results import write_csv
+        from vidfuse.comparison.results import write_csv
 
-        write_csv(sys.stdout, summary)
+        write_csv(sys.stdout, comparison.to_dict())
     else:
-        print_text(_text(summary))
-    if summary["failed_heads"]:
+        print_text(_text(comparison))
+    if comparison.failed_heads:
         raise typer.Exit(1)
 
 
-def _text(summary: dict[str, Any]) -> str:
-    heads = summary["heads"]
+def _text(comparison: Comparison) -> str:
+    heads = comparison.heads
     scores = [
-        (row["name"], *_scores(row), _signed(row["difference"]), _number(row["p_value"], 3))
-        for row in heads
+        (row.name, *_scores(row), _signed(row.difference), _number(row.p_value, 3)) for row in heads
     ]
-    scores += [(name, *_scores(row), "", "") for name, row in summary["baselines"].items()]
-    orders = [(row["name"], *(_number(row[kind], 3) for kind in ORDERS)) for row in heads]
+    scores += [(name, *_scores(row), "", "") for name, row in comparison.baselines.items()]
+    orders = [(row.name, *(_number(getattr(row, kind), 3) for kind in ORDERS)) for row in heads]
     costs = [
         (
-            row["name"],
-            str(row["grid"]),
-            human_count(row["parameters"]),
-            human_count(row["multiply_adds"]),
-            f"{row['latency_ms']:.2f}",
-            f"{row['latency_batched_ms']:.3f}",
-            f"{row['training_seconds']:.1f}",
+            row.name,
+            str(row.grid),
+            human_count(row.parameters),
+            human_count(row.multiply_adds),
+            f"{row.latency_ms:.2f}",
+            f"{row.latency_batched_ms:.3f}",
+            f"{row.training_seconds:.1f}",
         )
         for row in heads
     ]
@@ -85,36 +82,36 @@ def _text(summary: dict[str, Any]) -> str:
         [
             table(("head", "accuracy", "95 % interval", "macro F1", "to mean", "p"), scores),
             *(
-                fill(_frames(row, summary["protocol"]["settings"]["frames"]), 96)
+                fill(_frames(row, comparison.protocol["settings"]["frames"]), 96)
                 for row in heads
-                if row["frame_budget"]
+                if row.frame_budget
             ),
-            "Is order used? Accuracy on frames in order, shuffled in training and test, shuffled\n"
-            "in the test only, and backwards in the test only:",
-            table(("head", "in order", "shuffled", "test only", "backwards", "p"), orders),
+            "Does the head use frame order? Accuracy with frames in order / shuffled in\n"
+            "train+test / shuffled in test / reversed in test:",
+            table(("head", "in order", "shuffled", "test only", "reversed", "p"), orders),
             "Cost of the head for one clip; training is one fit:",
             table(
                 ("head", "grid", "params", "mult-adds", "ms alone", "ms batched", "train s"), costs
             ),
-            fill(summary["advice"], 96),
+            fill(comparison.advice, 96),
         ]
     )
 
 
-def _frames(row: dict[str, Any], candidates: int) -> str:
-    """What a head that chooses its frames takes, and what its rivals do with as many."""
-    own = row["frame_budget"]["own"]
+def _frames(row: ComparedHead, candidates: int) -> str:
+    """Frames that a frame-selecting head takes, and what its rivals do with as many."""
+    own = (row.frame_budget or {})["own"]
     return (
-        f"{row['name']} looks at {own['frames']:.1f} of {candidates} frames, accuracy "
+        f"{row.name} observes {own['frames']:.1f} of {candidates} frames, accuracy "
         f"{own['policy']:.3f}. With the same weights and as many frames: uniform "
         f"{own['uniform']:.3f}, random {own['random']:.3f}, early exit {own['early_exit']:.3f}."
     )
 
 
-def _scores(row: dict[str, Any]) -> tuple[str, str, str]:
-    low, high = row["accuracy_interval"] or (None, None)
+def _scores(row: ComparedBaseline) -> tuple[str, str, str]:
+    low, high = row.accuracy_interval or (None, None)
     spread = "" if low is None else f"{low:.3f} to {high:.3f}"
-    return f"{row['accuracy']:.3f}", spread, f"{row['macro_f1']:.3f}"
+    return f"{row.accuracy:.3f}", spread, f"{row.macro_f1:.3f}"
 
 
 def _number(value: float | None, digits: int) -> str:

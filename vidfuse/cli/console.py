@@ -1,16 +1,19 @@
-"""What the person at the terminal sees: on stderr only, and no bar where that is a file."""
+"""Printing: results on stdout, and progress on stderr, without a bar in a file."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidfuse.progress import Progress
-from vidfuse.text import printable, printable_lines
+from vidfuse.progress import Reporter
+from vidfuse.results import Record
+from vidfuse.streams import csv_cell, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,13 +25,14 @@ SECONDS_BETWEEN_LINES = 30.0  # how often a log file hears of a long task
 ROWS_AROUND_BOARD = 7  # header, rules, margin and bar: a taller table would scroll away
 
 
-class ConsoleProgress(Progress):
+class ConsoleReporter(Reporter):
     """Shows progress with rich on a terminal; elsewhere a line now and then.
 
     With ``--quiet`` only warnings are shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, began: float | None = None) -> None:
+        super().__init__(began)
         self._quiet = bool(os.environ.get("VIDFUSE_QUIET"))
         self._live = sys.stderr.isatty() and not self._quiet
         self._bar: Bar | None = None
@@ -88,10 +92,10 @@ class ConsoleProgress(Progress):
             self._bar.update(self._bar_task, advance=steps, note=note)
         elif not self._live and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            ahead = (self._last_line - self._began) * (self._total / max(self._done, 1) - 1)
+            remaining = (self._last_line - self._began) * (self._total / max(self._done, 1) - 1)
             note = f", {note}" * bool(note)
             self.info(
-                f"{self._task}: {self._done} of {self._total}{note}, {ahead / 60:.1f} min to go"
+                f"{self._task}: {self._done} of {self._total}{note}, {remaining / 60:.1f} min to go"
             )
 
     def board(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -134,3 +138,78 @@ class ConsoleProgress(Progress):
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2))
+
+
+def print_text(text: str) -> None:
+    """Print text of several lines with whatever names in it."""
+    print(printable_lines(text))
+
+
+def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
+    """Print records one by one as they come (all but ``json``), and pass them on.
+
+    The text of a record is path, label and score; of a failure neither of the two, but why in a
+    fourth column.
+    """
+    writer = None
+    for record in records:
+        if form == "jsonl":
+            print(json.dumps(record.to_dict()), flush=True)
+        elif form == "text":
+            cells = [record.path, record.label or "", "", record.error or ""]
+            if record.score is not None:
+                cells[2:] = [f"{record.score:.4f}"]
+            print("\t".join(map(printable, cells)), flush=True)
+        elif form == "csv":
+            row = _flat(record)
+            if writer is None:
+                writer = csv.DictWriter(sys.stdout, list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row)
+            sys.stdout.flush()
+        yield record
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    flat = record.to_dict()
+    flat["top"] = "; ".join(f"{each.label}={each.score:.4f}" for each in record.top)
+    flat["warnings"] = "; ".join(record.warnings)
+    if record.glimpses is not None:
+        flat["glimpses"] = "; ".join(f"{time:.3f}" for time in record.glimpses)
+    return {name: csv_cell(value) for name, value in flat.items()}
+
+
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Columns of text, the first to the left and the others to the right."""
+    lines = [tuple(map(printable, line)) for line in (header, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def human_size(count: float) -> str:
+    """Bytes in the unit that fits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_count(count: int) -> str:
+    """A number to three digits, in the unit that fits: 6.15 k, 798 k, 12.6 M."""
+    rounded = float(f"{count:.3g}")
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if rounded >= size:
+            return f"{rounded / size:#.3g}".rstrip(".") + f" {unit}"
+    return str(count)

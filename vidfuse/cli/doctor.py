@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.options import CacheOption
-from vidfuse.cli.output import FormatOption, print_json, print_text
-from vidfuse.text import printable
+from vidfuse.cli.commands import PLAIN, Command
+from vidfuse.cli.console import ConsoleReporter, print_json, print_text
+from vidfuse.cli.options import FormatOption, with_settings
+from vidfuse.settings import MachineConfig
+from vidfuse.streams import printable
 
 if TYPE_CHECKING:
     from vidfuse.doctor import Check
 
-app = new_app()
+app = typer.Typer(**PLAIN)
 HELP = """\
 Check this installation and machine, and say how to repair what is broken.
 
@@ -23,12 +24,12 @@ Exits with 1 where something that is needed is broken.
 
 
 @app.command(cls=Command, help=HELP)
-def doctor(cache: CacheOption = None, format: FormatOption = "text") -> None:
+@with_settings(MachineConfig, only=["cache"])
+def doctor(format: FormatOption = "text", *, settings: dict[str, Any]) -> None:
     """The command ``vidfuse doctor``."""
-    from vidfuse.cli.console import ConsoleProgress
     from vidfuse.doctor import examine
 
-    checks = examine(cache, ConsoleProgress())
+    checks = examine(settings.get("cache"), ConsoleReporter())
     broken = [check for check in checks if check.status == "broken"]
     if format == "json":
         print_json({"ok": not broken, "checks": [check.to_dict() for check in checks]})

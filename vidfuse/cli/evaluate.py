@@ -7,28 +7,27 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vidfuse.cli.app import BEGAN
-from vidfuse.cli.command import Command, new_app
+from vidfuse.cli.commands import PLAIN, Command
+from vidfuse.cli.console import ConsoleReporter, print_json, print_text, table
 from vidfuse.cli.options import (
-    CacheOption,
     DatasetArgument,
-    DeviceOption,
+    FormatOption,
     LayoutOption,
-    MemoryOption,
     ModelOption,
-    PrecisionOption,
-    TimeLimitOption,
-    WorkersOption,
     chosen_models,
+    with_settings,
 )
-from vidfuse.cli.output import FormatOption, print_json, print_text, table
+from vidfuse.inference.config import InferenceConfig
+from vidfuse.results import Evaluation
 
-app = new_app()
+app = typer.Typer(**PLAIN)
 HELP = "Measure a trained model on clips that it has not seen."
 LARGEST_MATRIX = 12  # classes whose confusion matrix still fits a terminal
 WIDEST_COLUMN = 10  # of the matrix
 
 
 @app.command(cls=Command, help=HELP)
+@with_settings(InferenceConfig)
 def evaluate(
     dataset: DatasetArgument,
     model: ModelOption = None,
@@ -51,17 +50,11 @@ def evaluate(
     ] = None,
     layout: LayoutOption = None,
     format: FormatOption = "text",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    cache: CacheOption = None,
-    workers: WorkersOption = None,
-    time_limit: TimeLimitOption = None,
-    memory: MemoryOption = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """The command ``vidfuse evaluate``."""
     from vidfuse import api
-    from vidfuse.cli.console import ConsoleProgress
-    from vidfuse.timing import Timings
 
     metrics = api.evaluate(
         dataset,
@@ -69,61 +62,52 @@ def evaluate(
         subset=subset,
         split=split,
         layout=layout,
-        progress=ConsoleProgress(),
-        timings=Timings(BEGAN),
-        device=device,
-        precision=precision,
-        cache=cache,
-        workers=workers,
-        time_limit=time_limit,
-        memory=memory,
+        reporter=ConsoleReporter(BEGAN),
+        **settings,
     )
     if format == "json":
-        print_json(metrics)
+        print_json(metrics.to_dict())
     else:
         print_text(_text(metrics))
-    if metrics["failed"]:
+    if metrics.failed:
         raise typer.Exit(1)
 
 
-def _text(metrics: dict[str, Any]) -> str:
-    interval = metrics["accuracy_interval"]
+def _text(metrics: Evaluation) -> str:
+    interval = metrics.accuracy_interval
     spread = f"  95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-    supports = [each["support"] for each in metrics["per_class"]]
+    supports = [each.support for each in metrics.per_class]
     lines = [
-        f"accuracy         {metrics['accuracy']:.3f}{spread}",
-        f"macro F1         {metrics['macro_f1']:.3f}",
-        f"macro precision  {metrics['macro_precision']:.3f}",
-        f"macro recall     {metrics['macro_recall']:.3f}",
+        f"accuracy         {metrics.accuracy:.3f}{spread}",
+        f"macro F1         {metrics.macro_f1:.3f}",
+        f"macro precision  {metrics.macro_precision:.3f}",
+        f"macro recall     {metrics.macro_recall:.3f}",
     ]
-    if metrics["top5_accuracy"] is not None:
-        lines.append(f"top-5 accuracy   {metrics['top5_accuracy']:.3f}")
+    if metrics.top5_accuracy is not None:
+        lines.append(f"top-5 accuracy   {metrics.top5_accuracy:.3f}")
     lines += [
-        f"clips            {metrics['clips']}, {metrics['failed']} failed",
+        f"clips            {metrics.clips}, {metrics.failed} failed",
         f"for comparison   {max(supports) / sum(supports):.3f}, always the most frequent class",
-        f"interval         {metrics['interval_method']}",
+        f"interval         {metrics.interval_method}",
     ]
-    if frames := metrics.get("frames"):
+    if frames := metrics.frames:
         lines.append(
-            f"frames           {frames['looked_at']:.1f} of {frames['candidates']} looked at, on "
-            "average"
+            f"frames           {frames.glimpses:.1f} of {frames.candidates} observed, on average"
         )
     rows = [
         (
-            each["label"],
-            *(f"{each[name]:.3f}" for name in ("precision", "recall", "f1")),
-            str(each["support"]),
+            each.label,
+            *(f"{value:.3f}" for value in (each.precision, each.recall, each.f1)),
+            str(each.support),
         )
-        for each in metrics["per_class"]
+        for each in metrics.per_class
     ]
     lines += ["", table(("class", "precision", "recall", "F1", "clips"), rows)]
-    classes = metrics["classes"]
-    if len(classes) <= LARGEST_MATRIX:
-        header = ("true \\ predicted", *_shortened(classes))
-        counts = metrics["confusion_matrix"]
+    if len(metrics.classes) <= LARGEST_MATRIX:
+        header = ("true \\ predicted", *_shortened(metrics.classes))
         body = [
             (label, *(str(count) for count in row))
-            for label, row in zip(classes, counts, strict=True)
+            for label, row in zip(metrics.classes, metrics.confusion_matrix, strict=True)
         ]
         lines += ["", table(header, body)]
     return "\n".join(lines)

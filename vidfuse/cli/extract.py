@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from vidfuse.cli.app import BEGAN
-from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.options import LayoutOption, with_settings
-from vidfuse.cli.output import FormatOption, print_json, print_text
+from vidfuse.cli.commands import PLAIN, Command
+from vidfuse.cli.console import ConsoleReporter, print_json, print_text
+from vidfuse.cli.options import ClipsArgument, FormatOption, LayoutOption, with_settings
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.config import FeatureConfig
+from vidfuse.features.spec import FeatureConfig
 
-app = new_app()
+app = typer.Typer(**PLAIN)
 HELP = """\
 Extract features of clips into the cache, so that training starts at once.
 
@@ -26,15 +26,9 @@ Exits with 1 where more clips failed than --max-failed allows.
 
 
 @app.command(cls=Command, help=HELP)
-@with_settings(FeatureConfig, {"backbone": "Features", "decoder": "Machine"})
+@with_settings(FeatureConfig, {"backbone": "Features"})
 def extract(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CLIPS",
-            help="A dataset, or videos, folders, globs, - for a list on standard input.",
-        ),
-    ],
+    inputs: ClipsArgument,
     head: Annotated[
         str,
         typer.Option(
@@ -56,10 +50,8 @@ def extract(
 ) -> None:
     """The command ``vidfuse extract``."""
     from vidfuse import api
-    from vidfuse.cli.console import ConsoleProgress
-    from vidfuse.timing import Timings
 
-    progress = ConsoleProgress()
+    reporter = ConsoleReporter(BEGAN)
     heads = [name.strip() for name in head.split(",") if name.strip()]
     if not heads:
         raise UserError("--head names no head", "Example: --head lstm,mean")
@@ -68,19 +60,18 @@ def extract(
         heads=heads,
         out=out,
         layout=layout,
-        progress=progress,
-        timings=Timings(BEGAN),
+        reporter=reporter,
         **settings,
     )
     if format == "json":
-        print_json(report)
+        print_json(report.to_dict())
     else:
         print_text(
-            f"{report['clips']} clips: {report['computed']} computed, {report['reused']} reused, "
-            f"{report['failed']} failed\n{out or report['cache']}"
+            f"{report.clips} clips: {report.computed} computed, {report.reused} reused, "
+            f"{report.failed} failed\n{out or report.cache}"
         )
     allowed = settings.get("max_failed", FeatureConfig().max_failed)
-    if report["failed"] > float(allowed) * report["clips"]:
+    if report.failed > float(allowed) * report.clips:
         raise typer.Exit(1)
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from vidfuse.errors import UserError, first_sentence, os_error_hint, reason_of
-from vidfuse.streams import OutputLostError
-from vidfuse.text import printable, printable_lines
+from vidfuse.streams import OutputLostError, printable, printable_lines
 
 EXIT_BUG = 70
+# What Typer's converter says of values, in the words of the rest of the program.
+PLAIN_WORDS = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "not a whole number",
+    "Input should be a valid number, unable to parse string as a number": "not a number",
+    "Input should be greater than or equal to": "must be at least",
+    "Input should be less than or equal to": "must be at most",
+}
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -22,9 +30,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         lines = [f"Error: {printable(error.message)}", printable_lines(error.hint or "")]
         return "\n".join(filter(None, lines)), error.exit_code
     if hasattr(error, "format_message"):  # Typer's own, of the command line
-        from vidfuse.cli.command import describe_usage_error
-
-        return printable_lines(describe_usage_error(error)), UserError.exit_code
+        return printable_lines(_usage_error(error)), UserError.exit_code
     if isinstance(error, OSError):
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         lines = [f"Error: {printable(place)}{reason_of(error)}", os_error_hint(error) or ""]
@@ -44,3 +50,21 @@ def explain(error: BaseException) -> tuple[str, int]:
         f"Error: a bug in vidfuse ({type(error).__name__}: {printable(str(error))})\n"
         "Run it again with --debug and report what it prints."
     ), EXIT_BUG
+
+
+def _usage_error(error: Any) -> str:
+    """A usage error in two lines: the mistake, and the command that shows help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return str(error.format_message())
+    option = getattr(error, "option_name", None)
+    if type(error).__name__ == "NoSuchOption" and context:
+        close = " or ".join(sorted(error.possibilities or ()))
+        text = f"'{context.command_path}' has no option {option}."
+        text += f" Did you mean {close}?" if close else ""
+    else:
+        text = error.format_message()
+        for theirs, ours in PLAIN_WORDS.items():
+            text = text.replace(theirs, ours)
+        text = text[:1].lower() + text[1:]
+    return f"Error: {text}" + (f"\nTry: {context.command_path} --help" if context else "")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.output import FormatOption, human_count, print_json, print_text, table
+from vidfuse.cli.commands import PLAIN, Command
+from vidfuse.cli.console import human_count, print_json, print_text, table
+from vidfuse.cli.options import FormatOption
+from vidfuse.results import HeadDescription, Latency
 
-app = new_app()
+app = typer.Typer(**PLAIN)
 HELP = """\
-List the fusion heads: what each reads, whether it knows order, what it needs and costs.
+List the heads: what each reads, whether it knows order, what it needs and costs.
 
 Parameters and multiply-adds are counted for the default options and one clip. For a head that
 is named, its options are shown too; give them to train as --head-option NAME=VALUE.
@@ -39,49 +41,57 @@ def heads(
     """The command ``vidfuse heads``."""
     from vidfuse import api
 
-    found = api.heads(names, channels=channels, frames=frames, classes=classes, latency=latency)
+    found = api.list_heads(
+        names, channels=channels, frames=frames, classes=classes, latency=latency
+    )
     if format == "json":
-        print_json({"channels": channels, "frames": frames, "classes": classes, "heads": found})
+        print_json(
+            {
+                "channels": channels,
+                "frames": frames,
+                "classes": classes,
+                "heads": [head.to_dict() for head in found],
+            }
+        )
         return
-    print_text(_overview(found))
+    print_text(_overview(found, timed=latency))
     for head in found:
-        if head["problem"]:
-            print_text(f"\n{head['name']}: {head['problem']}")
+        if head.problem:
+            print_text(f"\n{head.name}: {head.problem}")
     if names:
         for head in found:
             print_text(f"\n{_details(head)}")
 
 
-def _overview(found: list[dict[str, Any]]) -> str:
-    timed = "latency_ms" in found[0]
+def _overview(found: list[HeadDescription], *, timed: bool) -> str:
     header = ("head", "input", "order", "direction", "parameters", "multiply-adds")
     rows = [
         (
-            head["name"],
-            head["input"] or "",
-            _yes(head["order_aware"]),
-            _yes(head["reversal_aware"]),
-            _count(head["parameters"]),
-            _count(head["multiply_adds"]),
-            *(_times(head["latency_ms"]) if timed else ()),
-            head["extra"] or "",
+            head.name,
+            head.input or "",
+            _yes(head.order_aware),
+            _yes(head.reversal_aware),
+            _count(head.parameters),
+            _count(head.multiply_adds),
+            *(_times(head.latency_ms) if timed else ()),
+            head.extra or "",
         )
         for head in found
     ]
     return table((*header, *(("ms alone", "ms batched") if timed else ()), "extra"), rows)
 
 
-def _details(head: dict[str, Any]) -> str:
-    lines = [f"{head['name']}: {head['summary']}"]
-    if head["paper"]:
-        lines += wrap(head["paper"], WIDTH, initial_indent="  ", subsequent_indent="  ")
-    for option in head["options"] or ():
-        choices = f" ({', '.join(map(str, option['choices']))})" if option["choices"] else ""
-        default = option["default"]
+def _details(head: HeadDescription) -> str:
+    lines = [f"{head.name}: {head.summary}"]
+    if head.paper:
+        lines += wrap(head.paper, WIDTH, initial_indent="  ", subsequent_indent="  ")
+    for option in head.options or ():
+        choices = f" ({', '.join(map(str, option.choices))})" if option.choices else ""
+        default = option.default
         default = str(default).lower() if isinstance(default, bool) else default
-        lines.append(f"  {option['name']}={default}{choices}")
+        lines.append(f"  {option.name}={default}{choices}")
         indent = " " * 6
-        lines += wrap(option["help"], WIDTH, initial_indent=indent, subsequent_indent=indent)
+        lines += wrap(option.help, WIDTH, initial_indent=indent, subsequent_indent=indent)
     return "\n".join(lines)
 
 
@@ -93,7 +103,7 @@ def _count(number: int | None) -> str:
     return "" if number is None else human_count(number)
 
 
-def _times(latency: dict[str, float] | None) -> tuple[str, str]:
+def _times(latency: Latency | None) -> tuple[str, str]:
     if latency is None:
         return "", ""
-    return f"{latency['alone']:.2f}", f"{latency['batched']:.2f}"
+    return f"{latency.alone:.2f}", f"{latency.batched:.2f}"

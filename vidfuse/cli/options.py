@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterator
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from vidfuse.backbones import PRECISION_HELP
 from vidfuse.errors import UserError
-from vidfuse.settings import MOST_WORKERS, Settings, read_toml, typed_fields
+from vidfuse.settings import MACHINE, Settings, read_toml, typed_fields
 
 # Options whose command-line form takes pairs: field name → option.
 PAIRS = {"head_options": "--head-option"}
@@ -36,61 +37,6 @@ ConfigOption = Annotated[
         "it wins over environment variables VIDFUSE_<OPTION>.",
     ),
 ]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        metavar="NAME",
-        help="Where to compute: auto, cpu, cuda, ...",
-        envvar="VIDFUSE_DEVICE",
-    ),
-]
-PrecisionOption = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option("--precision", help=PRECISION_HELP, envvar="VIDFUSE_PRECISION"),
-]
-CacheOption = Annotated[
-    str | None,
-    typer.Option(
-        "--cache",
-        metavar="FOLDER",
-        help="Folder of the feature cache.",
-        envvar="VIDFUSE_CACHE",
-        show_default="the platform's",
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        help="Clips decoded at once.",
-        envvar="VIDFUSE_WORKERS",
-        min=1,
-        max=MOST_WORKERS,
-        show_default="one per core",
-    ),
-]
-TimeLimitOption = Annotated[
-    float | None,
-    typer.Option(
-        "--time-limit",
-        metavar="SECONDS",
-        help="Seconds that decoding a clip may take.",
-        envvar="VIDFUSE_TIME_LIMIT",
-        show_default="120 and more for big files",
-    ),
-]
-MemoryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--memory",
-        metavar="SIZE",
-        help="Memory that decoding a clip may take, such as 2G.",
-        envvar="VIDFUSE_MEMORY",
-        show_default="half of the machine's divided by --workers, 1G to 4G",
-    ),
-]
 LayoutOption = Annotated[
     str | None,
     typer.Option(
@@ -103,41 +49,40 @@ LayoutOption = Annotated[
 SplitOption = Annotated[
     str | None, typer.Option("--split", metavar="N", help="Number of the official split.")
 ]
-DecoderOption = Annotated[
-    str,
-    typer.Option(
-        "--decoder",
-        metavar="NAME",
-        help="Program that reads videos.",
-        envvar="VIDFUSE_DECODER",
-    ),
+FormatOption = Annotated[
+    Literal["text", "json"], typer.Option("--format", help="Form of the result on stdout.")
 ]
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="A dataset's folder, or a manifest.")
 ]
+ClipsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CLIPS",
+        help="A dataset, or videos, folders, globs, - for a list on standard input.",
+    ),
+]
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 WIDEST_METAVAR = 24  # longer lists of choices are spelt out in the help
-MACHINE = (
-    "decoder",
-    "workers",
-    "time_limit",
-    "memory",
-    "device",
-    "precision",
-    "cache",
-    "max_failed",
-)
 
 
 def chosen_models(named: list[str] | None) -> list[str] | None:
-    """The models of ``--model``, else the one that ``VIDFUSE_MODEL`` names."""
+    """The models of ``--model``, else the one that ``VIDFUSE_MODEL`` names.
+
+    Raises:
+        UserError: A path is empty.
+    """
+    if "" in (named or []):
+        raise UserError("model: an empty path", "Check for an unset variable.")
     # Typer would split the variable at spaces, which paths may have.
     variable = os.environ.get("VIDFUSE_MODEL")
     return named or ([variable] if variable else None)
 
 
 def with_settings(
-    cls: type[Settings], panels: dict[str, str] | None = None, without: Collection[str] = ()
+    cls: type[Settings],
+    panels: dict[str, str] | None = None,
+    only: Collection[str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command an option for each field of a ``Settings`` class.
 
@@ -148,7 +93,7 @@ def with_settings(
     Args:
         cls: The settings.
         panels: Field name → title of the group in ``--help`` that begins with this field.
-        without: Fields that mean nothing to this command.
+        only: The fields that mean something to this command; None is all of them.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,14 +105,12 @@ def with_settings(
             kept = {name: value for name, value in arguments.items() if name in own}
             return command(settings=settings, **kept)
 
-        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        mine = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, parameter in own.items()
-            if name != "settings"
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter("ctx", keyword, annotation=typer.Context),
+            *(own[name].replace(kind=keyword) for name in own if name != "settings"),
+            *_parameters(cls, panels or {}, only),
         ]
-        options = [p for p in _parameters(cls, panels or {}) if p.name not in without]
-        parameters = [context, *mine, *options]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
@@ -175,74 +118,67 @@ def with_settings(
     return decorate
 
 
-def _parameters(cls: type[Settings], panels: dict[str, str]) -> Iterator[inspect.Parameter]:
-    defaults = cls()
+def _parameters(
+    cls: type[Settings], panels: dict[str, str], only: Collection[str] | None
+) -> list[inspect.Parameter]:
+    """An option for each field; those of the machine come last."""
+    made: list[inspect.Parameter] = []
+    of_machine: list[inspect.Parameter] = []
     panel = None
-    for each, kind, _ in typed_fields(cls):
-        panel = panels.get(each.name, panel)
-        rules = each.metadata
-        extra: dict[str, Any] = {"rich_help_panel": panel} if panel else {}
-        if each.name in PAIRS:
-            option = typer.Option(
-                PAIRS[each.name], help=rules["help"], metavar="NAME=VALUE", **extra
-            )
-            yield _parameter(each.name, Annotated[list[str], option], [])
+    for field, kind, _ in typed_fields(cls):
+        rules, name = field.metadata, field.name
+        panel = panels.get(name, panel)
+        if only is not None and name not in only:
             continue
-        if kind is bool:
-            switch = f"--{each.name.replace('_', '-')}"
-            option = typer.Option(
-                f"{switch}/--no-{switch[2:]}",
-                help=rules["help"],
-                envvar=_variable(each.name),
-                show_envvar=False,
-                **extra,
-            )
-            yield _parameter(each.name, Annotated[bool, option], getattr(defaults, each.name))
-            continue
-        choices = "|".join(rules.get("choices", ()))
-        wide = len(choices) > WIDEST_METAVAR
-        text = rules["help"]
-        if wide:
-            text += f" One of {', '.join(rules['choices'])}."
-        option = typer.Option(
-            f"--{each.name.replace('_', '-')}",
-            help=text,
-            metavar="NAME" if wide else choices or METAVARS[kind],
-            envvar=_variable(each.name),
+        group = rules.get("panel", panel)
+        flag = f"--{name.replace('_', '-')}"
+        default = None if kind is dict else field.default
+        shown: dict[str, Any] = {
+            "help": rules["help"],
+            "envvar": f"VIDFUSE_{name.upper()}",
             # All have one; they are of most use for what belongs to the machine.
-            show_envvar=each.name in MACHINE,
-            show_default=rules.get("unset", True),
-            **extra,
+            "show_envvar": group == MACHINE,
+            "show_default": rules.get("unset", True),
+            "rich_help_panel": group,
+        }
+        if name in PAIRS:
+            pairs = typer.Option(
+                PAIRS[name], metavar="NAME=VALUE", help=rules["help"], rich_help_panel=group
+            )
+            option, default = Annotated[list[str], pairs], []
+        elif kind is bool:
+            off = rules.get("off", f"--no-{flag[2:]}")
+            option = Annotated[bool, typer.Option(f"{flag}/{off}", **shown)]
+        else:
+            # Texts, so that the settings themselves can report all that is wrong at once.
+            default = None if default is None else str(default)
+            choices = "|".join(rules.get("choices", ()))
+            metavar = choices or METAVARS[kind]
+            if len(choices) > WIDEST_METAVAR:
+                metavar = "NAME"
+                shown["help"] += f" One of {', '.join(rules['choices'])}."
+            option = Annotated[str | None, typer.Option(flag, metavar=metavar, **shown)]
+        parameter = inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=option, default=default
         )
-        # Texts, so that the settings themselves can report all that is wrong at once.
-        default = getattr(defaults, each.name)
-        yield _parameter(
-            each.name, Annotated[str | None, option], None if default is None else str(default)
-        )
-
-
-def _variable(name: str) -> str:
-    return f"VIDFUSE_{name.upper()}"
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, keyword, annotation=annotation, default=default)
+        (of_machine if group == MACHINE else made).append(parameter)
+    return made + of_machine
 
 
 def _chosen(ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any]) -> dict[str, Any]:
     """The settings that somebody asked for."""
     by_source: dict[str, dict[str, Any]] = {}
-    for each, kind, _ in typed_fields(cls):
-        if each.name not in arguments:
-            continue  # the command has no such option
-        source = ctx.get_parameter_source(each.name)
-        value = arguments[each.name]
-        if each.name in PAIRS:
-            value = _pairs(PAIRS[each.name], value)
-        elif value is not None:
-            value = _number(value, kind)
-        by_source.setdefault(source.name if source else "DEFAULT", {})[each.name] = value
+    kinds = {field.name: kind for field, kind, _ in typed_fields(cls)}
+    for name in [name for name in kinds if name in arguments]:
+        source = ctx.get_parameter_source(name)
+        value, kind = arguments[name], kinds[name]
+        if name in PAIRS:
+            value = _pairs(PAIRS[name], value)
+        elif kind in (int, float) and value is not None:
+            # The settings refuse a text that stands for no number.
+            with contextlib.suppress(ValueError):
+                value = kind(value)
+        by_source.setdefault(source.name if source else "DEFAULT", {})[name] = value
     # Where the cache is belongs to the machine: it is looked up when needed, and no configuration
     # that a run leaves behind shall carry it elsewhere.
     by_source.get("ENVIRONMENT", {}).pop("cache", None)
@@ -253,17 +189,22 @@ def _chosen(ctx: typer.Context, cls: type[Settings], arguments: dict[str, Any]) 
         **configured,
         **by_source.get("COMMANDLINE", {}),
     }
-    if cls.unknown(configured):  # which might be other arguments of the command
-        cls.from_mapping(chosen)
-    return chosen
-
-
-def _number(text: str, kind: Any) -> Any:
-    """The number that a text stands for; the settings refuse a text that stands for none."""
+    places = {name: f"VIDFUSE_{name.upper()}" for name in by_source.get("ENVIRONMENT", {})}
+    places |= dict.fromkeys(configured, str(file))
+    if not places:
+        return chosen
     try:
-        return kind(text) if kind in (int, float) else text
-    except ValueError:
-        return text
+        cls.from_mapping(chosen)
+    except UserError as error:
+        # Nobody looks for a mistake where nothing was typed.
+        told = f"{error.message}\n{error.hint or ''}"
+        unseen = places.keys() - by_source.get("COMMANDLINE", {}).keys()
+        wrong = sorted(
+            {places[name] for name in unseen if re.search(rf"^{re.escape(name)}(?!\w)", told, re.M)}
+        )
+        hint = f"Set by {' and '.join(wrong)}." if wrong else ""
+        raise UserError(error.message, "\n".join(filter(None, [error.hint, hint]))) from error
+    return chosen
 
 
 def _pairs(option: str, texts: list[str]) -> dict[str, str]:

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 
 from vidfuse.cli.app import BEGAN
-from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.options import (
-    CacheOption,
-    DeviceOption,
-    MemoryOption,
-    ModelOption,
-    PrecisionOption,
-    TimeLimitOption,
-    WorkersOption,
-    chosen_models,
-)
-from vidfuse.cli.output import RecordFormatOption, print_json, write_records
+from vidfuse.cli.commands import PLAIN, Command
+from vidfuse.cli.console import ConsoleReporter, print_json, write_records
+from vidfuse.cli.options import ModelOption, chosen_models, with_settings
 from vidfuse.errors import InputError, UserError
+from vidfuse.inference.config import InferenceConfig
 
-app = new_app()
+app = typer.Typer(**PLAIN)
 HELP = """\
 Predict the class of clips: one record per input, in order.
 
@@ -37,6 +29,7 @@ answered as soon as it is there.
 
 
 @app.command(cls=Command, help=HELP)
+@with_settings(InferenceConfig)
 def predict(
     inputs: Annotated[
         list[str] | None,
@@ -56,67 +49,53 @@ def predict(
     top: Annotated[
         int, typer.Option("--top", metavar="N", help="Classes listed per record.", min=1)
     ] = 5,
-    format: RecordFormatOption = "text",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    cache: CacheOption = None,
-    use_cache: Annotated[
-        bool, typer.Option("--use-cache/--no-cache", help="Look features up, and keep them.")
-    ] = True,
-    workers: WorkersOption = None,
-    time_limit: TimeLimitOption = None,
-    memory: MemoryOption = None,
+    format: Annotated[
+        Literal["text", "json", "jsonl", "csv"],
+        typer.Option("--format", help="Form of the records on stdout."),
+    ] = "text",
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """The command ``vidfuse predict``."""
-    from vidfuse import api
-    from vidfuse.cli.console import ConsoleProgress
-    from vidfuse.timing import Timings
+    from vidfuse.inference.predict import predict_records
+    from vidfuse.inference.predictor import Ensemble, find_model
 
-    progress, timings = ConsoleProgress(), Timings(BEGAN)
-    records = api.predict(
-        _clips(inputs or [], watch or []),
-        model=chosen_models(model),
-        top=top,
-        progress=progress,
-        timings=timings,
-        device=device,
-        precision=precision,
-        cache=cache,
-        use_cache=use_cache,
-        workers=workers,
-        time_limit=time_limit,
-        memory=memory,
-    )
+    reporter = ConsoleReporter(BEGAN)
+    clips = _clips(inputs or [], watch or [])
+    config = InferenceConfig.from_mapping(settings)
+    named: Sequence[str | None] = chosen_models(model) or [None]
+    models = [find_model(each, reporter) for each in named]
+    records = predict_records(Ensemble(models, config, reporter), clips, top)
     kept = []
     failed = False
     try:
         if watch:
-            progress.info(f"Watching {watch[0]}; Ctrl-C ends it")
+            reporter.info(f"Watching {watch[0]}; Ctrl-C ends it")
         for record in write_records(records, format):
-            failed = failed or not record["ok"]
             if format == "json":
-                kept.append(record)
-            if not record["ok"]:
-                progress.warn_once(f"{record['path']}: {record['error']}")
-            for warning in record["warnings"]:
-                progress.warn(f"{record['path']}: {warning}")
+                kept.append(record.to_dict())
+            if not record.ok:
+                failed = True
+                reporter.warn_once(f"{record.path}: {record.error}")
+            for warning in record.warnings:
+                reporter.warn(f"{record.path}: {warning}")
     except KeyboardInterrupt:
         if not watch:
             raise
     if format == "json":
-        print_json({"records": kept, "timings": timings.to_dict()})
+        print_json({"records": kept, "timings": reporter.timings()})
     if failed:
         raise typer.Exit(1)
 
 
 def _clips(inputs: list[str], folders: list[str]) -> Iterator[Path | InputError | None]:
-    """What to predict, with None where the next clip is not there yet.
+    """The inputs to predict, with None where the next clip is not there yet.
 
     Raises:
         UserError: There is nothing to predict, or no folder to watch.
     """
-    from vidfuse.data.arriving import as_it_comes, watch
     from vidfuse.data.files import expand_inputs
+    from vidfuse.data.watch import as_it_comes, watch
 
     if len(folders) > 1:
         raise UserError(

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from vidfuse.cli.app import BEGAN
-from vidfuse.cli.command import Command, new_app
-from vidfuse.cli.options import ConfigOption, with_settings
-from vidfuse.cli.output import FormatOption, print_json, table
-from vidfuse.progress import Progress
+from vidfuse.cli.commands import PLAIN, Command
+from vidfuse.cli.console import ConsoleReporter, print_json, table
+from vidfuse.cli.options import ConfigOption, FormatOption, with_settings
+from vidfuse.progress import Reporter
+from vidfuse.results import Baseline, FoldsResult, TrainResult
+from vidfuse.runs import latest_run
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.runs import latest_run
 
-app = new_app()
+app = typer.Typer(**PLAIN)
 HELP = """\
 Train an action classifier: extract missing features, fit a head, save one file.
 
@@ -25,7 +26,6 @@ configuration.
 # Field of the settings → the group in `--help` that begins with it.
 PANELS = {
     "backbone": "Features",
-    "decoder": "Machine",
     "head": "Head",
     "layout": "Data and run folder",
     "epochs": "Training",
@@ -58,63 +58,56 @@ def train(
             help="Go on with a run that was killed or interrupted, instead of DATASET.",
         ),
     ] = None,
-    config: ConfigOption = None,
+    config: ConfigOption = None,  # noqa: ARG001 - `with_settings` reads it
     format: FormatOption = "text",
     *,
     settings: dict[str, Any],
 ) -> None:
     """The command ``vidfuse train``."""
-    from vidfuse import api
-    from vidfuse.cli.console import ConsoleProgress
-    from vidfuse.timing import Timings
+    from vidfuse.training.start import run_training
 
-    progress = ConsoleProgress()
-    summary = api.train(
-        dataset,
-        folds=folds,
-        resume=resume,
-        progress=progress,
-        timings=Timings(BEGAN),
-        **settings,
-    )
+    reporter = ConsoleReporter(BEGAN)
+    result = run_training(dataset, settings, folds=folds, resumed=resume, reporter=reporter)
     if format == "json":
-        print_json(summary)
-    elif folds is not None:
-        _tell_folds(summary, progress)
+        print_json(result.to_dict())
+    elif isinstance(result, FoldsResult):
+        _print_folds(result, reporter)
     else:
-        _tell(summary, progress)
+        _print_result(result, reporter)
 
 
-def _tell_folds(summary: dict[str, Any], progress: Progress) -> None:
+def _print_folds(result: FoldsResult, reporter: Reporter) -> None:
     """The result of a cross-validation."""
     rows = [("head", "accuracy", "95 % interval", "macro F1")]
-    for name, each in ((summary["head"], summary), *summary["baselines"].items()):
-        interval = each["accuracy_interval"]
+    scored: list[tuple[str, FoldsResult | Baseline]] = [(result.head, result)]
+    for name, each in [*scored, *result.baselines.items()]:
+        interval = each.accuracy_interval
         spread = "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-        rows.append((name, f"{each['accuracy']:.3f}", spread, f"{each['macro_f1']:.3f}"))
-    progress.info(f"Every clip was tested once; intervals: {summary['interval_method']}")
-    progress.info(table(rows[0], rows[1:]))
-    progress.info(f"The model is fitted on all {summary['clips']} clips.")
-    print(summary["model"])
+        rows.append((name, f"{each.accuracy:.3f}", spread, f"{each.macro_f1:.3f}"))
+    read = f" that could be read ({result.failed} could not)" if result.failed else ""
+    reporter.info(f"Every clip{read} was tested once; intervals: {result.interval_method}")
+    reporter.info(table(rows[0], rows[1:]))
+    reporter.info(f"The model is fitted on all {result.clips} clips.")
+    print(result.model)
 
 
-def _tell(summary: dict[str, Any], progress: Progress) -> None:
+def _print_result(result: TrainResult, reporter: Reporter) -> None:
     """The result of one run."""
-    views = summary["computed"] + summary["reused"] + summary["failed"]
-    what = "clips" if views == summary["clips"] else f"clips in {views} views"
-    progress.info(
-        f"{summary['clips']} {what} ({summary['reused']} from the cache, {summary['failed']} "
-        f"failed); best epoch {summary['best_epoch']} of {summary['epochs']}"
+    views = result.computed + result.reused + result.failed
+    what = "clips" if views == result.clips else f"clips in {views} views"
+    reporter.info(
+        f"{result.clips} {what} ({result.reused} from the cache, {result.failed} "
+        f"failed); best epoch {result.best_epoch} of {result.epochs}"
     )
-    validation = summary["validation"]
+    validation = result.validation
     if validation:
-        progress.info(
-            f"Validation, which chose the epoch: accuracy {validation['accuracy']:.3f}, "
-            f"macro F1 {validation['macro_f1']:.3f} ({validation['clips']} clips)"
+        reporter.info(
+            f"Validation, which chose the epoch: accuracy {validation.accuracy:.3f}, "
+            f"macro F1 {validation.macro_f1:.3f} ({validation.clips} clips)"
         )
-    measure = ["vidfuse", "evaluate", summary["dataset"]]
-    if summary["run"] != str(latest_run()):  # which is found by itself
-        measure += ["--model", summary["run"]]
-    if summary["split"]["test"]:
-        progress.info(f"Measure it on clips it has not seen: {shlex.join(measure)}")
-    print(summary["model"])
+    measure = ["vidfuse", "evaluate", result.dataset]
+    if result.run != str(latest_run()):  # which is found by itself
+        measure += ["--model", result.run]
+    if result.split["test"]:
+        reporter.info(f"Measure it on clips it has not seen: {shlex.join(measure)}")
+    print(result.model)

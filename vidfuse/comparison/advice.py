@@ -1,4 +1,4 @@
-"""Which head to take, in words, by a rule that is stated."""
+"""A recommendation in words, by a rule that is stated."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.evaluation.compare.config import REFERENCE
-from vidfuse.evaluation.compare.leaderboard import Row
-from vidfuse.metrics import MAX_EXACT_GROUPS, MONTE_CARLO_FLIPS, paired_sign_flip
+from vidfuse.comparison.config import REFERENCE
+from vidfuse.comparison.leaderboard import Row
+from vidfuse.statistics import MAX_EXACT_GROUPS, MONTE_CARLO_FLIPS, paired_sign_flip
 
 ALPHA = 0.05
 RULE = (
@@ -25,11 +25,11 @@ Shares = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Advice:
-    """What to take.
+    """The head that is recommended.
 
     Attributes:
         head: The head, None where none is worth taking.
-        text: Why, in sentences.
+        text: The reasons, in sentences.
     """
 
     head: str | None
@@ -44,7 +44,7 @@ def advise(
     Args:
         rows: The leaderboard, best first, with costs.
         heads: Share of the seeds in which each head was right on each clip [N].
-        baselines: The same for what needs no picture.
+        baselines: The same for what needs no frame.
         groups: Group of each clip.
     """
     best = rows[0]
@@ -71,14 +71,14 @@ def advise(
 
 def smallest_p_value(groups: Sequence[str | None]) -> float:
     """The smallest p-value that a sign-flip test over these groups can have."""
-    count, _ = _units(groups)
+    count, _ = _clusters(groups)
     if count <= MAX_EXACT_GROUPS:
         return float(2.0 ** (1 - count))
     return max(float(2.0 ** (1 - count)), 1 / (MONTE_CARLO_FLIPS + 1))
 
 
-def _units(groups: Sequence[str | None]) -> tuple[int, str]:
-    """How many units a test can flip, and what they are; a clip without a group is its own."""
+def _clusters(groups: Sequence[str | None]) -> tuple[int, str]:
+    """Number and name of the clusters a test can flip; a clip without a group is its own."""
     known = set(groups) - {None}
     return len(known) + sum(group is None for group in groups), "groups" if known else "clips"
 
@@ -125,7 +125,7 @@ def _too_few(tests: int, groups: Sequence[str | None]) -> str:
     least = smallest_p_value(groups) * max(tests, 1)
     if least < ALPHA:
         return ""
-    count, what = _units(groups)
+    count, what = _clusters(groups)
     return (
         f" With {count} {what} and {tests} test{'s' * (tests != 1)} no result "
         f"could be significant (the smallest corrected p is {min(least, 1.0):.2g}): add {what}"
@@ -135,34 +135,34 @@ def _too_few(tests: int, groups: Sequence[str | None]) -> str:
 
 def _taken(taken: Row, best: Row, as_good: int, better: int) -> list[str]:
     low, high = taken["accuracy_interval"] or (taken["accuracy"], taken["accuracy"])
-    said = [
+    sentences = [
         f"Take `{taken['name']}`: accuracy {taken['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
         f"{100 * taken['difference']:.1f} points above `mean` (Holm-corrected "
         f"p = {taken['p_value']:.2g})."
     ]
     if taken is best:
-        said.append(
+        sentences.append(
             "It is the most accurate head, and none that is cheaper is both better than `mean` "
             "and not distinguishable from it."
         )
     elif as_good:
-        said.append(
+        sentences.append(
             f"`{best['name']}` has {best['accuracy']:.3f}, a difference that these data do not "
             f"bear out; of the {as_good} heads not distinguishable from it, "
             f"`{taken['name']}` has the fewest multiply-adds."
         )
     else:
-        said.append(
+        sentences.append(
             f"`{best['name']}` has {best['accuracy']:.3f}, but is not shown to be better than "
             f"`mean`; of the {better} heads that are, `{taken['name']}` has the fewest "
             "multiply-adds."
         )
-    said.append(_on_order(taken))
-    return said
+    sentences.append(_on_order(taken))
+    return sentences
 
 
 def _on_order(row: Row) -> str:
-    """Whether order matters on these data, by this head."""
+    """A sentence on whether the order of frames matters to this head on these data."""
     if not row["order_aware"]:
         return "It does not see the order of frames, and does not need to here."
     lost = row["accuracy"] - row["shuffled"]

@@ -1,4 +1,4 @@
-"""How long a comparison takes, and how many epochs fit into a given time."""
+"""Estimates of how long a comparison takes, and the number of epochs that fit into a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidfuse.atomic import write_whole
 from vidfuse.errors import UserError
-from vidfuse.progress import Progress
+from vidfuse.progress import Reporter
 
 RESERVE = 1.15
 """Time for what is not training (tests, files, the last fits' end), as a factor."""
@@ -19,12 +19,12 @@ FEW_EPOCHS = 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the fits of a comparison take.
+    """Estimated time of a comparison.
 
     Attributes:
         seconds_per_epoch: Of a fit of each head, measured with all processes at work.
-        fits: How many fits of each head are to be done.
-        jobs: How many are done at once.
+        fits: Number of fits of each head that are to be done.
+        jobs: Number of fits at once.
     """
 
     seconds_per_epoch: Mapping[str, float]
@@ -32,7 +32,7 @@ class Estimate:
     jobs: int
 
     def seconds(self, epochs: int) -> float:
-        """Of all fits with so many epochs."""
+        """Estimated seconds of all fits with so many epochs."""
         once = sum(self.seconds_per_epoch[head] * count for head, count in self.fits.items())
         return RESERVE * once * epochs / self.jobs
 
@@ -45,8 +45,8 @@ class Estimate:
         within = min(most, int(seconds / max(self.seconds(1), 1e-9)))
         if within < 1:
             raise UserError(
-                f"a budget of {spoken(seconds)} is too small: one epoch of every fit takes "
-                f"about {spoken(self.seconds(1))}",
+                f"a budget of {format_duration(seconds)} is too small: one epoch of every fit "
+                f"takes about {format_duration(self.seconds(1))}",
                 "Give more time with --budget, or compare fewer --heads, --seeds or --folds.",
             )
         return within
@@ -78,21 +78,21 @@ class Budgets:
         return numbers if isinstance(numbers, dict) else {}
 
 
-def announce(epochs: int, most: int, estimate: Estimate, progress: Progress) -> None:
-    """Say what is about to happen."""
+def announce(epochs: int, most: int, estimate: Estimate, reporter: Reporter) -> None:
+    """Print the number of fits and their estimated time; warn of too few epochs."""
     fits = sum(estimate.fits.values())
-    progress.info(
+    reporter.info(
         f"{fits} fits of {epochs} epochs in {estimate.jobs} process"
-        f"{'es' * (estimate.jobs > 1)}: about {spoken(estimate.seconds(epochs))}"
+        f"{'es' * (estimate.jobs > 1)}: about {format_duration(estimate.seconds(epochs))}"
     )
     if epochs < min(FEW_EPOCHS, most):
-        progress.warn(
+        reporter.warn(
             f"{epochs} epochs are few: heads that learn slowly are at a disadvantage; "
             "give more time with --budget"
         )
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration in the unit that fits."""
     if seconds < 90:
         return f"{max(seconds, 0.1):.0f} s" if seconds >= 1 else f"{max(seconds, 0.001):.2g} s"

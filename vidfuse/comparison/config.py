@@ -7,8 +7,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from vidfuse.errors import UserError, closest
-from vidfuse.features.config import FeatureConfig
-from vidfuse.fusion import head_names
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.heads import head_names
 from vidfuse.settings import option
 from vidfuse.training.config import TrainConfig
 
@@ -27,7 +27,7 @@ def _of_training(name: str) -> Any:
 
 @dataclass
 class CompareConfig(FeatureConfig):
-    """Which heads are compared, and how.
+    """Settings of ``vidfuse compare``.
 
     ``affects_result`` says of a setting whether it affects what comes out of a single fit. Settings
     that ``TrainConfig`` has, too, are the same for all heads.
@@ -40,11 +40,11 @@ class CompareConfig(FeatureConfig):
     )
     seeds: int = option(
         3,
-        "Times that everything is repeated, each with folds of its own.",
+        "Number of seeds: everything is repeated that often, each time with its own folds.",
         min=1,
         affects_result=False,
     )
-    folds: int = option(5, "Parts that the clips are divided into, by group where known.", min=2)
+    folds: int = option(5, "Number of cross-validation folds, by group where known.", min=2)
     split: str = option(
         "auto",
         "How folds are made: auto (by group where groups are known), group or random.",
@@ -59,7 +59,7 @@ class CompareConfig(FeatureConfig):
     )
     jobs: int | None = option(
         None,
-        "Fits at once, each in a process.",
+        "Fits at once, each in its own process.",
         unset="one per core, one on a GPU",
         min=1,
         affects_result=False,
@@ -73,7 +73,7 @@ class CompareConfig(FeatureConfig):
     )
     # A fit has as many as the budget allows, which its key names.
     epochs: int = option(
-        30, "Passes over the training clips, the same for every head.", min=1, affects_result=False
+        30, "Number of epochs, the same for every head.", min=1, affects_result=False
     )
     lrs: str = option("0.001,0.003", "Learning rates to choose from by validation.")
     dropouts: str = option("0.2,0.5", "Dropouts to choose from by validation.")
@@ -90,7 +90,7 @@ class CompareConfig(FeatureConfig):
     )
 
     def problems(self) -> list[str]:
-        """What is wrong with these settings, one line each."""
+        """Problems of these settings, one line each."""
         found = super().problems()
         for name, read in (("heads", self.head_list), ("budget", self.budget_seconds)):
             if not any(problem.startswith(f"{name}:") for problem in found):
@@ -123,7 +123,7 @@ class CompareConfig(FeatureConfig):
 
     @property
     def every_head(self) -> bool:
-        """Whether all heads were asked for, and not some by name."""
+        """True where all heads were asked for, and not some by name."""
         return self.heads.strip() == ALL
 
     def candidates(self) -> list[tuple[float, float]]:
@@ -147,7 +147,7 @@ class CompareConfig(FeatureConfig):
         return seconds
 
     def training(self, head: str, **changes: Any) -> TrainConfig:
-        """The settings of one fit. All passes are made: patience would make them differ."""
+        """Settings of one fit. All epochs are run: patience would make their number differ."""
         known = {each.name for each in fields(TrainConfig)}
         same = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
         return TrainConfig(**{**same, "head": head, "patience": 0, **changes})
@@ -168,7 +168,7 @@ def _complaints(name: str, read: Any) -> list[str]:
 
 
 def _numbers(text: Any) -> tuple[list[float], str | None]:
-    """The different numbers of a list with commas, and what is wrong with it."""
+    """The different numbers of a list with commas, and the complaint about it if there is one."""
     try:
         values = [float(part) for part in str(text).split(",")]
     except ValueError:

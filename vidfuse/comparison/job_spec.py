@@ -1,4 +1,4 @@
-"""What the processes of a comparison are told."""
+"""The file that tells the worker processes of a comparison what to work on."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from vidfuse.atomic import write_whole
-from vidfuse.evaluation.compare.plan import Rows
-from vidfuse.features.spec import Grid
+from vidfuse.backbones import Grid
+from vidfuse.comparison.plan import Rows
 
 
 @dataclass(frozen=True)
-class Workload:
-    """All that a process needs to know for any task.
+class JobSpec:
+    """Everything a worker process needs for any task.
 
     Attributes:
         settings: Those of ``CompareConfig``.
         grids: The grid that each head reads.
         tables: The file of the features on each grid, by the grid's name.
         labels: Class of each clip.
-        twice: The clip that each row of a table behind those of the clips shows mirrored.
-        classes: How many classes there are.
+        mirrored: The clip that each row of a table behind those of the clips shows mirrored.
+        classes: Number of classes C.
         splits: For each seed and fold, the clips of each part.
     """
 
@@ -30,7 +30,7 @@ class Workload:
     grids: dict[str, Grid]
     tables: dict[str, str]
     labels: list[int]
-    twice: list[int]
+    mirrored: list[int]
     classes: int
     splits: list[list[Rows]]
 
@@ -39,6 +39,6 @@ class Workload:
         write_whole(path, json.dumps(asdict(self)))
 
     @classmethod
-    def load(cls, path: Path) -> Workload:
+    def load(cls, path: Path) -> JobSpec:
         """The inverse of ``save``."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))

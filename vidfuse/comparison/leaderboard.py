@@ -1,4 +1,4 @@
-"""From fits to a table: what each head scores, what it costs, and whether order matters to it."""
+"""From fits to a table: score, cost and order sensitivity of each head."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.evaluation.compare.config import REFERENCE, CompareConfig
-from vidfuse.evaluation.compare.kept import (
+from vidfuse.comparison.config import REFERENCE, CompareConfig
+from vidfuse.comparison.fit_store import (
     KINDS,
     ORDERED,
     REVERSED,
     SHUFFLED,
     TESTED_SHUFFLED,
-    Outcome,
+    FitResult,
 )
-from vidfuse.evaluation.compare.plan import Plan, Task
-from vidfuse.features.store import EntryInfo
-from vidfuse.metrics import holm, mean_interval, paired_sign_flip, repeated_summary
+from vidfuse.comparison.plan import Plan, Task
+from vidfuse.features.cache import EntryInfo
+from vidfuse.metrics import repeated_summary
+from vidfuse.statistics import holm, mean_interval, paired_sign_flip
 from vidfuse.training.baselines import geometry, majority
 
 if TYPE_CHECKING:
@@ -32,18 +33,18 @@ BASELINES = ("majority", "geometry")
 MEASURES = ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "accuracy_by_seed")
 
 
-def predictions(plan: Plan, outcomes: Mapping[Task, Outcome], head: str) -> dict[str, Predictions]:
+def predictions(plan: Plan, results: Mapping[Task, FitResult], head: str) -> dict[str, Predictions]:
     """Predicted classes [S, N] of a head whose tasks are all done, for each order of frames."""
     found = {kind: np.zeros((len(plan.splits), len(plan.clips)), np.int64) for kind in KINDS}
     for task in plan.tasks([head]):
         rows = plan.splits[task.seed][task.fold]["test"]
-        for kind, scores in outcomes[task].scores.items():
+        for kind, scores in results[task].scores.items():
             found[kind][task.seed, rows] = scores.argmax(1)
     return found
 
 
 def baseline_predictions(plan: Plan, infos: Sequence[EntryInfo]) -> dict[str, Predictions]:
-    """Predicted classes [S, N] of what needs no picture, on the same folds."""
+    """Predicted classes [S, N] of the baselines, which read no frame, on the same folds."""
     labels, count = plan.labels, len(plan.classes)
     found = {name: np.zeros((len(plan.splits), len(labels)), np.int64) for name in BASELINES}
     for seed in range(len(plan.splits)):
@@ -53,10 +54,9 @@ def baseline_predictions(plan: Plan, infos: Sequence[EntryInfo]) -> dict[str, Pr
     return found
 
 
-def right(plan: Plan, predicted: Predictions) -> NDArray[np.float64]:
-    """Share of the seeds that were right on each clip [N]."""
-    shares: NDArray[np.float64] = (predicted == plan.labels).mean(0)
-    return shares
+def hit_shares(plan: Plan, predicted: Predictions) -> NDArray[np.float64]:
+    """Share of the seeds in which each clip [N] was classified correctly."""
+    return np.asarray((predicted == plan.labels).mean(0), np.float64)
 
 
 def measure(plan: Plan, predicted: Predictions) -> Row:
@@ -67,34 +67,34 @@ def measure(plan: Plan, predicted: Predictions) -> Row:
 
 
 def head_rows(
-    plan: Plan, outcomes: Mapping[Task, Outcome], found: Mapping[str, Mapping[str, Predictions]]
+    plan: Plan, results: Mapping[Task, FitResult], found: Mapping[str, Mapping[str, Predictions]]
 ) -> list[Row]:
     """One row for each head, the most accurate first.
 
     Args:
         plan: The clips and folds.
-        outcomes: What the tasks found.
+        results: Results of the tasks.
         found: Predictions of each head, as of ``predictions``.
     """
-    shares = {head: right(plan, kinds[ORDERED]) for head, kinds in found.items()}
+    shares = {head: hit_shares(plan, kinds[ORDERED]) for head, kinds in found.items()}
     rows = []
     for head, kinds in found.items():
-        orders = {kind: float(right(plan, kinds[kind]).mean()) for kind in KINDS}
-        facts = [outcomes[task].facts for task in plan.tasks([head])]
-        chosen = Counter((each["lr"], each["dropout"]) for each in facts)
+        orders = {kind: float(hit_shares(plan, kinds[kind]).mean()) for kind in KINDS}
+        metadata = [results[task].metadata for task in plan.tasks([head])]
+        chosen = Counter((each["lr"], each["dropout"]) for each in metadata)
         row = {"name": head, **measure(plan, kinds[ORDERED])}
         row |= _differences(plan, shares, head)
         row |= {
             "shuffled": orders[SHUFFLED],
-            "shuffled_p_value": _p_value(plan, shares[head], right(plan, kinds[SHUFFLED])),
+            "shuffled_p_value": _p_value(plan, shares[head], hit_shares(plan, kinds[SHUFFLED])),
             "tested_shuffled": orders[TESTED_SHUFFLED],
             "reversed": orders[REVERSED],
-            "training_seconds": float(np.mean([each["training_seconds"] for each in facts])),
+            "training_seconds": float(np.mean([each["training_seconds"] for each in metadata])),
             "chosen": [
                 {"lr": lr, "dropout": dropout, "fits": count}
                 for (lr, dropout), count in chosen.most_common()
             ],
-            "frame_budget": _frame_budget(plan, outcomes, head),
+            "frame_budget": _frame_budget(plan, results, head),
         }
         rows.append(row)
     others = [row for row in rows if row["p_value_uncorrected"] is not None]
@@ -105,13 +105,13 @@ def head_rows(
 
 
 def baseline_rows(plan: Plan, found: Mapping[str, Predictions]) -> dict[str, Row]:
-    """What needs no picture, measured likewise."""
+    """The baselines, which read no frame, measured likewise."""
     rows = {name: measure(plan, each) for name, each in found.items()}
     return {name: {key: row[key] for key in MEASURES} for name, row in rows.items()}
 
 
 def _differences(plan: Plan, shares: Mapping[str, NDArray[np.float64]], head: str) -> Row:
-    """How a head differs from the reference; ``p_value`` is filled in with all heads."""
+    """Difference of a head from the reference; ``p_value`` is filled in with all heads."""
     names = ("difference", "difference_interval", "p_value", "p_value_uncorrected")
     row = dict.fromkeys(names)
     if head == REFERENCE or REFERENCE not in shares:  # it may have failed
@@ -124,16 +124,16 @@ def _differences(plan: Plan, shares: Mapping[str, NDArray[np.float64]], head: st
     }
 
 
-def _frame_budget(plan: Plan, outcomes: Mapping[Task, Outcome], head: str) -> Row | None:
+def _frame_budget(plan: Plan, results: Mapping[Task, FitResult], head: str) -> Row | None:
     """Accuracy against frames over all folds and seeds; None of a head that reads every frame."""
-    from vidfuse.evaluation.frame_budget import averaged
-    from vidfuse.fusion import head_class
+    from vidfuse.heads import head_class
+    from vidfuse.inference.frame_budget import averaged
 
-    if not head_class(head).chooses_frames:
+    if not head_class(head).selects_frames:
         return None
     tasks = list(plan.tasks([head]))
     return averaged(
-        [outcomes[task].facts["frame_budget"] for task in tasks],
+        [results[task].metadata["frame_budget"] for task in tasks],
         [len(plan.splits[task.seed][task.fold]["test"]) for task in tasks],
     )
 
@@ -143,7 +143,7 @@ def _p_value(plan: Plan, one: NDArray[np.float64], other: NDArray[np.float64]) -
 
 
 def costs(head: str, config: CompareConfig, table: FeatureTable, classes: int) -> Row:
-    """What a head costs: counted, and measured on this machine.
+    """Cost of a head: counted, and measured on this machine.
 
     Args:
         head: Its name.
@@ -151,8 +151,8 @@ def costs(head: str, config: CompareConfig, table: FeatureTable, classes: int) -
         table: Features on the grid that it reads.
         classes: Number of classes C.
     """
-    from vidfuse.features.setup import resolve_device
-    from vidfuse.fusion import cost
+    from vidfuse.backbones.imports import resolve_device
+    from vidfuse.heads import cost
     from vidfuse.training.fit import new_head
 
     _, channels, side, _ = table.features.shape

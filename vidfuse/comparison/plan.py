@@ -1,4 +1,4 @@
-"""What a comparison is made of: clips, folds for each seed, and the fits to be done."""
+"""The plan of a comparison: clips, folds for each seed, and the fits to be done."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.backbones import Grid
+from vidfuse.comparison.config import CompareConfig
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import Folds
-from vidfuse.data.splits import PARTS
-from vidfuse.evaluation.compare.config import CompareConfig
-from vidfuse.features.spec import FeatureSpec, Grid
-from vidfuse.fusion import HEADS, head_class
+from vidfuse.data.splits import PARTS, Split
+from vidfuse.features.spec import FeatureSpec
+from vidfuse.heads import HEADS, head_class
+from vidfuse.heads.registry import options_of
 
 FORMAT = 2
-"""Of what is kept of a fit; another one is not used again."""
+"""Version of the files of fits; those of another version are not used again."""
 
 Rows = dict[str, list[int]]
-"""The clips of each part of a split, as places in the plan's list."""
+"""The clips of each part of a split, as indices into the plan's list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +41,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who is trained, chosen and tested on what; the same for every head.
+    """The clips of training, validation and test in each fold; the same for every head.
 
     Attributes:
         clips: All clips that can be read.
         contents: Content hash of each.
         classes: Names of the C classes.
-        splits: For each seed and each fold, the places of its clips in ``clips``.
-        protocol: How the folds came about, in one line.
-        warnings: What weakens the comparison, one line each.
+        splits: For each seed and each fold, the indices of its clips in ``clips``.
+        protocol: Description of how the folds were made, in one line.
+        warnings: Weaknesses of the comparison, one line each.
     """
 
     clips: list[Clip]
@@ -58,9 +61,9 @@ class Plan:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Class of each clip [N], as a place in ``classes``."""
-        places = {name: place for place, name in enumerate(self.classes)}
-        return np.array([places[str(clip.label)] for clip in self.clips])
+        """Class of each clip [N], as an index into ``classes``."""
+        index_of = {name: index for index, name in enumerate(self.classes)}
+        return np.array([index_of[str(clip.label)] for clip in self.clips])
 
     @property
     def groups(self) -> list[str | None]:
@@ -75,7 +78,7 @@ class Plan:
                     yield from (Task(head, seed, fold) for head in heads)
 
     def held(self, seed: int) -> Iterator[NDArray[np.bool_]]:
-        """Which clips each fold of a seed tests on [N]."""
+        """Masks [N] of the clips that each fold of a seed tests on."""
         for rows in self.splits[seed]:
             held = np.zeros(len(self.clips), bool)
             held[rows["test"]] = True
@@ -88,26 +91,25 @@ def make_plan(
     folds: Sequence[Folds],
     warnings: Sequence[str] = (),
 ) -> Plan:
-    """Put the clips that can be read in the places that the folds of each seed give them.
+    """Make a plan of the clips that can be read and the folds of each seed.
 
     Args:
         clips: Those that can be read.
         contents: Content hash of each.
         folds: Those of each seed.
-        warnings: What else weakens the comparison.
+        warnings: Other weaknesses of the comparison.
     """
-    places = {clip: place for place, clip in enumerate(clips)}
+    index_of = {clip: index for index, clip in enumerate(clips)}
+
+    def rows(split: Split) -> Rows:
+        parts = {part: getattr(split, part) for part in PARTS}
+        return {part: [index_of[c] for c in one if c in index_of] for part, one in parts.items()}
+
     return Plan(
         clips=list(clips),
         contents=list(contents),
         classes=sorted({str(clip.label) for clip in clips}),
-        splits=[
-            [
-                {part: [places[c] for c in getattr(split, part) if c in places] for part in PARTS}
-                for split in each.splits
-            ]
-            for each in folds
-        ],
+        splits=[[rows(split) for split in each.splits] for each in folds],
         protocol=folds[0].protocol,
         warnings=list(
             dict.fromkeys([*warnings, *(line for each in folds for line in each.warnings)])
@@ -115,55 +117,52 @@ def make_plan(
     )
 
 
-class Keys:
-    """Names fits by everything that decides what comes out of them.
+def fit_digests(
+    plan: Plan, config: CompareConfig, epochs: int, specs: Mapping[str, FeatureSpec]
+) -> dict[Task, str]:
+    """Digests of everything that decides the result of each task, which name its file.
 
     All settings count but those declared with ``affects_result=False``: one that is new makes
-    other keys, and at worst a fit is done again.
+    other digests, and at worst a fit is done again.
 
     Args:
         plan: The clips and folds.
         config: All settings.
-        epochs: Passes over the training clips.
+        epochs: Number of epochs of every fit.
+        specs: The heads, with the features that each reads.
+
+    Returns:
+        Sixteen hexadecimal digits for each task of these heads.
     """
-
-    def __init__(self, plan: Plan, config: CompareConfig, epochs: int) -> None:
-        from importlib.metadata import version
-
-        self._of_split = [[_digest(_contents(plan, rows)) for rows in each] for each in plan.splits]
-        self._same = {
-            "format": FORMAT,
-            "versions": [version("vidfuse"), version("torch")],
-            "settings": config.affecting_result(),
-            "epochs": epochs,
-            "classes": plan.classes,
-        }
-        self._config = config
-
-    def key(self, task: Task, spec: FeatureSpec) -> str:
-        """Sixteen hexadecimal digits.
-
-        Args:
-            task: Which fit.
-            spec: The features that its head reads.
-        """
-        cls = head_class(task.head)
-        defaults = {name: str(known.default) for name, known in cls.known_settings().items()}
-        training = self._config.training(task.head, epochs=self._same["epochs"])
-        own = [
-            training.affecting_result(),
-            defaults,
-            spec.digest,
-            task.seed,
-            self._of_split[task.seed][task.fold],
-        ]
-        if task.head not in HEADS:  # no version of ours tells that its author has changed it
-            own.append(hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest())
-        return _digest([self._same, own])[:16]
+    of_split = [[_digest(_contents(plan, rows)) for rows in folds] for folds in plan.splits]
+    common = {
+        "format": FORMAT,
+        "versions": [version("vidfuse"), version("torch")],
+        "settings": config.affecting_result(),
+        "epochs": epochs,
+        "classes": plan.classes,
+    }
+    own: dict[str, list[Any]] = {}
+    code: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        cls = head_class(name)
+        defaults = {each: str(known.default) for each, known in options_of(cls).items()}
+        training = config.training(name, epochs=epochs)
+        own[name] = [training.affecting_result(), defaults, spec.digest]
+        # No version of ours tells that the author of somebody else's head has changed it.
+        code[name] = []
+        if name not in HEADS:
+            code[name].append(hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest())
+    return {
+        task: _digest(
+            [common, [*own[task.head], task.seed, of_split[task.seed][task.fold], *code[task.head]]]
+        )[:16]
+        for task in plan.tasks(list(specs))
+    }
 
 
 def budget_key(plan: Plan, config: CompareConfig, grids: Mapping[str, Grid]) -> str:
-    """Names a choice of the number of epochs by everything that it was made for."""
+    """Digest of everything that the number of epochs within a budget was chosen for."""
     settings = {name: value for name, value in config.to_dict().items() if name != "out"}
     return _digest([settings, grids, [_contents(plan, rows) for rows in plan.splits[0]]])
 
@@ -172,9 +171,9 @@ def _contents(plan: Plan, rows: Rows) -> Any:
     return {
         part: [
             (plan.contents[i], plan.clips[i].start, plan.clips[i].end, plan.clips[i].label)
-            for i in places
+            for i in indices
         ]
-        for part, places in rows.items()
+        for part, indices in rows.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: the leaderboard, accuracy against cost, and against frames."""
+"""Figures of a comparison: the leaderboard, accuracy against cost, and against frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.atomic import write_whole
-from vidfuse.evaluation.compare.leaderboard import Row
+from vidfuse.comparison.leaderboard import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +23,13 @@ DOTS_PER_INCH = 150
 
 
 def draw(folder: Path, summary: dict[str, Any]) -> None:
-    """Write the pictures; that of frames where a head chooses those that it looks at.
+    """Write the figures; accuracy against frames only where a head selects its frames.
 
     Args:
-        folder: Where to.
-        summary: What ``compare`` returns.
+        folder: Folder of the figures.
+        summary: The summary that ``compare`` returns.
     """
-    # Its first use on a machine would otherwise be told to whoever reads standard error.
+    # Its first use on a machine would otherwise be printed on standard error.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     # The figure by itself, and not pyplot, which would look for a screen and keep figures alive.
     from matplotlib.figure import Figure
@@ -41,13 +41,13 @@ def draw(folder: Path, summary: dict[str, Any]) -> None:
     figure = Figure(figsize=(7, 5), layout="constrained")
     _draw_pareto(figure.subplots(), summary)
     _save(figure, folder / PARETO)
-    choosing = [row for row in heads if row["frame_budget"]]
-    if not choosing:
+    selecting = [row for row in heads if row["frame_budget"]]
+    if not selecting:
         (folder / FRAME_BUDGET).unlink(missing_ok=True)  # of a call with other heads
         return
-    figure = Figure(figsize=(7, 4.5 * len(choosing)), layout="constrained")
-    places = figure.subplots(len(choosing), squeeze=False)[:, 0]
-    for axes, row in zip(places, choosing, strict=True):
+    figure = Figure(figsize=(7, 4.5 * len(selecting)), layout="constrained")
+    panels = figure.subplots(len(selecting), squeeze=False)[:, 0]
+    for axes, row in zip(panels, selecting, strict=True):
         _draw_frame_budget(axes, row, _title(summary))
     _save(figure, folder / FRAME_BUDGET)
 
@@ -64,13 +64,13 @@ def pareto_front(rows: list[Row]) -> list[Row]:
 def _draw_leaderboard(axes: Axes, summary: dict[str, Any]) -> None:
     rows = [(row["name"], row, HEAD) for row in summary["heads"]]
     rows += [(name, row, BASELINE) for name, row in summary["baselines"].items()]
-    for place, (name, row, colour) in enumerate(rows):
+    for y, (name, row, colour) in enumerate(rows):
         shade = TAKEN if name == summary["recommended"] else colour
         low, high = row["accuracy_interval"] or (row["accuracy"], row["accuracy"])
-        axes.plot([low, high], [place, place], color=shade, linewidth=2)
-        axes.plot(row["accuracy"], place, "o", color=shade, markersize=6)
+        axes.plot([low, high], [y, y], color=shade, linewidth=2)
+        axes.plot(row["accuracy"], y, "o", color=shade, markersize=6)
         if "shuffled" in row:
-            axes.plot(row["shuffled"], place, "x", color="black", markersize=5)
+            axes.plot(row["shuffled"], y, "x", color="black", markersize=5)
     axes.plot([], [], "o-", color=HEAD, label="accuracy, 95 % interval")
     axes.plot([], [], "x", color="black", label="trained and tested on shuffled frames")
     if summary["recommended"]:
@@ -125,7 +125,7 @@ def _draw_frame_budget(axes: Axes, row: Row, title: str) -> None:
     name = row["name"]
     axes.plot(frames, [point["policy"] for point in curve], color=HEAD, linewidth=2, label=name)
     axes.plot(own["frames"], own["policy"], "o", color=HEAD, label=f"{name}, as it stops itself")
-    axes.set_xlabel("frames looked at, mean over clips")
+    axes.set_xlabel("frames observed, mean over clips")
     axes.set_ylabel("accuracy")
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)

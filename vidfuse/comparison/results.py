@@ -1,4 +1,4 @@
-"""What a comparison leaves on disk: ``results.json``, ``results.csv`` and pictures."""
+"""Files of a comparison: ``results.json``, ``results.csv`` and figures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import IO, Any
 
 from vidfuse.atomic import write_whole
 from vidfuse.errors import UserError
-from vidfuse.progress import Progress
-from vidfuse.text import csv_cell
+from vidfuse.progress import Reporter
+from vidfuse.streams import csv_cell
 
 COLUMNS = (
     *("name", "kind", "grid", "order_aware", "reversal_aware"),
@@ -48,22 +48,22 @@ def refuse_results_of_another(folder: Path, dataset: Path | str) -> None:
         )
 
 
-def write_results(folder: Path, summary: dict[str, Any], progress: Progress) -> None:
+def write_results(folder: Path, summary: dict[str, Any], reporter: Reporter) -> None:
     """Write everything to a folder.
 
     Args:
         folder: It exists.
-        summary: What ``compare`` returns.
-        progress: Hears where the results are.
+        summary: The summary that ``compare`` returns.
+        reporter: Receives progress updates and collects the time of each stage.
     """
-    from vidfuse.evaluation.compare.plots import draw
+    from vidfuse.comparison.plots import draw
 
     write_whole(folder / RESULTS, json.dumps(summary, indent=2) + "\n")
     table = io.StringIO()
     write_csv(table, summary)
     write_whole(folder / "results.csv", table.getvalue())
     draw(folder, summary)
-    progress.info(f"Results: {folder}")
+    reporter.info(f"Results: {folder}")
 
 
 def write_csv(file: IO[str], summary: dict[str, Any]) -> None:

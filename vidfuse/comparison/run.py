@@ -9,34 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from vidfuse.atomic import writing
-from vidfuse.backbones.imports import import_torch
-from vidfuse.data.folds import make_folds
-from vidfuse.errors import UserError
-from vidfuse.evaluation.compare.advice import RULE, advise
-from vidfuse.evaluation.compare.config import REFERENCE, CompareConfig
-from vidfuse.evaluation.compare.kept import ORDERED
-from vidfuse.evaluation.compare.leaderboard import (
+from vidfuse.backbones import Grid
+from vidfuse.backbones.imports import import_torch, resolve_device
+from vidfuse.comparison.advice import RULE, advise
+from vidfuse.comparison.config import REFERENCE, CompareConfig
+from vidfuse.comparison.fit_store import ORDERED
+from vidfuse.comparison.leaderboard import (
     baseline_predictions,
     baseline_rows,
     costs,
     head_rows,
+    hit_shares,
     predictions,
-    right,
 )
-from vidfuse.evaluation.compare.plan import Plan, make_plan
-from vidfuse.evaluation.compare.processes import MOST_PROCESSES, Crew
-from vidfuse.evaluation.compare.results import refuse_results_of_another, write_results
-from vidfuse.evaluation.compare.schedule import Schedule
-from vidfuse.evaluation.compare.tables import Tables, load_table
-from vidfuse.features.setup import resolve_device
-from vidfuse.features.spec import Grid
-from vidfuse.fusion import head_class
-from vidfuse.locks import alone_in
-from vidfuse.progress import Progress
-from vidfuse.system import cores
-from vidfuse.timing import Timings
-from vidfuse.training.prepare import Material
-from vidfuse.training.runs import OTHER_FOLDER, RUNS
+from vidfuse.comparison.plan import Plan, make_plan
+from vidfuse.comparison.results import refuse_results_of_another, write_results
+from vidfuse.comparison.scheduler import FitScheduler
+from vidfuse.comparison.tables import Tables, load_table
+from vidfuse.comparison.workers import MOST_PROCESSES, WorkerPool
+from vidfuse.data.folds import make_folds
+from vidfuse.errors import UserError
+from vidfuse.features.build import summary as summary_of
+from vidfuse.heads import head_class
+from vidfuse.machine import cores
+from vidfuse.progress import Reporter
+from vidfuse.runs import OTHER_FOLDER, RUNS, alone_in
+from vidfuse.training.data import TrainingData
 
 Grids = dict[str, Grid]
 
@@ -45,10 +43,9 @@ def compare(
     dataset: Path | str,
     config: CompareConfig,
     *,
-    progress: Progress | None = None,
-    timings: Timings | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Compare fusion heads on a dataset, and leave the results in a folder.
+    """Compare heads on a dataset, and leave the results in a folder.
 
     All heads see the same clips, folds, number of epochs, and candidates for learning rate and
     dropout, which the inner validation part of each fold chooses. Whatever a fold tests on, nobody
@@ -57,8 +54,7 @@ def compare(
     Args:
         dataset: A dataset's folder or manifest.
         config: All settings.
-        progress: Hears of progress.
-        timings: The command's clock.
+        reporter: Receives progress updates and collects the time of each stage.
 
     Returns:
         A summary ready for JSON: ``heads``, ``baselines``, ``advice``, ``protocol`` and more;
@@ -68,37 +64,37 @@ def compare(
         UserError: The dataset, the settings or the machine do not allow it.
         KeyboardInterrupt: After what was done so far was kept.
     """
-    progress, timings = progress or Progress(), timings or Timings()
+    reporter = reporter or Reporter()
     config.validate()
-    material = Material(dataset, config.training(REFERENCE), progress, timings)
-    with timings.measure("imports"):
+    training = TrainingData(dataset, config.training(REFERENCE), reporter)
+    with reporter.measure("imports"):
         import_torch()
-    grids, left_out = choose_heads(config, progress)
+    grids, left_out = choose_heads(config, reporter)
     folds = [
         make_folds(
-            material.data,
+            training.data,
             config.folds,
             split=config.split,
             seed=config.seed + number,
-            contents=material.contents,
+            contents=training.contents,
         )
         for number in range(config.seeds)
     ]
-    doubts = material.announce(folds[0].protocol, folds[0].warnings)
-    folder = _folder(config, material.data.name)
+    warnings = training.announce(folds[0].protocol, folds[0].warnings)
+    folder = _folder(config, training.data.name)
     with alone_in(folder, "another comparison"), Tables(folder) as tables:
         refuse_results_of_another(folder, dataset)
-        clips = tables.fill(material, folds[0].clips, grids.values())
-        contents = [material.hashes[clip] for clip in clips]
-        plan = make_plan(clips, contents, folds, doubts)
-        workload = tables.workload(plan, config, grids)
-        specs = {head: material.setup.spec(grid) for head, grid in grids.items()}
-        schedule = Schedule(plan, config, grids, specs, folder, progress)
+        clips = tables.fill(training, folds[0].clips, grids.values())
+        contents = [training.hashes[clip] for clip in clips]
+        plan = make_plan(clips, contents, folds, warnings)
+        job_spec = tables.write_job_spec(plan, config, grids)
+        specs = {head: training.spec(grid) for head, grid in grids.items()}
+        scheduler = FitScheduler(plan, config, grids, specs, folder, reporter)
         jobs = _jobs(config, plan, grids)
-        with timings.measure("training"), Crew(workload, jobs) as crew:
-            epochs = schedule.carry_out(crew)
-        with timings.measure("costs"):
-            found = _found(plan, config, schedule, tables)
+        with reporter.measure("training"), WorkerPool(job_spec, jobs) as pool:
+            epochs = scheduler.run(pool)
+        with reporter.measure("costs"):
+            found = _found(plan, config, scheduler, tables)
     summary = {
         "dataset": str(dataset),
         "dataset_path": os.path.abspath(dataset),
@@ -107,18 +103,22 @@ def compare(
         "clips": len(plan.clips),
         "groups": len(set(plan.groups) - {None}),
         **found,
-        "protocol": _protocol(plan, config, material, epochs, jobs),
-        "failed_heads": [{"name": name, "error": why} for name, why in schedule.failed.items()],
+        "protocol": _protocol(plan, config, training, epochs, jobs),
+        "failed_heads": [{"name": name, "error": why} for name, why in scheduler.failed.items()],
         "left_out": left_out,
-        "failures": list({each["path"]: each for each in material.failures}.values()),
+        "failures": list(
+            {
+                e["path"]: e for e in summary_of(training.extractor, training.all_stats)["failures"]
+            }.values()
+        ),
         "warnings": plan.warnings,
-        "timings": timings.to_dict(),
+        "timings": reporter.timings(),
     }
-    write_results(folder, summary, progress)
+    write_results(folder, summary, reporter)
     return summary
 
 
-def choose_heads(config: CompareConfig, progress: Progress) -> tuple[Grids, list[dict[str, str]]]:
+def choose_heads(config: CompareConfig, reporter: Reporter) -> tuple[Grids, list[dict[str, str]]]:
     """The heads that are compared, with the grid that each reads, and those left out.
 
     Raises:
@@ -138,7 +138,7 @@ def choose_heads(config: CompareConfig, progress: Progress) -> tuple[Grids, list
             if not config.every_head:
                 raise
             left_out.append({"name": name, "error": str(error).replace("\n", ". ")})
-            progress.warn(f"left out: {left_out[-1]['error']}")
+            reporter.warn(f"left out: {left_out[-1]['error']}")
         else:
             grids[name] = grid
     return grids, left_out
@@ -153,24 +153,26 @@ def _folder(config: CompareConfig, dataset: str) -> Path:
 
 
 def _jobs(config: CompareConfig, plan: Plan, heads: Sequence[str] | Grids) -> int:
-    """How many processes there are work and room for."""
+    """Number of processes that there are work and room for."""
     on_cpu = resolve_device(config.device) == "cpu"
     wanted = config.jobs or (min(cores(), MOST_PROCESSES) if on_cpu else 1)
     return min(wanted, sum(1 for _ in plan.tasks(list(heads))))
 
 
-def _found(plan: Plan, config: CompareConfig, schedule: Schedule, tables: Tables) -> dict[str, Any]:
+def _found(
+    plan: Plan, config: CompareConfig, scheduler: FitScheduler, tables: Tables
+) -> dict[str, Any]:
     """The leaderboard, the baselines and the advice."""
-    found = {head: predictions(plan, schedule.outcomes, head) for head in schedule.done}
-    rows = head_rows(plan, schedule.outcomes, found)
+    found = {head: predictions(plan, scheduler.results, head) for head in scheduler.done}
+    rows = head_rows(plan, scheduler.results, found)
     for row in rows:
-        table = load_table(tables.path(schedule.grids[row["name"]]))
+        table = load_table(tables.path(scheduler.grids[row["name"]]))
         row |= costs(row["name"], config, table, len(plan.classes))
     baselines = baseline_predictions(plan, tables.infos)
     advice = advise(
         rows,
-        {head: right(plan, kinds[ORDERED]) for head, kinds in found.items()},
-        {name: right(plan, each) for name, each in baselines.items()},
+        {head: hit_shares(plan, kinds[ORDERED]) for head, kinds in found.items()},
+        {name: hit_shares(plan, each) for name, each in baselines.items()},
         plan.groups,
     )
     return {
@@ -182,9 +184,9 @@ def _found(plan: Plan, config: CompareConfig, schedule: Schedule, tables: Tables
 
 
 def _protocol(
-    plan: Plan, config: CompareConfig, material: Material, epochs: int, jobs: int
+    plan: Plan, config: CompareConfig, training: TrainingData, epochs: int, jobs: int
 ) -> dict[str, Any]:
-    """How the numbers came about."""
+    """Settings and methods behind the numbers."""
     candidates = config.candidates()
     return {
         "folds": config.folds,
@@ -198,7 +200,7 @@ def _protocol(
             "chosen_by": "macro F1, then loss, on the inner validation part of each fold",
         },
         "settings": config.to_dict(),
-        "spec": material.setup.spec(1).to_dict() | {"grid": "of each head"},
+        "spec": training.spec(1).to_dict() | {"grid": "of each head"},
         "jobs": jobs,
         "intervals": "95 %; seeds are averaged first; interval_method of each head says how",
         "tests": "paired sign flips of groups against mean, on scores averaged over seeds; p_value "

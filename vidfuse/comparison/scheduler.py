@@ -9,30 +9,31 @@ from typing import Any
 
 import numpy as np
 
+from vidfuse.backbones import Grid
+from vidfuse.comparison.budget import Budgets, Estimate, announce, format_duration
+from vidfuse.comparison.config import CompareConfig
+from vidfuse.comparison.fit_store import ORDERED, FitResult, FitStore
+from vidfuse.comparison.plan import Plan, Task, budget_key, fit_digests
+from vidfuse.comparison.workers import WorkerPool
 from vidfuse.errors import UserError
-from vidfuse.evaluation.compare.budget import Budgets, Estimate, announce, spoken
-from vidfuse.evaluation.compare.config import CompareConfig
-from vidfuse.evaluation.compare.kept import ORDERED, Kept, Outcome
-from vidfuse.evaluation.compare.plan import Keys, Plan, Task, budget_key
-from vidfuse.evaluation.compare.processes import Crew
-from vidfuse.features.spec import FeatureSpec, Grid
-from vidfuse.fusion import head_class
-from vidfuse.progress import Progress
+from vidfuse.features.spec import FeatureSpec
+from vidfuse.heads import head_class
+from vidfuse.progress import Reporter
 
 
-class Schedule:
-    """What is to be done, and what came of it.
+class FitScheduler:
+    """Runs all fits of a comparison that are not done yet, and holds their results.
 
     Args:
         plan: The clips and folds.
         config: All settings.
         grids: The heads, with the grid that each reads.
         specs: The features that each head reads.
-        folder: Where fits are kept.
-        progress: Hears of progress.
+        folder: Folder of the comparison; fits are kept in ``fits`` there.
+        reporter: Receives progress updates and collects the time of each stage.
 
     Attributes:
-        outcomes: What each task found.
+        results: The result of each task that is done.
         failed: The heads without a result, with the reason.
     """
 
@@ -43,16 +44,16 @@ class Schedule:
         grids: Mapping[str, Grid],
         specs: Mapping[str, FeatureSpec],
         folder: Path,
-        progress: Progress,
+        reporter: Reporter,
     ) -> None:
         self.plan = plan
         self.config = config
         self.grids = grids
         self.specs = specs
-        self.progress = progress
-        self.kept = Kept(folder / "fits", progress)
+        self.reporter = reporter
+        self.store = FitStore(folder / "fits", reporter)
         self.budgets = Budgets(folder / "budgets.json")
-        self.outcomes: dict[Task, Outcome] = {}
+        self.results: dict[Task, FitResult] = {}
         self.failed: dict[str, str] = {}
         self.files: dict[Task, Path] = {}
 
@@ -61,14 +62,14 @@ class Schedule:
         """The heads that have a result."""
         return [head for head in self.grids if head not in self.failed]
 
-    def carry_out(self, crew: Crew) -> int:
-        """Do what is missing; the number of epochs that every head got.
+    def run(self, pool: WorkerPool) -> int:
+        """Run the missing fits; returns the number of epochs that every head got.
 
         Raises:
             UserError: All heads failed, or the budget is too small.
-            KeyboardInterrupt: After saying what is kept.
+            KeyboardInterrupt: After saying how many fits are done and where.
         """
-        epochs = self._epochs(crew)
+        epochs = self._epochs(pool)
         missing = {(task.head, task.seed, task.fold): task for task in self._missing()}
         requests = [
             {
@@ -79,61 +80,63 @@ class Schedule:
         ]
         if not requests:
             return epochs
-        self.progress.start("Comparing", len(requests))
+        self.reporter.start("Comparing", len(requests))
         self._show_board()
         try:
-            for request, found in crew.run(requests, lambda each: each["head"] not in self.failed):
+            for request, found in pool.run(requests, lambda each: each["head"] not in self.failed):
                 task = missing[request["head"], request["seed"], request["fold"]]
                 if "error" in found:
                     self._fail(task.head, found["error"])
                 else:
-                    self.outcomes[task] = Outcome.load(self.files[task])
-                self.progress.advance(note=task.head)
+                    self.results[task] = FitResult.load(self.files[task])
+                self.reporter.advance(note=task.head)
                 self._show_board()
         except KeyboardInterrupt:
-            self.progress.warn(
-                f"interrupted: {len(self.outcomes)} of {len(self.files)} folds are kept in "
-                f"{self.kept.folder}; go on with the same command"
+            self.reporter.warn(
+                f"interrupted: {len(self.results)} of {len(self.files)} folds are kept in "
+                f"{self.store.folder}; go on with the same command"
             )
             raise
         finally:
-            self.progress.finish()
+            self.reporter.finish()
         self._check_some_left()
         return epochs
 
-    def _epochs(self, crew: Crew) -> int:
-        """How many epochs every head gets; says how long what is to be done will take."""
+    def _epochs(self, pool: WorkerPool) -> int:
+        """The number of epochs that every head gets; announces the time of the missing fits."""
         seconds = self.config.budget_seconds()
         key = budget_key(self.plan, self.config, self.grids)
         epochs = self.config.epochs if seconds is None else self.budgets.find(key)
         if epochs is not None:
-            self._find_kept(epochs)
+            self._take_finished(epochs)
         missing = Counter(task.head for task in self._missing())
         if epochs is not None and not missing:
             return epochs
-        estimate = self._estimate(crew, missing)
+        estimate = self._estimate(pool, missing)
         if epochs is None:
             assert seconds is not None
             epochs = estimate.epochs_within(seconds, self.config.epochs)
             self.budgets.keep(key, epochs)
-            self.progress.info(f"Budget of {spoken(seconds)}: {epochs} epochs for every head")
-            self._find_kept(epochs)
-        announce(epochs, self.config.epochs, estimate, self.progress)
+            self.reporter.info(
+                f"Budget of {format_duration(seconds)}: {epochs} epochs for every head"
+            )
+            self._take_finished(epochs)
+        announce(epochs, self.config.epochs, estimate, self.reporter)
         return epochs
 
-    def _estimate(self, crew: Crew, missing: Mapping[str, int]) -> Estimate:
+    def _estimate(self, pool: WorkerPool, missing: Mapping[str, int]) -> Estimate:
         """Time a short fit of each head that is to be fitted, with all processes at work."""
         taken: dict[str, float] = {}
-        self.progress.start("Timing heads", len(missing))
+        self.reporter.start("Timing heads", len(missing))
         try:
-            for request, found in crew.run([{"op": "probe", "head": head} for head in missing]):
-                self.progress.advance(note=request["head"])
+            for request, found in pool.run([{"op": "probe", "head": head} for head in missing]):
+                self.reporter.advance(note=request["head"])
                 if "error" in found:
                     self._fail(request["head"], found["error"])
                 else:
                     taken[request["head"]] = found["seconds"]
         finally:
-            self.progress.finish()
+            self.reporter.finish()
         self._check_some_left()
         candidates = len(self.config.candidates())
         fits = {
@@ -141,31 +144,29 @@ class Schedule:
             for head, count in missing.items()
             if head in taken
         }
-        return Estimate(taken, fits, crew.jobs)
+        return Estimate(taken, fits, pool.jobs)
 
-    def _find_kept(self, epochs: int) -> None:
-        """Take over what an earlier call has done."""
-        keys = Keys(self.plan, self.config, epochs)
-        for task in self.plan.tasks(list(self.grids)):
-            key = keys.key(task, self.specs[task.head])
-            self.files[task] = self.kept.path(task, key)
-            outcome = self.kept.find(task, key)
-            if outcome is not None and _has_all(task, outcome):
-                self.outcomes[task] = outcome
-        if self.outcomes:
-            self.progress.info(
-                f"{len(self.outcomes)} of {len(self.files)} folds are done already: "
-                f"{self.kept.folder}"
+    def _take_finished(self, epochs: int) -> None:
+        """Read the results that an earlier call has left."""
+        for task, key in fit_digests(self.plan, self.config, epochs, self.specs).items():
+            self.files[task] = self.store.path(task, key)
+            result = self.store.find(task, key)
+            if result is not None and _is_complete(task, result):
+                self.results[task] = result
+        if self.results:
+            self.reporter.info(
+                f"{len(self.results)} of {len(self.files)} folds are done already: "
+                f"{self.store.folder}"
             )
 
     def _missing(self) -> list[Task]:
-        """What is still to be done."""
-        return [task for task in self.plan.tasks(self.done) if task not in self.outcomes]
+        """Tasks that are still to be done."""
+        return [task for task in self.plan.tasks(self.done) if task not in self.results]
 
     def _fail(self, head: str, reason: str) -> None:
         if head not in self.failed:
             self.failed[head] = reason
-            self.progress.warn(f"head '{head}' failed: {reason}")
+            self.reporter.warn(f"head '{head}' failed: {reason}")
 
     def _check_some_left(self) -> None:
         if not self.done:
@@ -176,18 +177,18 @@ class Schedule:
         """The leaderboard so far: accuracy on the folds that are done."""
         labels, total = self.plan.labels, Counter(task.head for task in self.files)
         rights: dict[str, list[np.ndarray[Any, Any]]] = {head: [] for head in self.grids}
-        for task, outcome in self.outcomes.items():
+        for task, result in self.results.items():
             truth = labels[self.plan.splits[task.seed][task.fold]["test"]]
-            rights[task.head].append(outcome.scores[ORDERED].argmax(1) == truth)
+            rights[task.head].append(result.scores[ORDERED].argmax(1) == truth)
         rows = []
         for head, found in rights.items():
             accuracy = float(np.concatenate(found).mean()) if found else -1.0
             done = "failed" if head in self.failed else f"{len(found)} of {total[head]}"
             rows.append((accuracy, head, f"{accuracy:.3f}" if found else "", done))
         rows.sort(key=lambda row: (-row[0], row[1]))
-        self.progress.board(("head", "accuracy", "folds"), [row[1:] for row in rows])
+        self.reporter.board(("head", "accuracy", "folds"), [row[1:] for row in rows])
 
 
-def _has_all(task: Task, outcome: Outcome) -> bool:
-    """Whether nothing is missing in an outcome that was perhaps kept by an earlier release."""
-    return not head_class(task.head).chooses_frames or "frame_budget" in outcome.facts
+def _is_complete(task: Task, result: FitResult) -> bool:
+    """False for a result of an earlier release that lacks a measurement of today."""
+    return not head_class(task.head).selects_frames or "frame_budget" in result.metadata

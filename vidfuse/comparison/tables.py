@@ -6,37 +6,37 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from vidfuse.atomic import write_whole
+from vidfuse.backbones import Grid
+from vidfuse.comparison.config import CompareConfig
+from vidfuse.comparison.job_spec import JobSpec
+from vidfuse.comparison.plan import Plan
 from vidfuse.data.clip import Clip
-from vidfuse.evaluation.compare.config import CompareConfig
-from vidfuse.evaluation.compare.plan import Plan
-from vidfuse.evaluation.compare.workload import Workload
-from vidfuse.features.spec import Grid
-from vidfuse.features.store import EntryInfo
-from vidfuse.training.prepare import Material
-
-if TYPE_CHECKING:
-    from vidfuse.features.gather import Gathered
-    from vidfuse.features.table import FeatureTable
+from vidfuse.features.cache import EntryInfo
+from vidfuse.features.table import OF_CLIPS, FeatureTable, map_buffer
+from vidfuse.training.data import TrainingData
 
 
 class Tables:
     """Two files for each grid, features and all else, there as long as the ``with`` block lasts.
 
     Args:
-        folder: Where to put them.
+        folder: Folder of the files.
 
     Attributes:
-        infos: How the features of each clip came about.
-        twice: The clip that each row behind those of the clips shows mirrored.
+        infos: Metadata of the features of each clip.
+        mirrored: The clip that each row behind those of the clips shows mirrored.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.infos: list[EntryInfo] = []
-        self.twice: list[int] = []
+        self.mirrored: list[int] = []
         self._paths: dict[Grid, Path] = {}
 
     def __enter__(self) -> Tables:
@@ -44,20 +44,20 @@ class Tables:
 
     def __exit__(self, *_: object) -> None:
         features = map(features_of, self._paths.values())
-        for path in (*self._paths.values(), *features, self._workload):
+        for path in (*self._paths.values(), *features, self._job_spec):
             with suppress(OSError):  # Windows keeps a file that is still mapped
                 path.unlink()
 
     @property
-    def _workload(self) -> Path:
-        return self.folder / "workload.json"
+    def _job_spec(self) -> Path:
+        return self.folder / "job.json"
 
     def path(self, grid: Grid) -> Path:
         """The file of a grid."""
         return self._paths[grid]
 
     def fill(
-        self, material: Material, clips: Sequence[Clip], grids: Iterable[Grid]
+        self, training: TrainingData, clips: Sequence[Clip], grids: Iterable[Grid]
     ) -> Sequence[Clip]:
         """Extract clips and write a table for each grid; returns the clips that can be read.
 
@@ -67,35 +67,36 @@ class Tables:
         Raises:
             UserError: Too many clips cannot be read, or the settings cannot be used.
         """
-        tables: dict[Path, Gathered] = {}
-        twice = clips
+        tables: dict[Path, FeatureTable] = {}
+        mirrored = clips
         for grid in sorted(set(grids), key=lambda grid: 0 if grid == "native" else -int(grid)):
-            path = self.folder / f"features-{material.setup.spec(grid).digest}.safetensors"
+            path = self.folder / f"features-{training.spec(grid).digest}.safetensors"
             self._paths[grid] = path
-            found = material.gather(clips, mirrored=twice, grid=grid, path=features_of(path))
-            clips = [clip for clip in clips if clip in found]
-            twice = found.twice(clips)
+            found = training.gather(clips, mirrored=mirrored, grid=grid, path=features_of(path))
+            clips = [clip for clip in clips if clip in found.rows]
+            mirrored = [clip for clip in clips if clip in found.mirrored_rows]
             tables[path] = found
         # At the end, because a clip may fail on a later grid alone, and all need the same rows.
         for path, found in tables.items():
-            save_table(found.rows(clips, mirrored=twice), path)
-        self.infos = [found.info(clip) for clip in clips]
-        places = {clip: place for place, clip in enumerate(clips)}
-        self.twice = [places[clip] for clip in twice]
+            rows = [found.rows[clip] for clip in clips]
+            save_table(found.select(rows + [found.mirrored_rows[c] for c in mirrored]), path)
+        self.infos = [found.infos[found.rows[clip]] for clip in clips]
+        index_of = {clip: index for index, clip in enumerate(clips)}
+        self.mirrored = [index_of[clip] for clip in mirrored]
         return clips
 
-    def workload(self, plan: Plan, config: CompareConfig, grids: Mapping[str, Grid]) -> Path:
-        """The file of what a process needs to know."""
-        Workload(
+    def write_job_spec(self, plan: Plan, config: CompareConfig, grids: Mapping[str, Grid]) -> Path:
+        """Write what a worker process needs to know; returns the file."""
+        JobSpec(
             settings=config.to_dict(),
             grids=dict(grids),
             tables={str(grid): str(path) for grid, path in self._paths.items()},
             labels=plan.labels.tolist(),
-            twice=self.twice,
+            mirrored=self.mirrored,
             classes=len(plan.classes),
             splits=plan.splits,
-        ).save(self._workload)
-        return self._workload
+        ).save(self._job_spec)
+        return self._job_spec
 
 
 def features_of(path: Path) -> Path:
@@ -105,25 +106,15 @@ def features_of(path: Path) -> Path:
 
 def save_table(table: FeatureTable, path: Path) -> None:
     """Write all of a table but its features, which lie beside it, where ``load_table`` finds it."""
-    from safetensors.torch import save
-
-    from vidfuse.features.table import OF_CLIPS
-
-    tensors = {name: getattr(table, name).contiguous() for name in OF_CLIPS}
+    arrays = {name: np.ascontiguousarray(getattr(table, name)) for name in OF_CLIPS}
     more = {"shape": list(table.features.shape), "jitter": table.jitter}
-    write_whole(path, save(tensors, {"table": json.dumps(more)}))
+    write_whole(path, save(arrays, {"table": json.dumps(more)}))
 
 
 def load_table(path: Path) -> FeatureTable:
     """Read a table. The memory of its features is the file's, which processes share."""
-    import torch
-    from safetensors import safe_open
-
-    from vidfuse.features.pile import map_frames
-    from vidfuse.features.table import OF_CLIPS, FeatureTable
-
-    with safe_open(path, framework="pt") as file:
+    with safe_open(path, framework="np") as file:
         more = json.loads(file.metadata()["table"])
-        tensors = {name: file.get_tensor(name) for name in OF_CLIPS}
-    features = torch.from_numpy(map_frames(features_of(path), tuple(more["shape"])))
-    return FeatureTable(features=features, jitter=more["jitter"], **tensors)
+        arrays = {name: file.get_tensor(name) for name in OF_CLIPS}
+    features = map_buffer(features_of(path), tuple(more["shape"]))
+    return FeatureTable(features=features, jitter=more["jitter"], **arrays)

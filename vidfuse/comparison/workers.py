@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidfuse.atomic import ADVICE
+from vidfuse.comparison.job_spec import JobSpec
+from vidfuse.comparison.plan import Task
 from vidfuse.errors import (
     UnwritableError,
     UserError,
@@ -22,31 +24,29 @@ from vidfuse.errors import (
     os_error_hint,
     reason_of,
 )
-from vidfuse.evaluation.compare.plan import Task
-from vidfuse.evaluation.compare.workload import Workload
+from vidfuse.machine import keep_memory
 from vidfuse.rpc import Answer, Child, ChildEndedError, Order, serve
-from vidfuse.system import keep_memory
 
 if TYPE_CHECKING:
-    from vidfuse.evaluation.compare.fits import Bench
+    from vidfuse.comparison.fits import FitRunner
 
 MOST_PROCESSES = 16
 """Unless told otherwise: each takes some 0.5 GB for torch alone."""
 Request = Order
 
 
-def answer(bench: Bench, request: Request) -> Answer:
-    """Carry out a request.
+def answer(runner: FitRunner, request: Request) -> Answer:
+    """Run a request.
 
     ``probe`` (``head``) answers ``seconds`` per epoch; ``fit`` (``head, seed, fold, epochs, file``)
-    leaves an outcome in the file. What is wrong with a head is answered as ``error``; what would
+    leaves a result in the file. What is wrong with a head is answered as ``error``; what would
     be wrong with any, as ``fatal`` with its ``hint``.
     """
     try:
         if request["op"] == "probe":
-            return {"seconds": bench.seconds_per_epoch(request["head"])}
+            return {"seconds": runner.seconds_per_epoch(request["head"])}
         task = Task(request["head"], request["seed"], request["fold"])
-        bench.carry_out(task, request["epochs"]).save(Path(request["file"]))
+        runner.run(task, request["epochs"]).save(Path(request["file"]))
         return {}
     except UnwritableError as error:
         return {"fatal": error.message, "hint": error.hint}
@@ -55,7 +55,7 @@ def answer(bench: Bench, request: Request) -> Answer:
     except OSError as error:
         file = error.filename or request.get("file", "")
         return {"fatal": f"{file}: {reason_of(error)}", "hint": os_error_hint(error)}
-    except Exception as error:  # a head may be somebody else's, and need more memory than there is
+    except Exception as error:  # noqa: BLE001 - a head may be somebody else's, or need more memory
         if os.environ.get("VIDFUSE_DEBUG"):
             import traceback
 
@@ -63,25 +63,25 @@ def answer(bench: Bench, request: Request) -> Answer:
         return {"error": f"{type(error).__name__}: {first_sentence(error)}"}
 
 
-class Crew:
-    """Carries out requests, several at once.
+class WorkerPool:
+    """Runs requests, several at once.
 
     Args:
-        workload: File of the ``Workload``.
-        jobs: How many processes; with 1, this one does it all.
+        job_spec: File of the ``JobSpec``.
+        jobs: Number of processes; with 1, this one does it all.
     """
 
-    def __init__(self, workload: Path, jobs: int) -> None:
-        self.workload = workload
+    def __init__(self, job_spec: Path, jobs: int) -> None:
+        self.job_spec = job_spec
         self.jobs = jobs
-        self._bench: Bench | None = None
+        self._runner: FitRunner | None = None
         self._processes: list[Child | None] = [None] * jobs
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bench = None  # and with it the features that it has mapped
+        self._runner = None  # and with it the features that it has mapped
         for process in self._processes:
             if process is not None:
                 process.close()
@@ -92,7 +92,7 @@ class Crew:
         """Each request with its answer, in the order in which they are ready.
 
         Args:
-            requests: What to do, in this order.
+            requests: Requests, in this order.
             wanted: Asked before each request is begun.
 
         Raises:
@@ -107,13 +107,13 @@ class Crew:
     def _alone(
         self, requests: Iterable[Request], wanted: Callable[[Request], bool]
     ) -> Iterator[tuple[Request, Answer]]:
-        from vidfuse.evaluation.compare.fits import Bench
+        from vidfuse.comparison.fits import FitRunner
 
-        if self._bench is None:
-            self._bench = Bench(Workload.load(self.workload))
+        if self._runner is None:
+            self._runner = FitRunner(JobSpec.load(self.job_spec))
         for request in requests:
             if wanted(request):
-                yield request, answer(self._bench, request)
+                yield request, answer(self._runner, request)
 
     def _beside(
         self, requests: Iterable[Request], wanted: Callable[[Request], bool]
@@ -121,7 +121,7 @@ class Crew:
         pending = deque(requests)
         done: queue.Queue[tuple[Request, Answer] | Exception | None] = queue.Queue()
 
-        def drive(place: int) -> None:
+        def drive(index: int) -> None:
             try:
                 while True:
                     try:
@@ -129,8 +129,8 @@ class Crew:
                     except IndexError:  # all are taken
                         return
                     if wanted(request):
-                        done.put((request, self._ask(place, request)))
-            except Exception as error:  # raised again where the answers are taken
+                        done.put((request, self._ask(index, request)))
+            except Exception as error:  # noqa: BLE001 - raised again where answers are taken
                 done.put(error)
             finally:
                 done.put(None)
@@ -153,31 +153,31 @@ class Crew:
         finally:
             pending.clear()
 
-    def _ask(self, place: int, request: Request) -> Answer:
-        process = self._processes[place]
+    def _ask(self, index: int, request: Request) -> Answer:
+        process = self._processes[index]
         if process is None:
             try:
-                process = Child("vidfuse.evaluation.compare.processes:main", [str(self.workload)])
+                process = Child("vidfuse.comparison.workers:main", [str(self.job_spec)])
             except OSError as error:  # no room for one more process, or for its pipes
                 reason = f"a process cannot be started ({reason_of(error)})"
                 return {"fatal": reason, "hint": os_error_hint(error)}
-            self._processes[place] = process
+            self._processes[index] = process
         try:
             return process.ask(request)[0]
         except ChildEndedError as error:
             process.close()
-            self._processes[place] = None
+            self._processes[index] = None
             return {"error": f"the process that fitted it {error}"}
 
 
-def main(workload: str) -> None:
+def main(job_spec: str) -> None:
     """Serve on standard input and output, until the program is gone.
 
     Args:
-        workload: File of the ``Workload``.
+        job_spec: File of the ``JobSpec``.
     """
-    from vidfuse.evaluation.compare.fits import Bench
+    from vidfuse.comparison.fits import FitRunner
 
     keep_memory()  # every step of training needs the same blocks again
-    bench = Bench(Workload.load(Path(workload)))
-    serve(lambda request: answer(bench, request))
+    runner = FitRunner(JobSpec.load(Path(job_spec)))
+    serve(lambda request: answer(runner, request))

@@ -38,10 +38,9 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What a dataset folder turned out to hold.
+    """The clips of a dataset folder, and what is known about them.
 
     Attributes:
-        name: Short name, used for run folders.
         root: The folder (or manifest file) it was read from.
         layout: Name of the layout that recognised it.
         clips: Every clip that exists on disk, in a stable order.
@@ -52,13 +51,20 @@ class Dataset:
             dataset has no numbered ones.
     """
 
-    name: str
     root: Path
     layout: str
     clips: list[Clip]
     split_source: str | None = None
     problems: list[str] = field(default_factory=list)
     split_number: str | None = None
+
+    @property
+    def name(self) -> str:
+        """A short name, used for run folders; ``manifest.csv`` goes by its folder."""
+        path = self.root.absolute() if self.root.name not in ("", "..") else self.root.resolve()
+        if path.is_file():
+            path = path.parent if path.stem.casefold() == "manifest" else path.with_suffix("")
+        return path.name or "dataset"
 
     @property
     def classes(self) -> list[str]:

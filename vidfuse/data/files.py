@@ -24,12 +24,12 @@ VIDEO_EXTENSIONS = DICOM_EXTENSIONS | {f".{name}" for name in _VIDEOS.split()}
 """Suffixes (lower case) by which a file found in a folder is taken for a video."""
 
 FRAME_EXTENSIONS = frozenset(f".{name}" for name in _FRAMES.split())
-"""Suffixes (lower case) of the pictures that make up a frame folder."""
+"""Suffixes (lower case) of the frames that make up a frame folder."""
 
 BINARY = getattr(os, "O_BINARY", 0)  # which only Windows has
 
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
-_SINGLE = "one picture alone in a folder is no clip, unless the folder is named itself"
+_SINGLE = "one frame alone in a folder is no clip, unless the folder is named itself"
 _BLOCK = 2**16  # bytes read from a list at once, at most
 _PEEKED_FRAMES = 8  # of a folder of TIFF or DICOM files, whether they are sequences themselves
 _DIGITS = re.compile(r"([0-9]+)")
@@ -42,19 +42,19 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder name is hidden or left there by an operating system."""
+    """True if a file or folder name is hidden or left there by an operating system."""
     return name.startswith(".") or name in _SYSTEM_NAMES
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether the path has the suffix of a video; the file is not opened."""
+    """True if the path has the suffix of a video; the file is not opened."""
     return os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS
 
 
 def is_frame_folder(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a clip stored as pictures: at least two, no video, no subfolder.
+    """True if a folder is a clip stored as frames: at least two, no video, no subfolder.
 
-    DICOM files of one frame each are such pictures; files that hold sequences of their own (TIFF
+    DICOM files of one frame each are such frames; files that hold sequences of their own (TIFF
     with pages, DICOM with frames) are clips, so a folder of them is not one.
     """
     try:
@@ -64,7 +64,7 @@ def is_frame_folder(folder: str | os.PathLike[str]) -> bool:
 
 
 def is_single_frame(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds one picture and nothing else.
+    """True if a folder holds one frame and nothing else.
 
     It may be a clip of one frame or the place of a thumbnail, so it is a clip only where it is
     named itself.
@@ -104,13 +104,13 @@ def walk_videos(
 ) -> Iterator[Path]:
     """Every video below a folder, in natural order; links are followed, loops are not.
 
-    A subfolder of pictures (see ``is_frame_folder``) counts as one video. One with a single picture
-    does not, and is told where other folders of pictures are clips or where there is no clip.
+    A subfolder of frames (see ``is_frame_folder``) counts as one video. One with a single frame
+    does not, and is told where other folders of frames are clips or where there is no clip.
 
     Args:
         folder: Where to start.
         problems: Receives broken links and subfolders that cannot be read.
-        growing: Whether files still come, so that a picture alone may be the first of several.
+        growing: Whether files still come, so that a frame alone may be the first of several.
 
     Yields:
         Paths that begin with ``folder``.
@@ -149,21 +149,27 @@ def walk_videos(
         if path != top and _holds_one_frame(entries):
             single.append(path)
             continue
-        inside: list[tuple[str, bool]] = []
-        for entry in entries:
-            if os.path.isdir(entry):
-                if not _leads_back(entry, path):
-                    inside.append((entry.path, True))
-            elif is_video(entry.name) or is_multipage(entry.path):
-                if os.path.isfile(entry):
-                    inside.append((entry.path, False))
-                else:
-                    broken = not os.path.exists(entry)
-                    reason = "broken link" if broken else "not a regular file"
-                    problems.append(InputError(entry.path, reason))
-        pending += reversed(inside)
+        pending += reversed(_inside(entries, path, problems))
     if (frame_folders or not videos) and not growing:
         problems += [InputError(path, _SINGLE) for path in single]
+
+
+def _inside(
+    entries: Iterable[os.DirEntry[str]], folder: str, problems: list[InputError]
+) -> list[tuple[str, bool]]:
+    """Subfolders and videos among the entries of a folder, True for a subfolder."""
+    inside: list[tuple[str, bool]] = []
+    for entry in entries:
+        if os.path.isdir(entry):
+            if not _leads_back(entry, folder):
+                inside.append((entry.path, True))
+        elif is_video(entry.name) or is_multipage(entry.path):
+            if os.path.isfile(entry):
+                inside.append((entry.path, False))
+            else:
+                reason = "not a regular file" if os.path.exists(entry) else "broken link"
+                problems.append(InputError(entry.path, reason))
+    return inside
 
 
 def peek_videos(folder: str | os.PathLike[str], count: int = 1, limit: int = 5000) -> list[Path]:

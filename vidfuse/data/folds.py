@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidfuse.data.clip import Clip, Dataset
+from vidfuse.data.grouping import Contents, clip_key, divide, listing, make_units
 from vidfuse.data.splits import VAL_FRACTION, Split
-from vidfuse.data.units import Contents, clip_key, divide, listing, make_units
 from vidfuse.errors import UnknownNameError, UserError
 
 
@@ -79,7 +79,9 @@ def make_folds(
     if unlabelled := len(dataset.clips) - len(clips):
         warnings.append(f"{unlabelled} clips without a label were left out")
     if not by_group:
-        warnings.append("random folds: near-duplicates may straddle them and the score may flatter")
+        warnings.append(
+            "random folds: similar clips may be in several folds, so the score may be too high"
+        )
     elif grouped < len(clips):
         warnings.append(f"{len(clips) - grouped} clips have no group: each file counts as its own")
     tests = divide(clips, units, [1 / folds] * folds, seed)

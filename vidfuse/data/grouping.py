@@ -1,15 +1,86 @@
-"""Dividing indivisible groups of clips into parts that resemble each other in their classes."""
+"""Dividing clips without tearing apart what belongs together: groups and files.
+
+The parts resemble each other in their classes.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from vidfuse.data.clip import Clip
+from vidfuse.data.files import natural_key
+
+Contents = Mapping[Path, str]
+"""Content hashes of the files that could be read."""
 
 _RESTARTS = 20
 _RESTARTED_GROUPS = 2000  # above this there is always room for every class
 
+_Key = tuple[str, str]
 _Cost = tuple[int, int, int, float]
+
+
+def make_units(clips: Sequence[Clip], contents: Contents, *, by_group: bool) -> list[int]:
+    """Number of the indivisible unit that each clip is in, in order of first appearance.
+
+    Two clips of one group, file or content are in the same unit, and so are two that are linked
+    only through others.
+    """
+    parent: dict[_Key, _Key] = {}  # a forest, each tree of which is a unit
+    files: list[_Key] = []
+    for clip in clips:
+        file: _Key = ("file", os.path.normpath(clip.path))
+        parent.setdefault(file, file)
+        files.append(file)
+        others: list[_Key] = []
+        if clip.path in contents:
+            others.append(("content", contents[clip.path]))
+        if by_group and clip.group is not None:
+            others.append(("group", clip.group))
+        for other in others:
+            parent.setdefault(other, other)
+            parent[_root(parent, other)] = _root(parent, file)
+    numbers: dict[_Key, int] = {}
+    return [numbers.setdefault(_root(parent, file), len(numbers)) for file in files]
+
+
+def _root(parent: dict[_Key, _Key], key: _Key) -> _Key:
+    """The root of a key's tree; on the way there, its path is halved."""
+    while parent[key] != key:
+        parent[key] = parent[parent[key]]
+        key = parent[key]
+    return key
+
+
+def divide(
+    clips: Sequence[Clip], units: Sequence[int], fractions: Sequence[float], seed: int
+) -> list[list[Clip]]:
+    """Divide clips into parts of about these shares, keeping units whole: one list per share."""
+    counts: list[Counter[str]] = [Counter() for _ in range(max(units) + 1)]
+    for clip, unit in zip(clips, units, strict=True):
+        counts[unit][str(clip.label)] += 1
+    assigned = assign_groups(counts, fractions, seed)
+    parts: list[list[Clip]] = [[] for _ in fractions]
+    for clip, unit in zip(clips, units, strict=True):
+        parts[assigned[unit]].append(clip)
+    return parts
+
+
+def clip_key(clip: Clip) -> tuple[object, ...]:
+    """Sort key that depends on the clip only, not on where in a list it stands."""
+    path = natural_key(Path(os.path.normpath(clip.path)).as_posix())
+    end = float("inf") if clip.end is None else clip.end
+    return path, clip.start or 0.0, end, clip.label, clip.group or "", clip.split or ""
+
+
+def listing(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, in natural order."""
+    ordered = sorted(names, key=natural_key)
+    return ", ".join(ordered[:most]) + (", …" if len(ordered) > most else "")
 
 
 def assign_groups(
@@ -32,51 +103,20 @@ def assign_groups(
         Index of a part for every group. The first part has clips of every class.
     """
     rng = random.Random(seed)
+    order = list(range(len(groups)))
+    rng.shuffle(order)
     best = _Assignment(groups, fractions)
-    best.fill(_shuffled(len(groups), rng, groups))
+    best.fill(sorted(order, key=lambda i: -sum(groups[i].values())))
     for _ in range(_RESTARTS if len(groups) <= _RESTARTED_GROUPS else 0):
         if best.cost()[:3] == (0, 0, 0):
             break
+        order = list(range(len(groups)))
+        rng.shuffle(order)
         other = _Assignment(groups, fractions)
-        other.fill(_shuffled(len(groups), rng))
+        other.fill(order)
         if _less(other.cost(), best.cost()):
             best = other
     return best.part
-
-
-def find_components(links: Sequence[Sequence[Hashable]]) -> list[int]:
-    """Number the items so that two that share a key, if only through others, share a number.
-
-    Args:
-        links: Keys of each item, at least one.
-
-    Returns:
-        A number for each item, in order of first appearance.
-    """
-    parent: dict[Hashable, Hashable] = {}
-
-    def find(key: Hashable) -> Hashable:
-        parent.setdefault(key, key)
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    for first, *others in links:
-        for other in others:
-            parent[find(other)] = find(first)
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(find(keys[0]), len(numbers)) for keys in links]
-
-
-def _shuffled(
-    count: int, rng: random.Random, groups: Sequence[Mapping[str, int]] | None = None
-) -> list[int]:
-    order = list(range(count))
-    rng.shuffle(order)
-    if groups is not None:
-        order.sort(key=lambda i: -sum(groups[i].values()))
-    return order
 
 
 def _less(cost: _Cost, than: _Cost) -> bool:
@@ -117,28 +157,27 @@ class _Assignment:
                     self._move(group, best)
                     improved = True
 
-    def cost(self) -> _Cost:
-        """Cost of the whole assignment; lower is better."""
-        return self._cost(list(self.counts))
-
     def _cost_after(self, group: int, part: int) -> _Cost:
         here = self.part[group]
         self._move(group, part)
-        cost = self._cost([label for label, _ in self.groups[group]])
+        cost = self.cost([label for label, _ in self.groups[group]])
         self._move(group, here)
         return cost
 
-    def _cost(self, labels: list[str]) -> _Cost:
-        """Cost as far as it concerns some classes, whose groups are the ones that moved."""
+    def cost(self, labels: Sequence[str] | None = None) -> _Cost:
+        """Cost of the assignment, lower is better; of some classes alone, where only they moved."""
+        labels = list(self.counts) if labels is None else labels
         untrained = absent = 0
-        deviation = 0.0
         for label in labels:
-            counts, total = self.counts[label], self.total[label]
+            counts = self.counts[label]
             untrained += counts[0] == 0
             present = sum(count > 0 for count in counts)
             absent += max(0, min(len(counts), self.groups_of_class[label]) - present)
-            deviation += _deviation(counts, self.fractions, total)
-        deviation += _deviation(self.sizes, self.fractions, self.clips)
+        deviation = 0.0
+        divided = [(self.counts[label], self.total[label]) for label in labels]
+        for counts, total in [*divided, (self.sizes, self.clips)]:
+            shares = zip(counts, self.fractions, strict=True)
+            deviation += sum((count / total - wanted) ** 2 for count, wanted in shares)
         return untrained, self.sizes.count(0), absent, deviation
 
     def _move(self, group: int, part: int) -> None:
@@ -148,7 +187,3 @@ class _Assignment:
                     self.counts[label][index] += sign * count
                     self.sizes[index] += sign * count
         self.part[group] = part
-
-
-def _deviation(counts: Sequence[int], fractions: Sequence[float], total: int) -> float:
-    return sum((n / total - f) ** 2 for n, f in zip(counts, fractions, strict=True))

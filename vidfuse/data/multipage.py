@@ -1,4 +1,4 @@
-"""Files of a picture format that hold a whole sequence: TIFF with pages, DICOM with frames.
+"""Files of a frame format that hold a whole sequence: TIFF with pages, DICOM with frames.
 
 Whether a file does is in its structure, which may be damaged or made to mislead. So it is read by
 Pillow and pydicom in a child process, with limits of time and memory.
@@ -13,8 +13,8 @@ import threading
 from functools import lru_cache
 from typing import Any
 
+from vidfuse.machine import limit_memory
 from vidfuse.rpc import OUT_OF_MEMORY, Answer, Child, ChildEndedError, Order, once_more, serve
-from vidfuse.system import limit_memory
 
 DICOM_EXTENSIONS = frozenset({".dcm", ".dicom"})
 TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
@@ -52,41 +52,41 @@ def is_multipage(path: str | os.PathLike[str]) -> bool:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _asked(path: str, size: int, mtime: int, inode: int) -> bool:
+def _asked(path: str, _size: int, _mtime: int, _inode: int) -> bool:
     """The answer of the child process, remembered until the file changes."""
-    return once_more(lambda: _RECOGNISER.is_multipage(path))
+    return once_more(lambda: _ask_child(path))
 
 
-class _Recogniser:
-    """A child process that reads files' structure, started when one is first asked about."""
+def _ask_child(path: str) -> bool:
+    """The answer of the child process, which is started when it is first asked.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._child: Child | None = None
-
-    def is_multipage(self, path: str) -> bool:
-        """The child's answer.
-
-        Raises:
-            ChildEndedError: It died of the file, took too long, or was ended by somebody else.
-        """
-        with self._lock:
-            if self._child is None or not self._child.alive():
-                self._child = Child("vidfuse.data.multipage:main")
-                self._child.ask({})  # its start is not the file's fault
-            try:
-                answer, _ = self._child.ask({"path": path}, SECONDS)
-            except ChildEndedError:
-                self._child.close()
-                self._child = None
-                raise
-            return bool(answer["multipage"])
+    Raises:
+        ChildEndedError: It died of the file, took too long, or was ended by somebody else.
+    """
+    global _child
+    with _lock:
+        if _child is None or not _child.alive():
+            _child = Child("vidfuse.data.multipage:main")
+            _child.ask({})  # its start is not the file's fault
+        try:
+            answer, _ = _child.ask({"path": path}, SECONDS)
+        except ChildEndedError:
+            _child.close()
+            _child = None
+            raise
+        return bool(answer["multipage"])
 
 
-_RECOGNISER = _Recogniser()
+def _forget_child() -> None:
+    """In a forked process: the child is the parent's, and another thread may have held the lock."""
+    global _lock, _child
+    _lock, _child = threading.Lock(), None
+
+
+_lock = threading.Lock()
+_child: Child | None = None
 if hasattr(os, "register_at_fork"):
-    # Another thread may hold the lock while the process is forked; the child is the parent's.
-    os.register_at_fork(after_in_child=_RECOGNISER.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=_forget_child)
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def _answer(order: Order) -> Answer:
         several = _has_frames(path) if is_dicom(path) else _has_pages(path)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
-    except Exception:  # damaged files make Pillow and pydicom raise all kinds
+    except Exception:  # noqa: BLE001 - damaged files make Pillow and pydicom raise all kinds
         several = False
     return {"multipage": several}
 

@@ -1,4 +1,4 @@
-"""Which clips are trained on, which choose the checkpoint, and which are only measured on."""
+"""The split of a dataset: clips to train on, to choose the checkpoint, and to measure on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vidfuse.data.clip import Clip, Dataset
-from vidfuse.data.units import Contents, clip_key, divide, listing, make_units
+from vidfuse.data.grouping import Contents, clip_key, divide, listing, make_units
 from vidfuse.errors import UnknownNameError, UserError
 
 PARTS = ("train", "val", "test")
@@ -133,7 +133,11 @@ def _official_split(
         )
     if outside := sum(clip.split is None for clip in clips):
         warnings.append(f"{outside} clips belong to no part of the official split: left out")
-    warnings += _straddling(parts)
+    known = {
+        part: [(clip, contents[clip.path]) for clip in of_part if clip.path in contents]
+        for part, of_part in parts.items()
+    }
+    warnings += duplicates_across(known) + _straddling(parts)
     number = f" {dataset.split_number}" if dataset.split_number else ""
     protocol = f"official split{number} ({dataset.split_source or 'declared by the dataset'})"
     if not val:
@@ -151,7 +155,7 @@ def _official_split(
         if not by_group:
             protocol += ": no groups known"
             warnings.append(
-                "no groups are known, so near-duplicates may straddle train and validation"
+                "no groups are known, so similar clips may be in both train and validation"
             )
     if not test:
         protocol += "; no test part"
@@ -178,11 +182,12 @@ def _own_split(
     count = len(set(units))
     shares = "/".join(f"{fraction * 100:.0f}" for fraction in FRACTIONS)
     what = "groups" if by_group else "video files"
-    hint = (
-        "Use --split random: clips of one group may then be on both sides, so the score flatters."
-        if by_group
-        else "Add videos."
-    )
+    hint = "Add videos."
+    if by_group:
+        hint = (
+            "Use --split random: clips of one group may then be on both sides, so the score may be "
+            "too high."
+        )
     if count < len(PARTS):
         raise UserError(
             f"{dataset.root}: {count} {what} are too few for train, validation and test", hint
@@ -202,10 +207,9 @@ def _own_split(
             )
     else:
         why = "groups ignored as asked" if grouped else "no groups known"
-        protocol = f"random {shares}, seed {seed}: {why}, so near-duplicates may straddle the split"
-        warnings.append(
-            f"random split: {why}, so near-duplicates may straddle it and the score may flatter"
-        )
+        similar = f"{why}, so similar clips may be in both train and test"
+        protocol = f"random {shares}, seed {seed}: {similar}"
+        warnings.append(f"random split: {similar}, and the score may be too high")
     warnings += _uneven((train, val, test), what) + _absent_classes(train, val, test)
     return Split(train, val, test, protocol, warnings)
 

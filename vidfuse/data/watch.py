@@ -15,7 +15,7 @@ from typing import TypeVar
 from vidfuse.data.files import walk_videos
 from vidfuse.errors import InputError
 
-POLL_SECONDS = 0.25  # between two looks at a folder
+POLL_SECONDS = 0.25  # between two scans of a folder
 QUIET_SECONDS = 1.0  # a file that did not change for so long is finished
 AHEAD = 256  # items read before anybody asks for them
 WAKE_SECONDS = 1.0  # Windows notices Ctrl-C only between two waits
@@ -39,7 +39,7 @@ def as_it_comes(items: Iterable[Item]) -> Iterator[Item | None]:
             for item in items:
                 queue.put((item,))
             queue.put(None)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again where the items are taken
             queue.put(error)
 
     Thread(target=take, name="inputs", daemon=True).start()
@@ -59,7 +59,7 @@ def as_it_comes(items: Iterable[Item]) -> Iterator[Item | None]:
 
 @dataclass(slots=True)
 class _Sight:
-    """What a file was like, since when (monotonic seconds), and whether it was yielded."""
+    """State of a file, since when (monotonic seconds), and whether it was yielded."""
 
     content: tuple[int, ...]
     since: float
@@ -73,15 +73,15 @@ def watch(
 
     A video is yielded once it is finished: when its size and modification time have stayed the
     same for a while. Each is yielded once, and again if it is written anew. Subfolders count, as
-    do folders of pictures.
+    do folders of frames.
 
     Args:
-        folder: What is watched, by looking again and again, which works on every file system.
-        poll: Seconds between two looks.
+        folder: What is watched, by scanning it again and again, which works on every file system.
+        poll: Seconds between two scans.
         quiet: Seconds without a change after which a file is finished.
 
     Yields:
-        Videos; what cannot be read, once; and None after each look.
+        Videos; what cannot be read, once; and None after each scan.
 
     Raises:
         InputError: The folder cannot be read (any more).
@@ -111,7 +111,7 @@ def watch(
 
 
 def _sizes_and_times(path: Path) -> tuple[int, ...]:
-    """What changes while a file, or a picture in a folder, is being written; () if it is gone."""
+    """Sizes and times, which change while a file or frame folder is written; () if it is gone."""
     try:
         status = path.stat()
         if not stat.S_ISDIR(status.st_mode):

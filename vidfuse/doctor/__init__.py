@@ -1,4 +1,4 @@
-"""Whether this machine can run vidfuse, and how to repair what cannot.
+"""Checks of the installation and the machine, with the repair of what is broken.
 
 Each check is a small function that returns a ``Check``. What may crash or hang (torch, the
 decoders) is imported in processes of its own, side by side: see ``probe.py``.
@@ -11,25 +11,27 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from vidfuse.doctor import decoders, libraries, machine, storage
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import PROBES, probe
-from vidfuse.progress import Progress
+from vidfuse.progress import Reporter
+from vidfuse.video.backends import BACKENDS, VIDEO_BACKENDS
 
 __all__ = ["Check", "examine"]
 
 
-def examine(cache: str | None = None, progress: Progress | None = None) -> list[Check]:
-    """Look at the installation and the machine; takes as long as importing torchvision does.
+def examine(cache: str | None = None, reporter: Reporter | None = None) -> list[Check]:
+    """Check the installation and the machine; takes as long as importing torchvision does.
 
     Args:
         cache: Folder of the feature cache; None is the usual one.
-        progress: Hears of progress.
+        reporter: Receives progress updates and collects the time of each stage.
     """
-    progress = progress or Progress()
-    progress.start("Importing libraries", len(PROBES))
-    with ThreadPoolExecutor(len(PROBES)) as pool:
-        running = {pool.submit(probe, name): name for name in PROBES}
+    reporter = reporter or Reporter()
+    probes = dict.fromkeys([*PROBES, *(BACKENDS[name].module for name in VIDEO_BACKENDS)])
+    reporter.start("Importing libraries", len(probes))
+    with ThreadPoolExecutor(len(probes)) as pool:
+        running = {pool.submit(probe, name): name for name in probes}
         for _ in as_completed(running):
-            progress.advance()
-    progress.finish()
+            reporter.advance()
+    reporter.finish()
     found = {name: answer.result() for answer, name in running.items()}
     return [
         libraries.python(),
@@ -41,11 +43,7 @@ def examine(cache: str | None = None, progress: Progress | None = None) -> list[
         machine.instructions(found["torch"]),
         machine.cores(),
         machine.memory(),
-        decoders.pyav(found["av"]),
-        decoders.decord(found["decord"]),
-        decoders.decord_gpu(found["decord"]),
-        decoders.torchcodec(found["torchcodec"]),
-        decoders.torchcodec_cuda(found["torchcodec"]),
+        *(decoders.decoder(name, found[BACKENDS[name].module]) for name in VIDEO_BACKENDS),
         storage.cache(cache),
         storage.disk(cache),
     ]

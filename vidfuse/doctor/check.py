@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Status = Literal["ok", "warning", "broken"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found about one part of the installation or the machine.
+    """The result of checking one part of the installation or the machine.
 
     Attributes:
-        name: What was looked at.
+        name: The part that was checked.
         status: ``broken`` where something that vidfuse depends on cannot be used, ``warning``
             where vidfuse works less well.
-        summary: What was found, in a line.
+        summary: The finding, in a line.
         values: The same for programs, ready for JSON.
-        fix: What to do about it; None where nothing needs to be done.
+        fix: The repair; None where nothing needs to be done.
     """
 
     name: str

@@ -4,84 +4,78 @@ from __future__ import annotations
 
 import platform
 import sys
+from typing import Any
 
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
+from vidfuse.video.backends import BACKENDS, POLICIES
 
-# What decord has wheels for: the operating system as Python names it, and the processor.
-DECORD_WHEELS = {("linux", "x86_64"), ("win32", "AMD64")}
-
-
-def pyav(found: Probe) -> Check:
-    """PyAV, which vidfuse cannot do without."""
-    name = "decoder pyav"
-    if found.error:
-        problem = "not installed" if found.missing else f"cannot be imported: {found.error}"
-        values = {"found": not found.missing, "used": False, "error": found.error}
-        fix = "Run: pip install --force-reinstall av"
-        return Check(name, "broken", f"{problem}; no video can be read without it", values, fix)
-    codecs = found.values["libraries"].get("libavcodec", "?")
-    use = "used first, for every video"
-    values = {"found": True, "used": True, "why": use, **found.values}
-    return Check(name, "ok", f"{found.values['version']} (libavcodec {codecs}), {use}", values)
+_, AUTO = POLICIES["auto"]
+NOT_NEEDED = "PyAV reads videos without it."
 
 
-def decord(found: Probe) -> Check:
-    """decord, which reads what PyAV cannot."""
-    name = "decoder decord"
+def decoder(backend: str, found: Probe) -> Check:
+    """Check one decoder.
+
+    Args:
+        backend: A key of ``BACKENDS``.
+        found: The result of importing its module.
+    """
+    name, known = f"decoder {backend}", BACKENDS[backend]
+    if known.gpu:
+        return _on_gpu(backend, found)
+    use = _use(backend)
     if not found.error:
-        use = "used for videos that PyAV cannot read, and with --decoder decord"
-        values = {"found": True, "used": True, "why": use, "version": found.values["version"]}
-        return Check(name, "ok", f"{found.values['version']}, {use}", values)
+        values = {"found": True, "used": backend in AUTO, "why": use, **found.values}
+        return Check(name, "ok", f"{_versions(found.values)}, {use}", values)
+    values = {"found": not found.missing, "used": False}
+    # What an extra brings fits the torch that is there, which is not to be installed again.
+    options = "--force-reinstall --no-deps" if known.extra else "--force-reinstall"
+    repair = f"Run: pip install {options} {known.package}"
+    if backend == AUTO[0]:  # which vidfuse cannot do without
+        problem = "not installed" if found.missing else f"cannot be imported: {found.error}"
+        summary = f"{problem}; no video can be read without it"
+        return Check(name, "broken", summary, values | {"error": found.error}, repair)
     if not found.missing:
-        why = f"not used, since it cannot be imported: {found.error}"
-        fix = "Run: pip install --force-reinstall decord   (PyAV reads videos without it.)"
-        values = {"found": True, "used": False, "why": why}
-        return Check(name, "warning", why, values, fix)
-    here = (sys.platform, platform.machine())
-    if here in DECORD_WHEELS:
-        why = "not used, since it is not installed"
-        fix = "Run: pip install decord   (PyAV reads videos without it.)"
-        return Check(name, "warning", why, {"found": False, "used": False, "why": why}, fix)
-    why = f"not used, since it has no wheels for {' '.join(here)}; PyAV reads all videos"
-    return Check(name, "ok", why, {"found": False, "used": False, "why": why})
-
-
-def decord_gpu(found: Probe) -> Check:
-    """decord on an NVIDIA GPU, which takes a build of one's own."""
-    problem = found.values.get("gpu_error")
-    if found.error:
-        problem = "decord is not installed" if found.missing else "decord cannot be imported"
-    if problem:
-        why = f"not used: {problem}"
-        values = {"found": False, "used": False, "why": why}
-    else:
-        why = "works, and is used with --decoder decord-gpu only"
-        values = {"found": True, "used": False, "why": why}
-    return Check("decoder decord-gpu", "ok", why, values)
-
-
-def torchcodec(found: Probe) -> Check:
-    """torchcodec, an extra, which needs FFmpeg's libraries on the system."""
-    name = "decoder torchcodec"
-    if found.missing:
-        why = "not used, since the extra 'torchcodec' is not installed; nothing needs it"
-        return Check(name, "ok", why, {"found": False, "used": False, "why": why})
-    if found.error:
         why = f"not used: {found.error}"
-        fix = found.hint or "Run: pip install --force-reinstall --no-deps torchcodec"
-        return Check(name, "warning", why, {"found": True, "used": False, "why": why}, fix)
-    why = "used with --decoder torchcodec only"
-    values = {"found": True, "used": False, "why": why, **found.values}
-    versions = f"{found.values['version']} (FFmpeg {found.values['ffmpeg']})"
-    return Check(name, "ok", f"{versions}, {why}", values)
+        return Check(
+            name, "warning", why, values | {"why": why}, found.hint or f"{repair}   ({NOT_NEEDED})"
+        )
+    if known.extra:
+        why = f"not used, since the extra '{known.extra}' is not installed; nothing needs it"
+        return Check(name, "ok", why, values | {"why": why})
+    if not known.has_wheels:
+        here = f"{sys.platform} {platform.machine()}"
+        why = f"not used, since it has no wheels for {here}; PyAV reads all videos"
+        return Check(name, "ok", why, values | {"why": why})
+    why = "not used, since it is not installed"
+    fix = f"Run: pip install {known.package}   ({NOT_NEEDED})"
+    return Check(name, "warning", why, values | {"why": why}, fix)
 
 
-def torchcodec_cuda(found: Probe) -> Check:
-    """torchcodec on an NVIDIA GPU (NVDEC)."""
+def _on_gpu(backend: str, found: Probe) -> Check:
+    """Check a decoder that runs on an NVIDIA GPU, which few machines can have."""
     problem = found.values.get("gpu_error")
     if found.error:
-        problem = "torchcodec is not installed" if found.missing else "torchcodec does not work"
-    why = f"not used: {problem}" if problem else "used with --decoder torchcodec-cuda only"
+        package = BACKENDS[backend].package
+        problem = f"{package} {'is not installed' if found.missing else 'does not work'}"
+    why = f"not used: {problem}" if problem else _use(backend)
     values = {"found": not problem, "used": False, "why": why}
-    return Check("decoder torchcodec-cuda", "ok", why, values)
+    return Check(f"decoder {backend}", "ok", why, values)
+
+
+def _use(backend: str) -> str:
+    if backend == AUTO[0]:
+        return "used first, for every video"
+    if backend in AUTO:
+        return f"used for videos that PyAV cannot read, and with --decoder {backend}"
+    return f"used with --decoder {backend} only"
+
+
+def _versions(values: dict[str, Any]) -> str:
+    """The version of a decoder, with that of the FFmpeg in it."""
+    if "libraries" in values:
+        return f"{values['version']} (libavcodec {values['libraries'].get('libavcodec', '?')})"
+    if "ffmpeg" in values:
+        return f"{values['version']} (FFmpeg {values['ffmpeg']})"
+    return str(values["version"])

@@ -65,12 +65,12 @@ def packages(found: Probe) -> Check:
 
 
 def torch(found: Probe) -> Check:
-    """Whether torch computes."""
+    """torch, and that it computes."""
     return _library("torch", found, "Run: pip install --force-reinstall torch torchvision")
 
 
 def torchvision(found: Probe) -> Check:
-    """Whether torchvision fits torch."""
+    """torchvision, and that it fits torch."""
     return _library("torchvision", found, "Run: pip install --force-reinstall torch torchvision")
 
 

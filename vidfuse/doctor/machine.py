@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 
-from vidfuse import system
+from vidfuse import machine as host
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
 
@@ -35,8 +35,8 @@ def gpu(found: Probe, present: list[str]) -> Check:
     """The GPUs that torch computes on, or why it uses none.
 
     Args:
-        found: What torch says.
-        present: What the NVIDIA driver says.
+        found: The result of importing torch.
+        present: The GPUs that the NVIDIA driver lists.
     """
     gpus = found.values.get("gpus", [])
     build = found.values.get("cuda")
@@ -63,12 +63,12 @@ def instructions(found: Probe, flags: frozenset[str] | None = None) -> Check:
     """The processor's instruction sets that matter to networks.
 
     Args:
-        found: What torch says.
-        flags: What the operating system says; None asks it.
+        found: The result of importing torch.
+        flags: Processor flags from the operating system; None asks it.
     """
-    sets = system.instruction_sets(
+    sets = host.instruction_sets(
         platform.machine(),
-        system.cpu_flags() if flags is None else flags,
+        host.cpu_flags() if flags is None else flags,
         found.values.get("instructions", {}),
     )
     used = found.values.get("capability")
@@ -90,10 +90,10 @@ def cores(quota: float | None = None) -> Check:
     """The cores that this process may use.
 
     Args:
-        quota: How many a container may use; None asks the system.
+        quota: Cores that a container may use; None asks the system.
     """
-    quota = system.cpu_quota() if quota is None else quota
-    usable = system.usable_cores()
+    quota = host.cpu_quota() if quota is None else quota
+    usable = host.usable_cores()
     threads = os.environ.get("OMP_NUM_THREADS")
     values = {
         "usable": usable,
@@ -114,8 +114,8 @@ def cores(quota: float | None = None) -> Check:
 
 def memory() -> Check:
     """Memory, and how much of it is free."""
-    total, available = system.memory()
-    limit = system.memory_limit()
+    total, available = host.memory()
+    limit = host.memory_limit()
     if limit is not None:
         total, available = min(total, limit), min(available, limit)
     values = {"total_bytes": total, "available_bytes": available}

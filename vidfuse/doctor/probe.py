@@ -39,13 +39,13 @@ PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What importing a library showed.
+    """The result of importing a library.
 
     Attributes:
-        values: What it says of itself; empty where it cannot be imported.
-        error: Why it cannot be imported; None where it can.
-        hint: How to repair it, where that is known.
-        missing: Whether it is not installed at all.
+        values: Its version and more; empty where it cannot be imported.
+        error: The reason why it cannot be imported; None where it can.
+        hint: The repair, where it is known.
+        missing: True where it is not installed at all.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def probe(name: str, limit: float = LIMIT) -> Probe:
     """Import a library in a process of its own.
 
     Args:
-        name: A key of ``PROBES``.
+        name: A key of ``PROBES``, or a module of which only the version is asked.
         limit: Seconds after which it counts as hanging.
     """
     words = [sys.executable, "-P", "-c", CODE, str(Path(__file__).resolve().parents[2]), name]
@@ -88,10 +88,10 @@ def main(name: str) -> None:
     os.dup2(2, 1)  # libraries that print must not damage the answer
     answer: dict[str, Any]
     try:
-        answer = {"values": PROBES[name]()}
+        answer = {"values": PROBES[name]() if name in PROBES else _module(name)}
     except UserError as error:
         answer = {"error": error.message, "hint": error.hint}
-    except Exception as error:  # whatever a broken library raises
+    except Exception as error:  # noqa: BLE001 - whatever a broken library raises
         missing = isinstance(error, ModuleNotFoundError) and error.name == name
         answer = {"error": first_sentence(error), "missing": missing}
     channel.write("\n" + json.dumps(answer) + "\n")
@@ -112,12 +112,12 @@ def _torch() -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "instructions": _torch_instructions(torch),
     }
-    torch.ones(8, 8) @ torch.ones(8, 8)  # what a broken mathematical library fails at
+    torch.ones(8, 8) @ torch.ones(8, 8)  # fails where a mathematical library is broken
     return values | _torch_gpus(torch)
 
 
 def _torch_instructions(torch: Any) -> dict[str, bool]:
-    """What torch knows of the CPU; which of these helpers there are depends on its version."""
+    """Instruction sets that torch detects; the helpers for it differ between its versions."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return {str(name): value for name, value in found.items() if isinstance(value, bool)}
@@ -150,7 +150,7 @@ def _torch_gpus(torch: Any) -> dict[str, Any]:
             )
         if not gpus and torch.version.cuda:
             torch.cuda.init()  # says why there is none
-    except Exception as error:  # torch has an error of its own for each way in which this fails
+    except Exception as error:  # noqa: BLE001 - torch has an error for each way this fails
         return {"gpus": [], "gpu_error": first_sentence(error)}
     return {"gpus": gpus, "gpu_error": None}
 
@@ -160,6 +160,10 @@ def _torchvision() -> dict[str, Any]:
 
     torchvision = import_torchvision()
     return {"version": torchvision.__version__, "package": installed_version("torchvision")}
+
+
+def _module(name: str) -> dict[str, Any]:
+    return {"version": import_module(name).__version__}
 
 
 def _av() -> dict[str, Any]:
@@ -177,7 +181,7 @@ def _decord() -> dict[str, Any]:
     values: dict[str, Any] = {"version": decord.__version__, "gpu_error": None}
     try:
         decord.nd.empty((1,), ctx=decord.gpu(0))
-    except Exception as error:  # decord's error, or one of its CUDA libraries
+    except Exception as error:  # noqa: BLE001 - decord's error, or one of its CUDA libraries
         built = "not enabled" not in str(error)
         values["gpu_error"] = first_sentence(error) if built else "it was built without CUDA"
     return values
@@ -202,7 +206,7 @@ def _packages() -> dict[str, Any]:
         try:
             import_module(module)
             values["versions"][package] = installed_version(package)
-        except Exception as error:  # whatever a broken library raises
+        except Exception as error:  # noqa: BLE001 - whatever a broken library raises
             values["errors"][package] = first_sentence(error)
     return values
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vidfuse.doctor.check import Check, Status
 from vidfuse.errors import first_sentence, reason_of
+from vidfuse.settings import MachineConfig
 
 ELSEWHERE = "Name another place with --cache or VIDFUSE_CACHE."
 TOO_LITTLE = 100e6  # bytes; features of a few clips fill this
@@ -17,14 +18,13 @@ LITTLE = 2e9  # UCF101 with the default settings takes half of it
 
 
 def cache(named: str | None = None) -> Check:
-    """Where features are kept, how many there are, and whether more can be written."""
+    """The feature cache: its folder, its entries, and that more can be written."""
     values: dict[str, object] = {"path": named}
     try:
-        from vidfuse.features.config import cache_folder
+        from vidfuse.features.cache import Store
         from vidfuse.features.maintenance import cache_info
-        from vidfuse.features.store import Store
 
-        folder = cache_folder(named)
+        folder = MachineConfig(cache=named).cache_folder
         values["path"] = str(folder)
         info = cache_info(Store(folder))
         values |= {"entries": info["entries"], "bytes": info["bytes"]}
@@ -43,12 +43,7 @@ def cache(named: str | None = None) -> Check:
 def disk(named: str | None = None) -> Check:
     """Room on the disk of the cache."""
     try:
-        from vidfuse.features.config import cache_folder
-
-        usage = shutil.disk_usage(_existing(cache_folder(named)))
-    except ImportError as error:
-        summary = f"cannot be looked at ({first_sentence(error)})"
-        return Check("disk", "broken", summary, fix="Repair the packages first.")
+        usage = shutil.disk_usage(_existing(MachineConfig(cache=named).cache_folder))
     except OSError as error:
         return Check("disk", "broken", f"no disk ({reason_of(error)})", fix=ELSEWHERE)
     values = {"free_bytes": usage.free, "total_bytes": usage.total}

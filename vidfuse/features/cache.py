@@ -7,6 +7,7 @@ absent; a damaged one is noticed by its checksum when it is read, dropped and co
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,12 +21,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from vidfuse.atomic import write_whole
+from vidfuse.backbones.grid import pool
+from vidfuse.data.clip import Clip
 from vidfuse.errors import UnwritableError, UserError, reason_of
-from vidfuse.features.pool import pool
 from vidfuse.features.spec import FeatureSpec
-from vidfuse.progress import Progress
+from vidfuse.progress import Reporter
 from vidfuse.video.sampling import Times
 
 ADVICE = (
@@ -35,15 +38,23 @@ ADVICE = (
 LEFTOVER_SECONDS = 3600  # a temporary file older than this belongs to a process that died
 
 
+def entry_key(content: str, clip: Clip, mirrored: bool = False) -> str:
+    """Name of a clip's entry in the cache: its content, segment and view, not its path."""
+    text = f"{content} {clip.start or 0:.6f} {'end' if clip.end is None else f'{clip.end:.6f}'}"
+    if mirrored:
+        text += " mirrored"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True, slots=True)
 class EntryInfo:
-    """How an entry came about.
+    """Origin of an entry: its clip, and how it was decoded and encoded.
 
     Attributes:
-        start: Presentation time of the clip's first picture, in seconds.
-        end: When its last picture leaves the screen.
-        count: How many pictures the clip has.
-        width: Width of the pictures as shown, in pixels.
+        start: Presentation time of the clip's first frame, in seconds.
+        end: When its last frame leaves the screen.
+        count: How many frames the clip has.
+        width: Width of the frames as shown, in pixels.
         height: Likewise their height.
         decoder: The decoder that read them.
         mode: Numerical mode of the forward pass.
@@ -81,47 +92,49 @@ class DamagedEntryError(Exception):
     """An entry of the cache is torn or damaged."""
 
 
+@dataclass
 class Store:
     """A feature cache.
 
-    Args:
+    Attributes:
         root: Its folder; made when the first entry is written.
         forgiving: Is warned, once, where entries cannot be written, as where the cache is somebody
             else's; None makes an error of that.
     """
 
-    def __init__(self, root: Path, forgiving: Progress | None = None) -> None:
-        self.root = root
-        self.forgiving = forgiving
-        self._closed = False
+    root: Path
+    forgiving: Reporter | None = None
+    _closed: bool = False
 
     def path(self, spec: FeatureSpec, key: str) -> Path:
-        """Where an entry lies."""
+        """Path of an entry."""
         return self.root / spec.digest / key[:2] / f"{key}.safetensors"
 
     def has(self, spec: FeatureSpec, key: str) -> bool:
-        """Whether an entry is there, for this grid or a finer one that it nests in."""
-        return any(self.path(source, key).exists() for source in spec.sources())
+        """True if an entry is there, for this grid or a finer one that it nests in."""
+        return any(self.path(source, key).exists() for source in spec.sources)
 
-    def read(self, spec: FeatureSpec, key: str, progress: Progress | None = None) -> Entry | None:
+    def read(self, spec: FeatureSpec, key: str, reporter: Reporter | None = None) -> Entry | None:
         """An entry, derived from a finer grid if need be; None when there is no sound one.
 
         Args:
             spec: What its features mean.
             key: Which clip.
-            progress: Is warned of damaged entries, which are dropped on the way.
+            reporter: Receives progress updates and collects the time of each stage.
 
         Raises:
             UserError: The cache cannot be read.
         """
-        for source in spec.sources():
+        for source in spec.sources:
             path = self.path(source, key)
             try:
+                if not path.exists():
+                    continue
                 entry = load_entry(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except DamagedEntryError:
-                (progress or Progress()).warn(f"dropped a damaged entry of the cache: {path}")
+                (reporter or Reporter()).warn(f"dropped a damaged entry of the cache: {path}")
                 with suppress(OSError):
                     path.unlink()  # a cache that is not ours to clean is still ours to distrust
                 continue
@@ -141,9 +154,11 @@ class Store:
         if self._closed:
             return
         path = self.path(spec, key)
+        words = self.root / spec.digest / "spec.json"
         try:
-            self._describe(spec)
-            write_whole(path, dump_entry(entry, _identity(path)), ADVICE)
+            if not os.path.exists(words):
+                write_whole(words, json.dumps(spec.to_dict(), indent=2) + "\n", ADVICE)
+            write_whole(path, dump_entry(entry, f"{spec.digest}/{key}"), ADVICE)
         except UnwritableError as error:
             if self.forgiving is None:
                 raise
@@ -156,11 +171,6 @@ class Store:
         while not place.exists():
             place = place.parent
         return shutil.disk_usage(place).free
-
-    def _describe(self, spec: FeatureSpec) -> None:
-        path = self.root / spec.digest / "spec.json"
-        if not os.path.exists(path):
-            write_whole(path, json.dumps(spec.to_dict(), indent=2) + "\n", ADVICE)
 
     def specs(self) -> list[FeatureSpec]:
         """The specs that have a directory here, oldest first."""
@@ -187,9 +197,12 @@ class Store:
 
 
 def dump_entry(entry: Entry, identity: str) -> bytes:
-    """An entry as a safetensors file with a checksum over everything in it and what it is of."""
-    from safetensors.numpy import save
+    """An entry as a safetensors file, with a checksum over all in it and over its identity.
 
+    Args:
+        entry: What is written.
+        identity: Digest of its spec, a slash, and its key.
+    """
     tensors: dict[str, NDArray[Any]] = {
         "features": np.ascontiguousarray(entry.features),
         "times": np.ascontiguousarray(entry.times),
@@ -206,14 +219,14 @@ def load_entry(path: Path) -> Entry:
         DamagedEntryError: It is torn or damaged, or the entry of another clip or spec.
         OSError: It cannot be read, whatever it holds.
     """
-    from safetensors.numpy import load
-
     content = path.read_bytes()
     try:
         size = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + size])["__metadata__"]
         tensors = load(content)
-        if metadata["crc32"] != _checksum(tensors, metadata["info"], _identity(path)):
+        # An entry in another's place is a damaged one.
+        identity = f"{path.parent.parent.name}/{path.stem}"
+        if metadata["crc32"] != _checksum(tensors, metadata["info"], identity):
             raise DamagedEntryError(path)
         return Entry(
             tensors["features"], tensors["times"], EntryInfo(**json.loads(metadata["info"]))
@@ -222,11 +235,6 @@ def load_entry(path: Path) -> Entry:
         raise
     except Exception as error:  # safetensors and JSON each have their own
         raise DamagedEntryError(path) from error
-
-
-def _identity(path: Path) -> str:
-    """What an entry's place says that it is: an entry in another's place is a damaged one."""
-    return f"{path.parent.parent.name}/{path.stem}"
 
 
 def _checksum(tensors: dict[str, NDArray[Any]], info: str, identity: str) -> str:

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 
 from vidfuse.atomic import longest_name, make_writable, write_whole, writing
+from vidfuse.backbones import Grid
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError
-from vidfuse.features.config import FeatureConfig
-from vidfuse.features.extract import Result
-from vidfuse.features.setup import Setup, one_line, summary, tell_warnings
-from vidfuse.features.spec import Grid
-from vidfuse.features.store import Entry
-from vidfuse.progress import Progress
-from vidfuse.text import csv_cell
-from vidfuse.timing import Timings
+from vidfuse.features.build import build_extractor, one_line, print_warnings, summary
+from vidfuse.features.cache import Entry
+from vidfuse.features.extract import Extractor, Result
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.progress import Reporter
+from vidfuse.streams import csv_cell
 
 ADVICE = "Check that the disk has room, or name a folder that you can write with --out."
 NUMBERING = 8  # bytes for the number in a name
@@ -34,33 +33,33 @@ def extract_clips(
     config: FeatureConfig,
     grids: list[Grid],
     out: Path | None,
-    progress: Progress,
-    timings: Timings,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Extract clips into the cache; see ``api.extract``."""
     bad = [item for item in clips if isinstance(item, InputError)]
     good = list(dict.fromkeys(item for item in clips if isinstance(item, Clip)))
     for error in bad:
-        progress.warn(one_line(error))
+        reporter.warn(one_line(error))
     folders = _folders(out, grids)
-    setup = Setup(config, timings, progress)
-    specs = [setup.spec(grid) for grid in grids]
-    extractors = [setup.extractor(spec) for spec in specs]
+    extractors: list[Extractor] = []
+    for grid in grids:
+        encoder = extractors[0].encoder if extractors else None  # one backbone for all grids
+        extractors.append(build_extractor(config, grid, reporter, encoder))
     for extractor in extractors:
         results = extractor.run(good, read=out is not None)
-        entries = _sound(results, progress)
+        entries = _sound(results, reporter)
         if folders:
             _write(entries, good, folders[extractor.spec.grid])
         else:
             deque(entries, maxlen=0)
-    report = summary(specs[0], setup.store, [extractor.tally for extractor in extractors])
+    report = summary(extractors[0], [extractor.stats for extractor in extractors])
     report["failures"] = [{"path": e.path, "error": e.reason} for e in bad] + report["failures"]
     report["failed"] = len(report["failures"])
-    return {"clips": len(good) + len(bad), **report, "timings": timings.to_dict()}
+    return {"clips": len(good) + len(bad), **report, "timings": reporter.timings()}
 
 
 def _folders(out: Path | None, grids: list[Grid]) -> dict[Grid, Path]:
-    """Where the features on each grid are written; they are seen to be writable before the work."""
+    """Folders for the features on each grid, checked to be writable before the work."""
     if out is None:
         return {}
     folders = {grid: out if len(grids) == 1 else out / f"grid{grid}" for grid in grids}
@@ -70,17 +69,17 @@ def _folders(out: Path | None, grids: list[Grid]) -> dict[Grid, Path]:
 
 
 def _sound(
-    results: Iterable[tuple[Clip, Result]], progress: Progress
+    results: Iterable[tuple[Clip, Result]], reporter: Reporter
 ) -> Iterator[tuple[Clip, Entry]]:
     """The entries among the results; of the others, a warning."""
     warned = []
     for clip, result in results:
         if isinstance(result, InputError):
-            progress.warn(one_line(result))
+            reporter.warn(one_line(result))
         else:
             warned.append((clip, result.info.warnings))
             yield clip, result
-    tell_warnings(warned, progress)
+    print_warnings(warned, reporter)
 
 
 def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Path) -> None:

@@ -7,45 +7,38 @@ Each stage is at most a few clips ahead of the next, so that memory does not gro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from vidfuse.backbones.imports import import_torch
+from vidfuse.backbones import FP32
 from vidfuse.data.clip import Clip
-from vidfuse.data.stamp import Stamp, stamp_of
+from vidfuse.data.content import ContentIndex, stamp_of
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.ahead import ahead
-from vidfuse.features.encode import Encoder
-from vidfuse.features.identity import Content, ContentIndex, entry_key
-from vidfuse.features.pace import Pace
+from vidfuse.features.cache import Entry, Store, entry_key
+from vidfuse.features.encode import Encoder, Encoding, Job
 from vidfuse.features.spec import FeatureSpec
-from vidfuse.features.store import Entry, Store
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
-from vidfuse.video.frames import Crop, FrameRequest, Frames
-from vidfuse.video.workers import DecodePool
-
-if TYPE_CHECKING:
-    from vidfuse.backbones.load import Backbone
+from vidfuse.progress import Reporter
+from vidfuse.video import Crop
+from vidfuse.video.frames import FrameRequest, Frames
+from vidfuse.video.pool import DecodePool
 
 # An extraction of this many clips says beforehand how long it takes and how large it gets, looks
 # for the fastest numerical mode, and starts decode processes one by one as they are needed.
 LARGE = 200
+DECODED_AHEAD = 2  # clips for each decode process, so that none waits for its next order
+STAGES = ("decode", "forward", "write")
 WRITES = 4  # entries that may wait for the disk
-COMMON_GRID = 2  # which the default head reads, and of which a single cell can be derived
 Result = Entry | InputError
 
 
 @dataclass(slots=True)
-class Tally:
-    """What an extraction did.
+class ExtractionStats:
+    """Counts of an extraction.
 
     Attributes:
         computed: Clips decoded and encoded.
@@ -66,44 +59,36 @@ class Extractor:
 
     Attributes:
         spec: What the features mean.
-        backbone: Builds the network; called only if something has to be computed.
+        encoder: Runs the backbone.
         decoder: Name of the decode policy.
         store: The cache; None computes everything and keeps nothing.
         index: Remembers content hashes.
         workers: Clips decoded at once; None chooses.
         time_limit: Seconds that decoding one clip may take; None chooses.
         memory: Bytes that decoding one clip may take; None chooses.
-        progress: Hears of progress.
-        timings: The command's clock. ``cache`` is the time for content hashes and looking into the
-            cache, ``decode``, ``forward`` and ``write`` that of waiting for each of these stages.
-        precision: ``auto``, or the numerical precision that was asked for.
-        pool: Decode processes that are kept by whoever made them; None starts some for each run.
-        mirrored: Whether pictures are mirrored left to right, a view with entries of its own.
-        for_all: Whether features of one cell are cached with `COMMON_GRID` cells a side too, from
-            the same forward pass, so that most other heads find theirs.
-        tally: What was done so far.
+        reporter: Receives progress updates and collects the time of each stage. ``cache`` is the
+            time for content hashes and looking into the cache, ``decode``, ``forward`` and
+            ``write`` that of waiting for each of these stages.
+        pool: Decode processes that the caller keeps; None starts some for each run.
+        mirrored: Whether frames are mirrored left to right, a view with entries of its own.
+        more: Specs whose features are cached too, from the same forward pass: they differ from
+            `spec` in the grid.
+        stats: What was done so far.
     """
 
     spec: FeatureSpec
-    backbone: Callable[[], Backbone]
+    encoder: Encoder
     decoder: str
     store: Store | None
     index: ContentIndex
     workers: int | None = None
     time_limit: float | None = None
     memory: int | None = None
-    progress: Progress = field(default_factory=Progress)
-    timings: Timings = field(default_factory=Timings)
-    precision: str = "auto"
+    reporter: Reporter = field(default_factory=Reporter)
     pool: DecodePool | None = None
     mirrored: bool = False
-    for_all: bool = False
-    tally: Tally = field(default_factory=Tally)
-    _encoder: Encoder | None = None
-    _contents: dict[Clip, Content] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.timings.expect("cache", "decode", "forward", "write")
+    more: list[FeatureSpec] = field(default_factory=list)
+    stats: ExtractionStats = field(default_factory=ExtractionStats)
 
     def run(self, clips: Sequence[Clip], *, read: bool = True) -> Iterator[tuple[Clip, Result]]:
         """Features of each clip, in the order in which they are ready.
@@ -117,195 +102,84 @@ class Extractor:
             UserError: The cache cannot be written, the disk is too small, the backbone cannot be
                 built, or features of a clip do not fit float16.
         """
-        missing: dict[str, list[Clip]] = {}
-        for clip, key, found in self.find(clips, read=read):
-            if found is None:
-                missing.setdefault(key, []).append(clip)
-            else:
+        jobs: dict[str, Job] = {}
+        for clip, found in self.find(clips, read=read):
+            if not isinstance(found, Job):
                 yield clip, found
-        while missing:
-            changed: dict[str, list[Clip]] = {}
-            yield from self._compute(missing, changed)
-            missing = changed
+            elif found.key in jobs:
+                jobs[found.key].clips.append(clip)
+            else:
+                jobs[found.key] = found
+        if not jobs:
+            return
+        many = len(jobs) >= LARGE
+        if many and self.store is not None:
+            self._estimate(self.store, len(jobs))
+        waiting, others = deque(jobs.values()), list[Clip]()
+        jobs.clear()  # a job that is done is not held any longer
+        throughput, computed, frames, failed = Throughput(self.reporter), 0, 0, 0
+        self.reporter.start("Extracting features", len(waiting))
+        try:
+            for job in self.compute(waiting, many=many):
+                if job.others_differ:
+                    others += job.clips[1:]
+                    del job.clips[1:]
+                if job.error is not None:
+                    self.stats.failures += [(clip, job.error) for clip in job.clips]
+                    failed += 1
+                else:
+                    computed += 1
+                    frames += job.encoded
+                    self.stats.computed += 1
+                    self.stats.reused += len(job.clips) - 1
+                if job.content is not None:
+                    self.stats.hashes[job.clips[0]] = job.content.digest
+                self.reporter.advance(note=throughput.note(computed, frames, failed))
+                for clip in job.clips:
+                    yield clip, job.error or job.entries[0]
+        finally:
+            self.reporter.finish()
+        if others:
+            yield from self.run(others, read=read)
 
     def find(
         self, clips: Sequence[Clip], *, read: bool = True
-    ) -> Iterator[tuple[Clip, str, Result | None]]:
-        """What is known of each clip without decoding it, in the order given.
+    ) -> Iterator[tuple[Clip, Result | Job]]:
+        """Look clips up without decoding them, in the order given.
 
         Args:
             clips: Whose features are looked for.
             read: As for `run`; without it, clips that the cache has are left out.
 
         Yields:
-            A clip, the key of its entry, and the entry, why the clip cannot be read, or None where
-            the cache does not have it.
+            A clip, and its entry, why the clip cannot be read, or a job that computes the entry.
         """
-        self._contents = {}
-        shown = self.progress if len(clips) >= LARGE else Progress()  # which shows nothing
-        with self.timings.measure("cache"):
-            contents = self.index.look_at([clip.path for clip in clips], shown)
+        self.reporter.expect("cache", *STAGES)
+        with self.reporter.measure("cache"):
+            shown = self.reporter if len(clips) >= LARGE else None
+            contents = self.index.contents([clip.path for clip in clips], shown)
         for clip in clips:
             content = contents[clip.path]
             if isinstance(content, InputError):
-                self.tally.failures.append((clip, content))
-                yield clip, "", content
+                self.stats.failures.append((clip, content))
+                yield clip, content
                 continue
-            self.tally.hashes[clip] = content.digest
-            self._contents[clip] = content
+            self.stats.hashes[clip] = content.digest
             key = entry_key(content.digest, clip, self.mirrored)
-            with self.timings.measure("cache"):
-                there, entry = self._look_up(key, read)
-            if not there:
-                yield clip, key, None
-                continue
-            self.tally.reused += 1
-            if entry is not None:
-                yield clip, key, entry
-
-    def _look_up(self, key: str, read: bool) -> tuple[bool, Entry | None]:
-        """Whether the cache has an entry, and the entry if it is to be read."""
-        if self.store is None:
-            return False, None
-        if not read:
-            return self.store.has(self.spec, key), None
-        entry = self.store.read(self.spec, key, self.progress)
-        return entry is not None, entry
-
-    def _compute(
-        self, missing: dict[str, list[Clip]], changed: dict[str, list[Clip]]
-    ) -> Iterator[tuple[Clip, Result]]:
-        """Decode and encode each content once, whatever the number of clips that have it.
-
-        Args:
-            missing: Key of an entry → the clips whose content it is of.
-            changed: Receives clips that are still to be decoded, since the one that was decoded in
-                their place had another content by then.
-        """
-        many = len(missing) >= LARGE
-        if many and self.store is not None:
-            self._estimate(self.encoder(), self.store, len(missing))
-        requests = {key: self.request(clips[0]) for key, clips in missing.items()}
-        contents = {key: self._contents[clips[0]] for key, clips in missing.items()}
-        pace = Pace(self.timings)
-        self.progress.start("Extracting features", len(missing))
-        try:
-            with self.decoding(many) as pool:
-                for key, result in self.stages(pool, requests, contents, many=many):
-                    clips = missing[key]
-                    now = contents.get(key)
-                    if now is None or now.digest != self.tally.hashes[clips[0]]:
-                        if now is not None:
-                            self.tally.hashes[clips[0]] = now.digest
-                        if clips[1:]:
-                            changed[key] = clips[1:]
-                        clips = clips[:1]
-                    if isinstance(result, InputError):
-                        self.tally.failures += [(clip, result) for clip in clips]
-                        pace.failed()
-                    else:
-                        self.tally.computed += 1
-                        self.tally.reused += len(clips) - 1
-                        pace.done(len(result.times))
-                    self.progress.advance(note=pace.note())
-                    yield from ((clip, result) for clip in clips)
-        finally:
-            self.progress.finish()
-
-    def stages(
-        self,
-        pool: DecodePool,
-        requests: Mapping[str, FrameRequest],
-        contents: dict[str, Content] | None = None,
-        *,
-        many: bool,
-    ) -> Iterator[tuple[str, Result]]:
-        """Decode, encode and write side by side.
-
-        Args:
-            pool: Reads clips. It is given more decode processes as long as forward passes wait for
-                pictures.
-            requests: Key of an entry → what to read for it.
-            contents: Key of an entry → the content that it is of. Where a file had another one when
-                it was decoded, that one is put here, and the entry goes where it belongs; where
-                nobody can tell, the clip fails and its key is removed. None does not ask.
-            many: Whether there are so many that a calibration of the precision pays.
-
-        Yields:
-            Keys and what came of them, when it is in the cache.
-        """
-        keys = {id(request): key for key, request in requests.items()}
-        stamps: dict[str, Stamp | None] = {}
-        decoded = pool.map(list(requests.values()))
-
-        def write(item: tuple[FrameRequest, list[Entry] | InputError]) -> tuple[str, Result]:
-            request, result = item
-            key = keys[id(request)]
-            if isinstance(result, InputError):
-                # Others that had the same content may still have it.
-                if contents is not None and stamp_of(Path(request.path)) != contents[key].stamp:
-                    del contents[key]
-                return key, result
-            place = key
-            if contents is not None:
-                before = contents[key]
-                try:
-                    path = Path(request.path)
-                    contents[key] = self.index.content_then(path, before, stamps.pop(key))
-                except InputError as error:
-                    del contents[key]
-                    return key, error
-                if contents[key].digest != before.digest:
-                    clip = Clip(path, start=request.start, end=request.end)
-                    place = entry_key(contents[key].digest, clip, self.mirrored)
+            entry, there = None, False
             if self.store is not None:
-                for spec, entry in zip(self._specs(), result, strict=False):
-                    self.store.write(spec, place, entry)
-            return key, result[0]
-
-        waiting = {part: partial(self.timings.measure, part) for part in ("forward", "write")}
-        encoder = self.encoder()
-        encoded = encoder.run(
-            self._timed(decoded, pool, encoder, keys, stamps),
-            len(requests) * self.spec.frames,
-            many,
-            waiting["forward"],
-        )
-        with ThreadPoolExecutor(1, "write") as writer:
-            yield from ahead(writer, write, encoded, WRITES, waiting["write"], finish=True)
-
-    def decoding(self, many: bool) -> AbstractContextManager[DecodePool]:
-        """The decode processes; those that nobody keeps end with the run.
-
-        Of many clips it begins with one process, and `stages` adds others as they are needed.
-        """
-        if self.pool is not None:
-            return nullcontext(self.pool)
-        active = 1 if many and self.workers is None else None
-        return DecodePool(self.decoder, self.workers, self.time_limit, active, self.memory)
-
-    def encoder(self) -> Encoder:
-        """Turns pictures into features; built when it is first needed."""
-        if self._encoder is None:
-            with self.timings.measure("imports"):
-                import_torch()
-                from vidfuse.backbones.precision import Modes
-
-            spec = self.spec
-            identity = (spec.backbone, spec.layer, spec.weights[:16], f"{spec.size} px")
-            others = [COMMON_GRID] if len(self._specs()) > 1 else []
-            modes = Modes(self.backbone(), self.precision, identity)
-            self._encoder = Encoder(modes, spec.grid, others)
-        return self._encoder
-
-    def _specs(self) -> list[FeatureSpec]:
-        """What is cached: the features that are asked for and, maybe, those of another grid."""
-        if self.for_all and self.spec.grid == 1:
-            return [self.spec, replace(self.spec, grid=COMMON_GRID)]
-        return [self.spec]
+                with self.reporter.measure("cache"):
+                    if read:
+                        entry = self.store.read(self.spec, key, self.reporter)
+                    there = entry is not None or (not read and self.store.has(self.spec, key))
+            self.stats.reused += there
+            if entry is not None:
+                yield clip, entry
+            elif not there:
+                yield clip, Job([clip], key, self.request(clip), content)
 
     def request(self, clip: Clip) -> FrameRequest:
-        """Which pictures of a clip its features are made of."""
+        """The request for the frames that a clip's features are made of."""
         crop: Crop = self.spec.crop  # type: ignore[assignment]  # checked with the options
         return FrameRequest(
             path=str(clip.path),
@@ -319,42 +193,109 @@ class Extractor:
             mirrored=self.mirrored,
         )
 
-    def _timed(
-        self,
-        decoded: Iterator[tuple[FrameRequest, Frames | InputError]],
-        pool: DecodePool,
-        encoder: Encoder,
-        keys: Mapping[int, str],
-        stamps: dict[str, Stamp | None],
-    ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
-        """Decoded clips as they come; their files' stamps are kept aside."""
-        while True:
-            with self.timings.measure("decode"):
-                item = next(decoded, None)
-            if item is None:
-                return
-            if encoder.idle:
-                pool.grow(pool.active + 1)
-            request, frames = item
-            if isinstance(frames, Frames):
-                stamps[keys[id(request)]] = frames.stamp
-            yield item
+    def compute(self, waiting: deque[Job], *, many: bool) -> Iterator[Job]:
+        """Decode, encode and write side by side; jobs come out when they are in the cache.
 
-    def _estimate(self, encoder: Encoder, store: Store, clips: int) -> None:
+        Of many clips it begins with one decode process, and more are started as long as forward
+        passes wait for frames.
+
+        Args:
+            waiting: The jobs, which are taken from it.
+            many: Whether there are so many that a calibration of the precision pays.
+        """
+        count = len(waiting)
+        measure = self.reporter.measure
+        encoding: Encoding | None = None
+        decoding: dict[Future[Frames], Job] = {}
+        writing: deque[tuple[Job, Future[None]]] = deque()
+        with ExitStack() as stack:
+            pool = self.pool or stack.enter_context(self.new_pool(many))
+            writer = stack.enter_context(ThreadPoolExecutor(1, "write"))
+            stack.callback(lambda: [future.cancel() for future in decoding])
+            while waiting or decoding or writing:
+                while waiting and len(decoding) < DECODED_AHEAD * pool.active:
+                    job = waiting.popleft()
+                    decoding[pool.submit(job.request)] = job
+                if encoding is None:
+                    # What this imports takes seconds, in which the first clips are decoded.
+                    grids = [spec.grid for spec in (self.spec, *self.more)]
+                    encoding = self.encoder.begin(grids, count * self.spec.frames, many=many)
+                    stack.callback(encoding.end)
+                encoded: list[Job] = []
+                if decoding:
+                    with measure("decode"):
+                        done, _ = wait(decoding, return_when=FIRST_COMPLETED)
+                    future = done.pop()
+                    job = decoding.pop(future)
+                    try:
+                        job.frames = future.result()
+                    except InputError as error:
+                        job.error = error
+                    del done, future  # they would keep frames in memory
+                    if pool.active < pool.workers and encoding.idle:
+                        pool.grow(pool.active + 1)
+                    with measure("forward"):
+                        encoded = encoding.add(job)
+                if not decoding and not waiting:
+                    with measure("forward"):
+                        encoded += encoding.flush()
+                for job in encoded:
+                    writing.append((job, writer.submit(self._write, job)))
+                while writing and (len(writing) >= WRITES or not decoding or writing[0][1].done()):
+                    job, written = writing.popleft()
+                    with measure("write"):
+                        written.result()
+                    yield job
+
+    def new_pool(self, many: bool) -> DecodePool:
+        """Decode processes; for many clips one, to which `compute` adds others."""
+        active = 1 if many and self.workers is None else None
+        return DecodePool(self.decoder, self.workers, self.time_limit, active, self.memory)
+
+    def _write(self, job: Job) -> None:
+        """Put the entries of a job into the cache, under the content that was decoded.
+
+        Where the file had another content than when it was hashed, the entry goes where that one
+        belongs; where nobody can tell, the clip fails.
+
+        Raises:
+            UserError: The cache cannot be written.
+        """
+        key, before = job.key, job.content
+        if before is not None:
+            path = job.clips[0].path
+            if job.error is not None:
+                job.others_differ = stamp_of(path) != before.stamp
+                return
+            assert job.frames is not None
+            try:
+                job.content = self.index.content_then(path, before, job.frames.stamp)
+            except InputError as error:
+                job.error, job.others_differ = error, True
+                return
+            if job.content.digest != before.digest:
+                job.others_differ = True
+                key = entry_key(job.content.digest, job.clips[0], self.mirrored)
+        if self.store is not None and job.error is None:
+            for spec, entry in zip((self.spec, *self.more), job.entries, strict=False):
+                self.store.write(spec, key, entry)
+
+    def _estimate(self, store: Store, clips: int) -> None:
         """Say how large, and how long at most, from one measured batch; stop if the disk is too
         small.
 
         Raises:
             UserError: The cache would not fit on its disk.
         """
+        engine, grids = self.encoder.engine, [spec.grid for spec in (self.spec, *self.more)]
         blank = np.zeros((8, self.spec.size, self.spec.size, 3), np.uint8)
-        with self.timings.measure("forward"):
-            encoder.in_fp32(blank)  # the first pass also sets things up
+        with self.reporter.measure("forward"):
+            engine.features([blank], FP32, grids)  # the first pass also sets things up
             began = time.perf_counter()
-            features = encoder.in_fp32(blank)
+            features = engine.features([blank], FP32, grids)
             seconds = (time.perf_counter() - began) / len(blank) * self.spec.frames * clips
         size = sum(each[0].nbytes for each in features) * self.spec.frames * clips
-        self.progress.info(
+        self.reporter.info(
             f"{clips} clips to extract: at most {size / 1e9:.2f} GB in {store.root}, "
             f"about {seconds / 60:.0f} min of forward passes in fp32 and the time to decode"
         )
@@ -365,3 +306,27 @@ class Extractor:
                 f"{free / 1e9:.1f} GB free",
                 "Choose a smaller --grid or fewer --frames, or another place with --cache.",
             )
+
+
+class Throughput:
+    """Throughput from now on.
+
+    Args:
+        reporter: Has the time of each stage.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._before = dict(reporter.seconds)
+        self._began = time.perf_counter()
+
+    def note(self, clips: int, frames: int, failures: int) -> str:
+        """One line: clips and frames per second, and the stage that was waited for longest."""
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        now = self._reporter.seconds
+        waited = {stage: now.get(stage, 0.0) - self._before.get(stage, 0.0) for stage in STAGES}
+        failed = f", {failures} failed" if failures else ""
+        return (
+            f"{clips / seconds:.1f} clips/s, {frames / seconds:.0f} frames/s"
+            f"{failed}, waiting for {max(STAGES, key=lambda stage: waited[stage])}"
+        )

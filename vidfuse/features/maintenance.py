@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidfuse.features.cache import DamagedEntryError, Store, load_entry
 from vidfuse.features.spec import FeatureSpec
-from vidfuse.features.store import DamagedEntryError, Store, load_entry
-from vidfuse.progress import Progress
+from vidfuse.progress import Reporter
 
 DAY = 86400.0
 
@@ -24,7 +24,7 @@ class _File:
 
 
 def cache_info(store: Store) -> dict[str, Any]:
-    """Where the cache is, how large, and what kinds of features are in it."""
+    """Place and size of the cache, and the kinds of features in it."""
     specs = {spec.digest: spec for spec in store.specs()}
     rows: dict[str, dict[str, Any]] = {}
     for file in _files(store):
@@ -43,13 +43,13 @@ def cache_info(store: Store) -> dict[str, Any]:
     }
 
 
-def verify(store: Store, progress: Progress) -> dict[str, Any]:
+def verify(store: Store, reporter: Reporter) -> dict[str, Any]:
     """Read every entry; damaged ones are removed, so that they are computed again."""
     files = list(store.entries())
     damaged = []
-    progress.start("Checking entries", len(files))
+    reporter.start("Checking entries", len(files))
     for path in files:
-        progress.advance()
+        reporter.advance()
         try:
             load_entry(path)
         except FileNotFoundError:
@@ -57,7 +57,7 @@ def verify(store: Store, progress: Progress) -> dict[str, Any]:
         except DamagedEntryError:
             damaged.append(str(path))
             path.unlink(missing_ok=True)
-    progress.finish()
+    reporter.finish()
     return {"cache": str(store.root), "entries": len(files), "damaged": damaged}
 
 

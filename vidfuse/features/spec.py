@@ -1,39 +1,158 @@
-"""What a cached feature means."""
+"""Settings of feature extraction, and the spec that they mean, which names a folder of the cache.
+
+Imports no torch, so that a command line can show the settings.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from vidfuse.errors import UserError
-from vidfuse.video.frames import DEFAULT_FPS
+from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneChoice, Grid
+from vidfuse.backbones.imports import load_factory, reinstall
+from vidfuse.data.content import ContentIndex
+from vidfuse.errors import InputError, UserError
+from vidfuse.progress import Reporter
+from vidfuse.settings import MACHINE, MachineConfig, option
+from vidfuse.video import CROPS, DEFAULT_FPS
+from vidfuse.video.backends import POLICIES
 
-Grid = int | Literal["native"]
+if TYPE_CHECKING:
+    from vidfuse.video.sampling import Sampling
+
 # Finer grids that a coarser one may be derived from, nearest first.
 GRIDS: tuple[Grid, ...] = (1, 2, 4, 8, "native")
 FORMAT = 2  # of an entry's file
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
+class FeatureConfig(MachineConfig):
+    """Settings of feature extraction."""
+
+    backbone: str = option(
+        DEFAULT_BACKBONE, "Network that turns frames into features.", choices=tuple(BACKBONES)
+    )
+    weights: str | None = option(
+        None, "Its weights: a .safetensors or .pth file, or 'random'.", unset="the published ones"
+    )
+    layer: str | None = option(
+        None, "Layer where features leave it, such as layer3.", unset="its last map"
+    )
+    grid: str | int | None = option(
+        None,
+        "Spatial grid g×g to pool each feature map to; 1 = global average, native = no pooling.",
+        unset="what the head reads",
+    )
+    frames: int = option(16, "Frames that a head reads of a clip.", min=1, max=4096)
+    cache_frames: int | None = option(
+        None,
+        "Frames cached for temporal jitter in training: an odd multiple of --frames.",
+        unset="--frames, with --sampling segment three times as many",
+        min=1,
+        max=2**16,
+    )
+    sampling: str | None = option(
+        None,
+        "Which frames: uniform, segment (jittered in training), dense, or stride:N.",
+        unset="uniform, segment when --cache-frames asks for more",
+    )
+    size: int | None = option(
+        None,
+        "Side of the frames given to the backbone.",
+        unset="what it was trained on",
+        min=16,
+        max=2048,
+    )
+    crop: str = option(
+        "center",
+        "How a frame becomes a square: center (cuts), pad (bars) or squash.",
+        choices=CROPS,
+    )
+    fps: float = option(
+        DEFAULT_FPS, "Frames per second of clips stored as frame folders.", above=0, max=1000
+    )
+    decoder: str = option("auto", "Video decoder.", choices=tuple(POLICIES), panel=MACHINE)
+    max_failed: float = option(
+        0.05,
+        "Share of clips that may fail to be read before the run counts as failed.",
+        min=0,
+        max=1,
+        panel=MACHINE,
+        affects_result=False,
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.grid, int) and not isinstance(self.grid, bool):
+            self.grid = str(self.grid)  # as in Python and in TOML
+
+    def problems(self) -> list[str]:
+        """Problems of these settings, one line each."""
+        from vidfuse.video.sampling import Sampling  # imports numpy, which --help need not
+
+        found = super().problems()
+        wrong = {problem.partition(":")[0] for problem in found}
+        for name, read in (("grid", parse_grid), ("sampling", Sampling.parse)):
+            text = getattr(self, name)
+            if text is None or name in wrong:
+                continue
+            try:
+                read(text)
+            except UserError as error:
+                found.append(f"{name}: {error.message}")
+        if found or self.cache_frames in (None, self.frames):
+            return found
+        if self.rule.mode != "segment":
+            found.append(
+                f"cache_frames: more than frames needs --sampling segment, not {self.sampling}"
+            )
+        elif self.cache_frames % self.frames or self.cache_frames // self.frames % 2 == 0:
+            found.append(
+                f"cache_frames: {self.cache_frames} is not an odd multiple of {self.frames} "
+                f"frames, such as {self.frames * 3}, so the frames that prediction uses would not "
+                "be among them"
+            )
+        return found
+
+    @property
+    def chosen_grid(self) -> Grid | None:
+        """The grid that was asked for; None leaves it to the head."""
+        return None if self.grid is None else parse_grid(str(self.grid))
+
+    @property
+    def rule(self) -> Sampling:
+        """The sampling rule."""
+        from vidfuse.video.sampling import Sampling
+
+        more = self.cache_frames is not None and self.cache_frames != self.frames
+        return Sampling.parse(self.sampling or ("segment" if more else "uniform"))
+
+    @property
+    def cached_frames(self) -> int:
+        """Number of frames of a clip that are cached."""
+        if self.cache_frames is not None:
+            return self.cache_frames
+        return 3 * self.frames if self.rule.mode == "segment" else self.frames
+
+
+@dataclass(frozen=True)
 class FeatureSpec:
     """Everything that changes a feature's meaning; its digest names a directory of the cache.
 
     Attributes:
         decode: The decode policy, such as ``auto/1``, or a pinned backend.
-        sampling: The sampling rule; ``segment`` caches the same pictures as ``uniform``.
-        frames: The largest number of pictures of a clip.
-        size: Side of the square pictures given to the backbone, in pixels.
-        crop: How a picture becomes a square.
+        sampling: The sampling rule; ``segment`` caches the same frames as ``uniform``.
+        frames: The largest number of frames of a clip.
+        size: Side of the square frames given to the backbone, in pixels.
+        crop: How a frame becomes a square.
         backbone: Name of the network.
         layer: Where features leave it.
         weights: sha256 of its weights' file, or ``random``.
         grid: Side g of the map of positions that is kept; ``native`` keeps it as it is.
         precision: Class of numerical modes whose features are interchangeable.
-        fps: Pictures per second of clips stored as pictures: it decides which of them a segment
+        fps: Frames per second of clips stored as frames: it decides which of them a segment
             in seconds holds, and their times.
     """
 
@@ -49,10 +168,16 @@ class FeatureSpec:
     precision: str = "fp32"
     fps: float = DEFAULT_FPS
 
-    @property
+    @cached_property  # asked for once or twice for every clip
     def digest(self) -> str:
         """Sixteen hexadecimal digits."""
-        return _digest(self)
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def network(self) -> list[str]:
+        """The backbone and its use, by which the fastest precision is remembered."""
+        return [self.backbone, self.layer, self.weights[:16], f"{self.size} px"]
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and the format's version, ready for JSON; the usual ``fps`` goes unsaid."""
@@ -66,20 +191,15 @@ class FeatureSpec:
         """The inverse of ``to_dict``."""
         return cls(**{name: value for name, value in fields.items() if name != "format"})
 
-    def sources(self) -> Iterator[FeatureSpec]:
-        """This spec, then those with finer grids that it can be derived from exactly."""
-        yield self
-        if self.grid == "native":
-            return
-        for grid in GRIDS:
-            if grid == "native" or (grid > self.grid and grid % self.grid == 0):
-                yield replace(self, grid=grid)
+    @cached_property
+    def sources(self) -> list[FeatureSpec]:
+        """This spec, then those with finer grids that it can be derived from exactly.
 
-
-@cache  # asked for once or twice for every clip
-def _digest(spec: FeatureSpec) -> str:
-    text = json.dumps(spec.to_dict(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        Of a single cell, the next is that of 2×2 cells, which most heads read.
+        """
+        own = self.grid
+        finer = [g for g in GRIDS if g == "native" or (own != "native" and g > own and not g % own)]
+        return [self] + [replace(self, grid=grid) for grid in finer if own != "native"]
 
 
 def parse_grid(text: str) -> Grid:
@@ -93,3 +213,25 @@ def parse_grid(text: str) -> Grid:
     if text.isdecimal() and 1 <= int(text) <= 64:
         return int(text)
     raise UserError(f"grid '{text}' is not a whole number from 1 to 64 or 'native'")
+
+
+def weights_digest(choice: BackboneChoice, index: ContentIndex, reporter: Reporter) -> str:
+    """sha256 of a backbone's weights, which are fetched first if they are published ones.
+
+    Raises:
+        UserError: They cannot be fetched or read.
+    """
+    if choice.weights is None:
+        return "random"
+    if choice.published and not choice.weights.exists():
+        load_factory(choice.info.factory)  # a network that cannot be built needs no weights
+        from vidfuse.backbones.load import fetch
+
+        fetch(choice, reporter)
+    content = index.contents([choice.weights])[choice.weights]
+    if isinstance(content, InputError):
+        hint = "Check --weights." if choice.info.sha256 is None else reinstall()
+        raise UserError(content.message, hint)
+    if choice.published and choice.info.sha256 not in (None, content.digest):
+        raise UserError(f"{choice.weights}: the bundled weights are damaged", reinstall())
+    return content.digest

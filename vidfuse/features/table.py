@@ -1,173 +1,247 @@
-"""Features of many clips side by side, and the choice of frames among those that are cached."""
+"""Features of many clips side by side, and the frames of each that a head reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from vidfuse.errors import UserError
-from vidfuse.features.pile import Pile
-from vidfuse.features.store import Entry, EntryInfo
-from vidfuse.video.sampling import EPSILON, Sampling, Timeline
+from vidfuse.data.clip import Clip
+from vidfuse.errors import UserError, reason_of
+from vidfuse.features.cache import Entry, EntryInfo
+from vidfuse.machine import free_memory
+from vidfuse.video.sampling import Sampling, Timeline
 
 OF_CLIPS = ("firsts", "lengths", "chosen", "chosen_lengths", "times", "starts", "ends")
 """The fields of a table that have a row for each clip."""
+MEMORY_SHARE = 0.5
+"""Frames that would take more than this share of the free memory go to a file."""
 
 
-@dataclass(frozen=True, slots=True)
+class FeatureBuffer:
+    """Takes features of clips as they come, each once, and gives all of them as one array.
+
+    In memory they lie in one block. A file is mapped: its pages are read when they are asked for
+    and given back when memory is short, so that the features may be larger than it. Without a
+    `path` the file has no name: it is gone when nothing maps it, however the process ends.
+
+    Args:
+        clips: About how many clips will come.
+        folder: Where a file may be made; None keeps everything in memory.
+        path: The file, for other processes to map too; memory is not used then.
+    """
+
+    def __init__(self, clips: int, folder: Path | None = None, path: Path | None = None) -> None:
+        self.clips = clips
+        self.folder = folder
+        self.path = path
+        self.count = 0
+        self._memory: NDArray[np.float16] | None = None
+        self._file: IO[bytes] | None = None
+        self._shape: tuple[int, ...] = ()
+
+    @property
+    def mapped(self) -> bool:
+        """True if the frames are in a file."""
+        return self._file is not None
+
+    def append(self, features: NDArray[np.float16]) -> int:
+        """Take over the frames of a clip ``[T, D, g, g]``; returns the place of the first.
+
+        Raises:
+            UserError: Their shape is not that of the others, or there is no room for them.
+        """
+        if self._memory is None and self._file is None:
+            self._begin(features)
+        if features.shape[1:] != self._shape:
+            shapes = sorted({self._shape, features.shape[1:]})
+            raise UserError(f"features of different shapes cannot be batched: {shapes}")
+        first, self.count = self.count, self.count + len(features)
+        if self._file is not None:
+            try:
+                self._file.write(np.ascontiguousarray(features).data)
+            except OSError as error:
+                raise self._no_room(reason_of(error)) from error
+            return first
+        assert self._memory is not None
+        if self.count > len(self._memory):
+            self._memory.resize((max(self.count, 2 * first), *self._shape), refcheck=False)
+        self._memory[first : self.count] = features
+        return first
+
+    def array(self) -> NDArray[np.float16]:
+        """All frames ``[F, D, g, g]``, F at least 1; nothing can be appended any more."""
+        if self._file is None:
+            assert self._memory is not None
+            return self._memory[: self.count]
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise self._no_room(reason_of(error)) from error
+        return np.memmap(self._file, np.float16, "r+", shape=(self.count, *self._shape))
+
+    def _begin(self, features: NDArray[np.float16]) -> None:
+        """Choose between memory and file, by the first clip."""
+        self._shape = features.shape[1:]
+        size, free = self.clips * features.nbytes, free_memory()
+        if self.path is None and (self.folder is None or size <= MEMORY_SHARE * free):
+            self._memory = np.empty((self.clips * len(features), *self._shape), np.float16)
+            return
+        try:
+            if self.path is not None:
+                self._file = self.path.open("w+b")
+                return
+            assert self.folder is not None
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if size > (room := shutil.disk_usage(self.folder).free):
+                raise self._no_room(f"{size / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free")
+            self._file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  # see `array`
+        except OSError as error:
+            raise self._no_room(reason_of(error)) from error
+
+    def _no_room(self, why: str) -> UserError:
+        place = self.folder if self.path is None else self.path.parent
+        reason = "" if self.path is not None else ", which memory is too small for,"
+        return UserError(
+            f"the features side by side{reason} cannot be kept in {place} ({why})",
+            "Make room there, choose a smaller --grid or fewer --frames, or another place: "
+            + ("--cache." if self.path is None else "--out."),
+        )
+
+
+def map_buffer(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """Map the file of a buffer's frames; processes that map it share its memory."""
+    return np.memmap(path, np.float16, "r+", shape=shape)
+
+
+@dataclass(frozen=True)
 class FeatureTable:
-    """Cached features of N clips.
+    """Cached features of N clips; see `build_table`.
 
     Attributes:
         features: ``float16 [F, D, g, g]``, frames of these clips, and maybe of others, one behind
-            the other; see `vidfuse.features.pile`.
-        firsts: ``int64 [N]``, the place of each clip's first frame among them.
-        lengths: ``int64 [N]``, how many frames each clip has there.
-        chosen: ``int64 [N, T]``, the frames that a head reads when nothing is drawn at random:
-            the same that prediction would decode.
-        chosen_lengths: ``int64 [N]``, how many of them are a clip's own.
-        times: ``float64 [N, K]`` presentation times; infinite behind a clip's own frames.
-        starts: ``float64 [N]``, when each clip's first picture is shown.
-        ends: ``float64 [N]``, when each clip's last picture leaves the screen.
-        jitter: Whether training draws one cached frame from each of T equal parts.
-    """
-
-    features: Tensor
-    firsts: Tensor
-    lengths: Tensor
-    chosen: Tensor
-    chosen_lengths: Tensor
-    times: Tensor
-    starts: Tensor
-    ends: Tensor
-    jitter: bool
-
-    @classmethod
-    def stack(cls, entries: Sequence[Entry], sampling: Sampling, frames: int) -> FeatureTable:
-        """Put a few entries side by side, in memory; see `TableBuilder`."""
-        builder = TableBuilder(sampling, frames, Pile(len(entries)))
-        for entry in entries:
-            builder.add(entry)
-        return builder.table()
-
-    def rows(self, rows: Sequence[int]) -> FeatureTable:
-        """Some clips, in the order given; their features stay where they are."""
-        index = torch.tensor(rows, dtype=torch.int64)
-        changed = {name: getattr(self, name)[index] for name in OF_CLIPS}
-        return replace(self, **changed)
-
-    def whole(
-        self, rows: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """All cached features ``float16 [B, K, D, g, g]`` and lengths ``[B]`` of some clips.
-
-        K is the longest clip's length; a shorter clip's last frame is repeated.
-        """
-        lengths = self.lengths[rows]
-        columns = torch.arange(int(self.lengths.max())).minimum(lengths[:, None] - 1)
-        return self.features[self.firsts[rows][:, None] + columns], lengths
-
-    def pick(self, rows: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Features ``float16 [B, T, D, g, g]`` and lengths ``[B]`` of some clips.
-
-        Args:
-            rows: ``int64 [B]``, which clips.
-            generator: Draws the frames of ``segment`` in training; None takes the fixed ones.
-        """
-        columns = self.chosen[rows]
-        if generator is not None and self.jitter:
-            columns = torch.where(
-                (self.lengths[rows] > columns.shape[1])[:, None],
-                self._draw(rows, columns.shape[1], generator),
-                columns,
-            )
-        return self.features[self.firsts[rows][:, None] + columns], self.chosen_lengths[rows]
-
-    def _draw(self, rows: Tensor, frames: int, generator: torch.Generator) -> Tensor:
-        """One random moment in each of T equal parts, and the cached frame on screen then."""
-        inside = torch.rand(len(rows), frames, generator=generator, dtype=torch.float64)
-        # Of a long clip, the frames at the centres of m parts of each part are cached: a moment
-        # before the first of them would show a frame of the part before.
-        lengths = self.lengths[rows][:, None]
-        cells = lengths // frames
-        centres = ((inside * cells).floor() + 0.5) / cells
-        inside = torch.where(lengths % frames == 0, centres, inside)
-        start = self.starts[rows][:, None]
-        span = self.ends[rows][:, None] - start
-        moments = start + (torch.arange(frames) + inside) * span / frames
-        shown = torch.searchsorted(self.times[rows], moments + EPSILON, right=True) - 1
-        return shown.clamp(min=0)
-
-
-@dataclass(slots=True)
-class TableBuilder:
-    """Makes a table of entries that come one at a time; none of them is kept.
-
-    Args:
-        sampling: The rule that chooses ``frames`` of a clip's cached frames.
-        frames: T, how many frames a head reads.
-        pile: Where their features go.
-
-    Attributes:
+            the other, in memory or mapped from a file.
+        firsts: ``int64 [N]``, index of each clip's first frame among them.
+        lengths: ``int64 [N]``, number of frames that each clip has there.
+        chosen: ``int64 [N, T]``, the frames that a head reads when nothing is drawn at random,
+            counted from the clip's first: the same that prediction would decode.
+        chosen_lengths: ``int64 [N]``, how many of them are a clip's own; the rest is padding.
+        times: ``float64 [N, K]``, presentation times in seconds; infinite behind a clip's frames.
+        starts: ``float64 [N]``, when each clip's first frame is shown, in seconds.
+        ends: ``float64 [N]``, when each clip's last frame leaves the screen, in seconds.
+        jitter: True where training draws one cached frame from each of T equal parts.
+        rows: The row of each clip.
+        mirrored_rows: The row of the mirrored view of each clip that has one.
         infos: How the features of each row came about.
     """
 
-    sampling: Sampling
-    frames: int
-    pile: Pile
+    features: NDArray[np.float16]
+    firsts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    chosen: NDArray[np.int64]
+    chosen_lengths: NDArray[np.int64]
+    times: NDArray[np.float64]
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    jitter: bool
+    rows: dict[Clip, int] = field(default_factory=dict)
+    mirrored_rows: dict[Clip, int] = field(default_factory=dict)
     infos: list[EntryInfo] = field(default_factory=list)
-    _firsts: list[int] = field(default_factory=list)
-    _times: list[NDArray[np.float64]] = field(default_factory=list)
-    _picks: list[NDArray[np.int64]] = field(default_factory=list)
 
-    def add(self, entry: Entry) -> int:
-        """Take over an entry; returns its row.
+    def select(self, rows: Sequence[int]) -> FeatureTable:
+        """Select some rows, in the order given, without their clips; features are not copied."""
+        index = np.asarray(rows, np.int64)
+        changed: dict[str, Any] = {name: getattr(self, name)[index] for name in OF_CLIPS}
+        return replace(self, **changed, rows={}, mirrored_rows={}, infos=[])
 
-        Raises:
-            UserError: Its features differ in shape from the others' (a native grid follows the
-                picture), or there is no room for them.
-        """
-        self._firsts.append(self.pile.append(entry.features))
-        self.infos.append(entry.info)
-        self._times.append(entry.times)
-        count = len(entry.features)
-        # What decoding chose already (every N-th picture, say) is not chosen from again.
-        if count <= self.frames:
-            picks = np.arange(count)
-        else:
-            clip = Timeline(entry.times, entry.info.end, start=entry.info.start)
-            picks = self.sampling.pick(clip, self.frames)
-        self._picks.append(picks)
-        return len(self._firsts) - 1
 
-    def table(self) -> FeatureTable:
-        """The entries so far, which end here.
+def build_table(
+    entries: Iterable[tuple[Clip, bool, Entry]],
+    sampling: Sampling,
+    frames: int,
+    buffer: FeatureBuffer,
+) -> FeatureTable:
+    """Put entries side by side as they come; none of them is kept.
 
-        Raises:
-            UserError: There are none.
-        """
-        if not self._firsts:
-            raise UserError("no clip has features", "Look at: vidfuse inspect DATASET")
-        lengths = np.array([len(times) for times in self._times])
-        times = np.full((len(lengths), lengths.max()), np.inf)
-        chosen = np.zeros((len(lengths), self.frames), np.int64)
-        for row, (own, picks) in enumerate(zip(self._times, self._picks, strict=True)):
-            times[row, : len(own)] = own
-            chosen[row] = picks[-1]
-            chosen[row, : len(picks)] = picks
-        return FeatureTable(
-            features=torch.from_numpy(self.pile.array()),
-            firsts=torch.tensor(self._firsts),
-            lengths=torch.from_numpy(lengths),
-            chosen=torch.from_numpy(chosen),
-            chosen_lengths=torch.tensor([len(picks) for picks in self._picks]),
-            times=torch.from_numpy(times),
-            starts=torch.tensor([info.start for info in self.infos], dtype=torch.float64),
-            ends=torch.tensor([info.end for info in self.infos], dtype=torch.float64),
-            jitter=self.sampling.mode == "segment",
-        )
+    Args:
+        entries: Clips, whether the entry is of the mirrored view, and the entries.
+        sampling: The rule that chooses ``frames`` of a clip's cached frames.
+        frames: Number of frames T that a head reads.
+        buffer: Receives the features.
+
+    Raises:
+        UserError: There are none, their features differ in shape (a native grid follows the frame
+            size), or there is no room for them.
+    """
+    rows: tuple[dict[Clip, int], dict[Clip, int]] = {}, {}
+    infos: list[EntryInfo] = []
+    firsts, times, chosen = [], [], []
+    for clip, mirrored, entry in entries:
+        rows[mirrored][clip] = len(infos)
+        infos.append(entry.info)
+        firsts.append(buffer.append(entry.features))
+        times.append(entry.times)
+        chosen.append(choose_frames(entry, sampling, frames))
+    if not infos:
+        raise UserError("no clip has features", "Look at: vidfuse inspect DATASET")
+    lengths = np.array([len(each) for each in times])
+    all_times = np.full((len(times), lengths.max()), np.inf)
+    for row, each in enumerate(times):
+        all_times[row, : len(each)] = each
+    return FeatureTable(
+        features=buffer.array(),
+        firsts=np.array(firsts),
+        lengths=lengths,
+        chosen=np.stack([row for row, _ in chosen]),
+        chosen_lengths=np.array([count for _, count in chosen]),
+        times=all_times,
+        starts=np.array([info.start for info in infos], float),
+        ends=np.array([info.end for info in infos], float),
+        jitter=sampling.mode == "segment",
+        rows=rows[False],
+        mirrored_rows=rows[True],
+        infos=infos,
+    )
+
+
+def choose_frames(entry: Entry, sampling: Sampling, frames: int) -> tuple[NDArray[np.int64], int]:
+    """Choose the frames of an entry that a head reads.
+
+    Returns:
+        Indices ``[frames]``, the last one repeated, and how many of them are the clip's own.
+    """
+    chosen = np.arange(len(entry.times))
+    # What decoding chose already (every N-th frame, say) is not chosen from again.
+    if len(chosen) > frames:
+        timeline = Timeline(entry.times, entry.info.end, start=entry.info.start)
+        chosen = sampling.pick(timeline, frames)
+    return chosen[np.arange(frames).clip(max=len(chosen) - 1)], len(chosen)
+
+
+def collate(
+    entries: Sequence[Entry], sampling: Sampling, frames: int
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Make one batch of a few entries, with the frames that a head reads.
+
+    Args:
+        entries: At least one.
+        sampling: The rule that chooses ``frames`` of a clip's cached frames.
+        frames: Number of frames T of the batch; a shorter clip's last frame is repeated.
+
+    Returns:
+        Features ``float16 [B, T, D, g, g]`` and lengths ``int64 [B]``.
+
+    Raises:
+        UserError: Their features differ in shape.
+    """
+    if len(shapes := {entry.features.shape[1:] for entry in entries}) > 1:
+        raise UserError(f"features of different shapes cannot be batched: {sorted(shapes)}")
+    chosen = [choose_frames(entry, sampling, frames) for entry in entries]
+    features = [entry.features[row] for entry, (row, _) in zip(entries, chosen, strict=True)]
+    return np.stack(features), np.array([count for _, count in chosen])

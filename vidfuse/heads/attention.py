@@ -8,18 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import check_sizes, mask
-from vidfuse.fusion.positions import Positions
-from vidfuse.fusion.readout import Readout, read_out
-from vidfuse.fusion.sequence import SequenceHead
+from vidfuse.heads.base import SequenceHead, check_sizes, mask
+from vidfuse.heads.layers import PositionEmbedding, Readout, read_out
 
 REACH = 8
 """Frames further away than this count as so far away."""
 FIRST_FALL = 2.0
-"""How much less a frame is heard, in the logits, for each frame that it is further away."""
+"""Fall of the attention logits for each frame that a frame is further away."""
 
 
-class Distances(nn.Module):
+class RelativePositionBias(nn.Module):
     """A learned bias for how many frames lie between two, in either direction, for each head.
 
     R_ts = r_{s - t} (as in Raffel et al., 2020, without their bins); beyond 8 frames it is that of
@@ -49,14 +47,14 @@ class Attention(nn.Module):
     """Multi-head scaled dot-product attention, section 3.2 of Vaswani et al. (2017).
 
     For a sequence X [T, hidden] and each of h heads, with d = hidden/h, products Q, K, V [T, d] of
-    X with matrices of its own, and biases R [T, T] of pairs of steps (`Distances`)::
+    X with matrices of its own, and biases R [T, T] of pairs of steps (`RelativePositionBias`)::
 
         A = softmax(Q Kᵀ / √d + R),  Y = A V
 
     and the output is [Y_1, …, Y_h] W + b. Rows of A sum to 1 over the real steps; what is behind
     the end of a clip gets no weight. Keys have no bias, which would cancel in the softmax.
 
-    Cost: 4·hidden² products a step for the matrices, and 2·T·hidden for Q Kᵀ and A V.
+    Cost: 4·hidden² MACs a step for the matrices, and 2·T·hidden for Q Kᵀ and A V.
 
     Args:
         hidden: Length of each step's vector.
@@ -90,7 +88,8 @@ class Attention(nn.Module):
 class SelfAttention(SequenceHead):
     """One layer of self-attention over the frames, which positions tell apart.
 
-    With the projected frames x_t [hidden], learned positions p_t (`Positions`) and distances::
+    With the projected frames x_t [hidden], learned positions p_t (`PositionEmbedding`), and biases
+    by distance::
 
         u_t = LayerNorm(x_t + p_t),  y_t = u_t + Attention(u)_t,  s_t = GELU(W y_t + b)
 
@@ -98,7 +97,7 @@ class SelfAttention(SequenceHead):
     frames would be a set; with them each can look for what was before it and after it, however far
     away.
 
-    Cost: 5·hidden² + 2·T·hidden products a frame behind the projection. Where a recurrence takes T
+    Cost: 5·hidden² + 2·T·hidden MACs a frame behind the projection. Where a recurrence takes T
     steps one after the other, all of it is done at once.
 
     Args:
@@ -129,12 +128,12 @@ class SelfAttention(SequenceHead):
         super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
         self.heads = heads
         self.readout = readout
-        self.positions = Positions(hidden)
+        self.positions = PositionEmbedding(hidden)
         self.attention_norm = nn.LayerNorm(hidden)
         self.attend = Attention(hidden, heads)
-        self.distances = Distances(heads)
+        self.distances = RelativePositionBias(heads)
         self.transform = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU())
-        self.add_classifier(hidden)
+        self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """The read-out of the transformed frames [B, hidden]."""
@@ -144,7 +143,7 @@ class SelfAttention(SequenceHead):
         return read_out(self.transform(sequence + attended), lengths, self.readout)
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """A block of the transformer's encoder: attention, then two layers for each step alone.
 
     With the normalisation in front of each part, where it trains without a warm-up of its own
@@ -152,7 +151,7 @@ class Block(nn.Module):
 
         x ← x + Attention(LayerNorm(x)),  x ← x + W_2 GELU(W_1 LayerNorm(x) + b_1) + b_2
 
-    Cost: 8·hidden² + 2·T·hidden products a step.
+    Cost: 8·hidden² + 2·T·hidden MACs a step.
 
     Args:
         hidden: Length of each step's vector; W_1 doubles it.
@@ -176,18 +175,19 @@ class Block(nn.Module):
         """A sequence [B, T, hidden] from another; for the rest see `Attention`."""
         attended, _ = self.attend(self.attention_norm(sequence), real, biases)
         sequence = sequence + self.drop(attended)
-        return sequence + self.drop(self.transform(sequence))
+        transformed: Tensor = self.drop(self.transform(sequence))
+        return sequence + transformed
 
 
 class Transformer(SequenceHead):
     """A small transformer encoder with a class token.
 
     A learned vector, the class token, stands before the projected frames, to which learned
-    positions are added (`Positions`). All blocks (`Block`) share the biases of `Distances`. After
-    the last the token has collected from the frames what the classifier reads, beside the mean
-    frame.
+    positions are added (`PositionEmbedding`). All blocks (`EncoderBlock`) share the biases of
+    `RelativePositionBias`. After the last the token has collected from the
+    frames what the classifier reads, beside the mean frame.
 
-    Cost: layers·(8·hidden² + 2·T·hidden) products a frame behind the projection.
+    Cost: layers·(8·hidden² + 2·T·hidden) MACs a frame behind the projection.
 
     Args:
         channels: Channels D of the features.
@@ -224,11 +224,13 @@ class Transformer(SequenceHead):
         self.heads = heads
         self.block_dropout = block_dropout
         self.token = nn.Parameter(torch.randn(hidden) * 0.02)
-        self.positions = Positions(hidden)
-        self.distances = Distances(heads)
-        self.blocks = nn.ModuleList(Block(hidden, heads, block_dropout) for _ in range(layers))
+        self.positions = PositionEmbedding(hidden)
+        self.distances = RelativePositionBias(heads)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(hidden, heads, block_dropout) for _ in range(layers)
+        )
         self.last_norm = nn.LayerNorm(hidden)
-        self.add_classifier(hidden)
+        self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """The class token [B, hidden] behind the last block."""

@@ -1,14 +1,20 @@
-"""The contract of a fusion head, and what its implementations share."""
+"""The contract of a head, and the parts that its implementations share."""
 
 from __future__ import annotations
 
-import inspect
-from importlib.util import find_spec
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vidfuse.heads.registry import options_of
+from vidfuse.machine import one_thread
+
+WORTH_DIVIDING = 8e9
+"""MACs of a forward pass from which several threads are faster where they have cores to
+themselves."""
 
 
 class Head(nn.Module):
@@ -34,20 +40,20 @@ class Head(nn.Module):
     """On the class, the grid this head reads unless told otherwise ("native": the backbone's own
     map, not pooled); on an instance, the side g it was built for."""
     order_aware: bool
-    """Whether another order of the same frames can change the logits. On the class as the head is
+    """True if another order of the same frames can change the logits. On the class as the head is
     unless told otherwise, on an instance as its settings have it."""
     reversal_aware: bool
-    """Whether playing the clip backwards can change the logits; likewise."""
+    """True if playing the clip backwards can change the logits; likewise."""
     paper: ClassVar[str]
-    """Where the head is published, or "" for a plain baseline."""
+    """The publication of the head, or "" for a plain baseline."""
     extra: ClassVar[str | None] = None
     """The extra that it needs, as in `pip install "vidfuse[graph]"`, or None."""
     requires: ClassVar[tuple[str, ...]] = ()
     """The modules in that extra, which only an instance may import."""
-    chooses_frames: ClassVar[bool] = False
-    """Whether it chooses its frames, through a `FrameSource`, and gets no others."""
-    price: float = 0.0
-    """What looking at one frame costs, as a share of accuracy."""
+    selects_frames: ClassVar[bool] = False
+    """True if it selects its frames, through a `FrameSource`, and gets no others."""
+    frame_cost: float = 0.0
+    """Cost of observing one frame, as a share of accuracy."""
 
     def __init__(self, channels: int, grid: int, classes: int) -> None:
         super().__init__()
@@ -58,25 +64,20 @@ class Head(nn.Module):
         self.frame_size = channels * grid * grid
         """Length P = D·g·g of the vector that describes one frame."""
 
-    @classmethod
-    def missing(cls) -> list[str]:
-        """The modules it requires that are not installed."""
-        return [name for name in cls.requires if find_spec(name) is None]
-
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g], where lengths [B] (int64, 1..T) count the
         frames of each clip and what follows them is padding.
         """
         raise NotImplementedError
 
-    def answer(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_with_cost(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] as `forward` gives them, and how many frames each took [B]."""
         return self(features, lengths), lengths
 
     def loss(
         self, features: Tensor, lengths: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """What training makes small: a loss for each clip [B], and the logits [B, C].
+        """The training objective: a loss for each clip [B], and the logits [B, C].
 
         Cross-entropy, unless a head learns by other means too. Randomness comes from torch's global
         generators, which the training loop seeds for every epoch.
@@ -91,22 +92,71 @@ class Head(nn.Module):
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
         return losses, logits
 
-    @classmethod
-    def known_settings(cls) -> dict[str, inspect.Parameter]:
-        """This head's settings: name → constructor parameter, with its default and type."""
-        parameters = inspect.signature(cls, eval_str=True).parameters.values()
-        return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
     @property
     def settings(self) -> dict[str, Any]:
         """The settings this head was built with, ready for JSON and for `build_head`."""
         # vars() and not getattr(): a missing attribute must not end in nn.Module.__getattr__,
         # which would blame this property.
         values = vars(self)
-        missing = [name for name in self.known_settings() if name not in values]
+        names = options_of(type(self))
+        missing = [name for name in names if name not in values]
         if missing:
             raise TypeError(f"{type(self).__name__} does not keep its settings {missing}")
-        return {name: values[name] for name in self.known_settings()}
+        return {name: values[name] for name in names}
+
+
+class SequenceHead(Head):
+    """LayerNorm → Linear → what a subclass reads in the sequence, beside a mean of the frames.
+
+    The classifier sees what was read and, past it, the mean of the normalised frames. A linear
+    layer on both, concatenated, is the sum of a classifier of each; with zero weights for what was
+    read it is the classifier of the `mean` head. So a subclass only has to learn what averaging
+    misses, where without the mean it would have to learn the averaging too and, on frozen
+    features, is known to lose to it.
+
+    Shapes: frames [B, T, P] with P = D·g·g → projected [B, T, hidden] → read [B, S], beside the
+    mean frame [B, P] → logits [B, C].
+
+    Cost: P·hidden MACs a frame for the projection, which with a small sequence model is most
+    of it, and (S + P)·C a clip for the classifier.
+
+    Args:
+        channels: Channels D of the features.
+        grid: Side g of the features' grid.
+        classes: Number of classes C.
+        hidden: Units of each frame's projection.
+        dropout: Share dropped in training before the classifier, 0..1.
+    """
+
+    classifier: nn.Linear
+    """Reads what was read [B, S] and the mean frame [B, P]. A subclass makes it, behind its own
+    parts."""
+    grid = 2
+    order_aware = True
+    reversal_aware = True
+
+    def __init__(
+        self, channels: int, grid: int, classes: int, *, hidden: int, dropout: float
+    ) -> None:
+        super().__init__(channels, grid, classes)
+        check_sizes(hidden=hidden)
+        self.hidden = hidden
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(self.frame_size)
+        self.project = nn.Linear(self.frame_size, hidden)
+        self.drop = nn.Dropout(dropout)
+
+    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """One vector [B, size] from the projected frames [B, T, hidden], whatever padding holds."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
+        frames = self.norm(frame_vectors(features, lengths))
+        read = self.read(self.project(frames), lengths)
+        both = torch.cat([read, masked_mean(frames, lengths)], dim=1)
+        logits: Tensor = self.classifier(self.drop(both))
+        return logits
 
 
 def check_sizes(**sizes: int) -> None:
@@ -121,7 +171,7 @@ def check_sizes(**sizes: int) -> None:
 
 
 def mask(lengths: Tensor, frames: int) -> Tensor:
-    """Which frames are real: bool [B, T], for lengths [B] and T frames."""
+    """Mark the frames that are real: bool [B, T], for lengths [B] and T frames."""
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
@@ -146,3 +196,29 @@ def zero_padding(sequence: Tensor, lengths: Tensor) -> Tensor:
 def masked_mean(sequence: Tensor, lengths: Tensor) -> Tensor:
     """Mean over the real steps of a sequence [B, T, P]: [B, P]."""
     return zero_padding(sequence, lengths).sum(1) / lengths[:, None]
+
+
+def threads_for(
+    head: Head, frames: int, batch: int, device: str | torch.device
+) -> AbstractContextManager[None]:
+    """Compute with one thread, unless a head is so large that more pay.
+
+    Threads wait for each other behind every operation. Beside other programs one of them has always
+    just lost its core, and then a small head takes many times longer than with a single thread. The
+    choice goes by sizes alone, so that a run is repeated, and resumed, to the bit.
+
+    Args:
+        head: The head.
+        frames: Frames of a clip.
+        batch: Clips in a batch.
+        device: Where it is computed.
+    """
+    large = frame_macs(head) * frames * batch >= WORTH_DIVIDING
+    return nullcontext() if large else one_thread(device)
+
+
+def frame_macs(head: Head) -> int:
+    """About how many MACs a head takes for a frame: each weight once, kernels at each cell."""
+    assert isinstance(head.grid, int)
+    weights = [weight for weight in head.parameters() if weight.ndim > 1]
+    return sum(w.numel() * (head.grid**2 if w.ndim == 4 else 1) for w in weights)

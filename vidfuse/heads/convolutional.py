@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import Head, check_sizes, frame_vectors, masked_mean
-from vidfuse.fusion.readout import Readout, read_out
+from vidfuse.heads.base import Head, check_sizes, frame_vectors, masked_mean
+from vidfuse.heads.layers import Readout, read_out
 
 
 class ConvLSTMLayer(nn.Module):
@@ -25,7 +25,7 @@ class ConvLSTMLayer(nn.Module):
     [hidden, g, g], so a layer is built for one grid. Peepholes start at 0, and the forget gates'
     bias at 1, so that a new layer remembers (Jozefowicz et al., 2015, section 2.2).
 
-    Cost: 4·k²·g²·(in + hidden)·hidden products a frame. Those of the input need no state and are
+    Cost: 4·k²·g²·(in + hidden)·hidden MACs a frame. Those of the input need no state and are
     made for all frames at once; only those of the state wait for the frame before.
 
     Args:
@@ -80,7 +80,7 @@ class ConvGRULayer(nn.Module):
     The bias of the update gate Z starts at -1, so that a new layer remembers, as that of the
     forget gates of `ConvLSTMLayer` at 1.
 
-    Cost: 3·k²·g²·(in + hidden)·hidden products a frame, three quarters of the LSTM's.
+    Cost: 3·k²·g²·(in + hidden)·hidden MACs a frame, three quarters of the LSTM's.
 
     Args:
         inputs: Channels of the input.
@@ -129,7 +129,7 @@ class _ConvRecurrent(Head):
     Shapes: features [B, T, D, g, g] → [B, T, width, g, g] → states [B, T, hidden, g, g] → read-out
     [B, hidden, g, g] → [B, hidden], beside the mean [B, D] → logits [B, C].
 
-    Cost: D·width·g² products a frame for the 1×1 convolution, and those of the layers.
+    Cost: D·width·g² MACs a frame for the 1×1 convolution, and those of the layers.
 
     Args:
         channels: Channels D of the features.
@@ -211,7 +211,7 @@ class _ConvRecurrent(Head):
 class ConvLSTM(_ConvRecurrent):
     """Convolutional LSTM: `ConvLSTMLayer` at every position of the map.
 
-    By default, with D = 512, 5 million products a frame.
+    By default, with D = 512, 5 million MACs a frame.
     """
 
     name = "convlstm"
@@ -229,7 +229,7 @@ class ConvGRU(_ConvRecurrent):
     """Convolutional gated recurrent units: `ConvGRULayer` at every position of the map.
 
     No peepholes, so nothing but the edge of the map tells one position from another, and a layer
-    can be used on any grid. By default, with D = 512, 4 million products a frame.
+    can be used on any grid. By default, with D = 512, 4 million MACs a frame.
     """
 
     name = "convgru"
@@ -238,7 +238,7 @@ class ConvGRU(_ConvRecurrent):
         "Representations, ICLR 2016"
     )
 
-    def new_layer(self, inputs: int, kernel: int, grid: int) -> nn.Module:
+    def new_layer(self, inputs: int, kernel: int, grid: int) -> nn.Module:  # noqa: ARG002
         """A `ConvGRULayer`."""
         return ConvGRULayer(inputs, self.hidden, kernel)
 

@@ -1,4 +1,4 @@
-"""What a head costs: parameters and multiply-adds are counted, milliseconds are measured."""
+"""The cost of a head: parameters and multiply-adds are counted, milliseconds are measured."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidfuse.fusion.base import Head
+from vidfuse.heads.base import Head
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a head takes for one clip."""
+    """The cost of a head for one clip."""
 
     parameters: int
     """Numbers that are learned."""
     multiply_adds: int
-    """Products, each with its addition, of all matrix products and convolutions of a forward pass.
+    """MACs (multiply-adds) of all matrix products and convolutions of a forward pass.
     What is done to single elements, or summed along edges or over time, is left out, as is usual:
     it is small beside these."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long a forward pass takes on this machine, medians in milliseconds for each clip."""
+    """The time of a forward pass on this machine, medians in milliseconds for each clip."""
 
     alone: float
     batched: float
     batch: int
-    """How many clips were in a batch."""
+    """Number of clips in a batch."""
 
 
 def count(head: Head, frames: int) -> Cost:
@@ -58,7 +58,7 @@ def _multiply_adds(head: Head, frames: int) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         head(features, lengths)
     # An addition and a multiplication are two operations to torch.
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def measure(head: Head, frames: int, *, batch: int = 32, repeats: int = 15) -> Latency:
@@ -68,7 +68,7 @@ def measure(head: Head, frames: int, *, batch: int = 32, repeats: int = 15) -> L
         head: The head; it is put into evaluation mode.
         frames: Frames of each clip.
         batch: Clips in a batch.
-        repeats: Passes of which the median is taken, after a few that warm up.
+        repeats: Forward passes of which the median is taken, after a few that warm up.
     """
     head.eval()
     alone, batched = (_milliseconds(head, size, frames, repeats) for size in (1, batch))

@@ -1,4 +1,4 @@
-"""What is known of a head without training it: what it reads, its options, what it costs."""
+"""Description of a head without training it: its input, options and cost."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import ast
 import inspect
 from dataclasses import asdict
 from textwrap import dedent
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import torch
 
 from vidfuse.errors import UnknownNameError, UserError
-from vidfuse.fusion.base import Head
-from vidfuse.fusion.cost import count, measure
-from vidfuse.fusion.registry import HEADS, blame, build_head, head_class
+from vidfuse.heads.base import Head
+from vidfuse.heads.cost import count, measure
+from vidfuse.heads.registry import HEADS, blame, build_head, head_class, options_of
 
 NATIVE = 7  # side of the last map of a ResNet that sees 224 pixels
 
@@ -74,33 +74,28 @@ def _facts(cls: type[Head]) -> dict[str, Any]:
         "order_aware": cls.order_aware,
         "reversal_aware": cls.reversal_aware,
         "paper": cls.paper,
-        "summary": _documentation(cls).partition("\n")[0],
+        "summary": documentation_of(cls).partition("\n")[0],
         "options": options(cls),
         "extra": cls.extra,
     }
 
 
 def options(cls: type[Head]) -> list[dict[str, Any]]:
-    """A head's settings: ``name``, ``default``, ``choices`` (or None) and ``help``."""
-    helps: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if issubclass(base, Head):
-            helps.update(_documented(base))
+    """List a head's options: ``name``, ``default``, ``choices`` (or None) and ``help``."""
+    helps = help_of(cls)
     return [
         {
             "name": name,
-            "default": parameter.default,
-            "choices": list(get_args(parameter.annotation))
-            if get_origin(parameter.annotation) is Literal
-            else None,
+            "default": option.default,
+            "choices": list(option.choices) or None,
             "help": helps.get(name, ""),
         }
-        for name, parameter in cls.known_settings().items()
+        for name, option in options_of(cls).items()
     ]
 
 
-def _documentation(cls: type[Head]) -> str:
-    """A class's docstring, from its source where Python was told to drop it (``-OO``)."""
+def documentation_of(cls: type) -> str:
+    """Read a class's docstring, from its source where Python was told to drop it (``-OO``)."""
     if cls.__doc__ is not None:
         return inspect.cleandoc(cls.__doc__)
     try:
@@ -110,18 +105,19 @@ def _documentation(cls: type[Head]) -> str:
     return (ast.get_docstring(tree) or "") if isinstance(tree, ast.ClassDef) else ""
 
 
-def _documented(cls: type[Head]) -> dict[str, str]:
-    """What the section ``Args`` of a class's docstring says of each argument."""
+def help_of(cls: type) -> dict[str, str]:
+    """Read the help of each argument from a class's docstring and those of its bases."""
     found: dict[str, str] = {}
-    section = _documentation(cls).partition("\nArgs:\n")[2]
-    name = ""
-    for line in section.splitlines():
-        indent = len(line) - len(line.lstrip())
-        if line and indent < 4:
-            break
-        if indent == 4:
-            name, _, text = (part.strip() for part in line.partition(":"))
-            found[name] = text
-        elif name and line:
-            found[name] += f" {line.strip()}"
+    for base in reversed(cls.__mro__):
+        section = documentation_of(base).partition("\nArgs:\n")[2]
+        name = ""
+        for line in section.splitlines():
+            indent = len(line) - len(line.lstrip())
+            if line and indent < 4:
+                break
+            if indent == 4:
+                name, _, text = (part.strip() for part in line.partition(":"))
+                found[name] = text
+            elif name and line:
+                found[name] += f" {line.strip()}"
     return found

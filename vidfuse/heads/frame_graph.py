@@ -1,4 +1,4 @@
-"""Which frames, or regions of frames, tell which others something: graphs as adjacency matrices.
+"""Graphs of frames, or of regions of frames, as adjacency matrices.
 
 ``adjacent[b, i, j]`` is true where node i hears node j. Nodes do not hear themselves here; the
 layers that use a graph see to that. Nothing leads from or to padding.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidfuse.fusion.base import mask
+from vidfuse.heads.base import mask
 
 
 def chain(lengths: Tensor, frames: int, *, both: bool) -> Tensor:
@@ -71,7 +71,7 @@ def _real_pairs(real: Tensor) -> Tensor:
 
 
 def _distances(frames: int, grid: int, device: torch.device) -> list[Tensor]:
-    """How far node i is from node j in time, rows and columns: three of [N, N]."""
+    """Distances of node i from node j in time, rows and columns: three of [N, N]."""
     axes = torch.meshgrid(
         *(torch.arange(size, device=device) for size in (frames, grid, grid)), indexing="ij"
     )

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidfuse.fusion import frame_graph
-from vidfuse.fusion.base import Head, check_sizes, frame_vectors, masked_mean
-from vidfuse.fusion.positions import Positions
-from vidfuse.fusion.readout import Readout, read_out
+from vidfuse.heads import frame_graph
+from vidfuse.heads.base import Head, check_sizes, frame_vectors, masked_mean
+from vidfuse.heads.layers import PositionEmbedding, Readout, read_out
 
 Graph = Literal["chain", "neighbours", "regions"]
 Direction = Literal["forward", "both"]
@@ -34,9 +33,9 @@ class _GraphHead(Head):
     With direction=both, edges of time lead backwards too, with the same weights. `_Block` has what
     happens in a layer.
 
-    Frames learn their order from the edges' direction, and `Positions` can be added. Regions also
-    hold a learned vector for their cell. The clips of a batch are one graph without edges in
-    between.
+    Frames learn their order from the edges' direction, and `PositionEmbedding` can be added.
+    Regions also hold a learned vector for their cell. The clips of a batch are one graph without
+    edges in between.
 
     Shapes: features [B, T, D, g, g] → nodes [B, N, hidden], N = T or T·g² → read-out [B, hidden],
     beside the mean frame [B, D·g·g] → logits [B, C].
@@ -97,7 +96,7 @@ class _GraphHead(Head):
         self.norm = nn.LayerNorm(self.frame_size)
         self.project = nn.Linear(channels if graph == "regions" else self.frame_size, hidden)
         if positions:
-            self.times = Positions(hidden)
+            self.times = PositionEmbedding(hidden)
         if graph == "regions":
             self.places = nn.Parameter(torch.randn(grid * grid, hidden) * 0.5)
         kinds = 1 if graph == "chain" else 2
@@ -127,7 +126,7 @@ class _GraphHead(Head):
         return logits
 
     def adjacent(self, frames: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Which node hears which, bool [B, N, N], by each kind of edge."""
+        """Adjacency matrices [B, N, N] of each kind of edge, bool."""
         steps, both = frames.shape[1], self.direction == "both"
         if self.graph == "regions":
             side = math.isqrt(self.frame_size // self.channels)
@@ -139,11 +138,11 @@ class _GraphHead(Head):
         return [chain, frame_graph.neighbours(frames, lengths, self.neighbours)]
 
     def nodes(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """What the nodes hold before the first layer [B, N, hidden]."""
+        """Vectors of the nodes before the first layer [B, N, hidden]."""
         cells = frames[:, :, None]  # [B, T, 1, D·g·g]
         if self.graph == "regions":
             cells = frames.unflatten(2, (self.channels, -1)).transpose(2, 3)  # [B, T, g², D]
-        nodes = self.project(cells)
+        nodes: Tensor = self.project(cells)
         if self.positions:
             nodes = nodes + self.times(lengths, frames.shape[1])[:, :, None]
         if self.graph == "regions":
@@ -173,7 +172,8 @@ class _Block(nn.Module):
         """Nodes [V, hidden] from others, and the edges [2, E] of each kind."""
         normed = self.norm(nodes)
         heard = [layer(normed, along) for layer, along in zip(self.kinds, edges, strict=True)]
-        return nodes + self.drop(F.relu(self.own(normed) + torch.stack(heard).sum(0)))
+        passed: Tensor = self.drop(F.relu(self.own(normed) + torch.stack(heard).sum(0)))
+        return nodes + passed
 
 
 class GCN(_GraphHead):
@@ -185,7 +185,7 @@ class GCN(_GraphHead):
 
         layer(x)_i = b + Σ_{j ∈ N(i)} W x_j / √(d_i d_j)
 
-    Cost: layers·hidden² products a node for its own weights, and again for each kind of edge; the
+    Cost: layers·hidden² MACs a node for its own weights, and again for each kind of edge; the
     sums over E edges take layers·E·hidden more, which counts of matrix products leave out.
     """
 
@@ -213,7 +213,7 @@ class GAT(_GraphHead):
 
     where `gcn` hears all neighbours alike.
 
-    Cost: layers·hidden² products a node for its own weights, and again for each kind of edge;
+    Cost: layers·hidden² MACs a node for its own weights, and again for each kind of edge;
     scores and sums over E edges take layers·2·E·hidden more, which counts of matrix products leave
     out.
 

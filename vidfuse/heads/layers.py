@@ -1,4 +1,4 @@
-"""Recurrent cells: building layers of them, and running these over clips of unequal length."""
+"""Layers that several heads share: recurrences, read-outs and positions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from vidfuse.heads.base import mask, masked_mean
+
 Cell = Literal["rnn", "gru", "lstm"]
-"""A kind of cell; `vidfuse.fusion.recurrent` has the equations of each."""
+"""A kind of cell; `vidfuse.heads.recurrent` has the equations of each."""
+Readout = Literal["mean", "last", "max"]
+"""The read-out of the states: their mean, the last one, or the maximum of each unit."""
 
 
 def new_recurrence(
@@ -63,3 +67,59 @@ def run(recurrence: nn.RNNBase, sequence: Tensor, lengths: Tensor) -> Tensor:
         recurrence(packed)[0], batch_first=True, total_length=sequence.shape[1]
     )
     return states
+
+
+def read_out(
+    states: Tensor, lengths: Tensor, readout: Readout, *, bidirectional: bool = False
+) -> Tensor:
+    """One vector [B, S] from the states [B, T, S] of each clip, whatever its padding holds.
+
+    Args:
+        states: States [B, T, S]. Those of a bidirectional recurrence hold the forward state in
+            the first half of S and the backward one in the second.
+        lengths: How many of the T steps are real [B].
+        readout: What is read.
+        bidirectional: Whether the second half of S was computed from the end. Its last step is
+            then the first frame: the state that has seen the whole clip.
+    """
+    if readout == "mean":
+        return masked_mean(states, lengths)
+    if readout == "max":
+        padding = ~mask(lengths, states.shape[1])[..., None]
+        return states.masked_fill(padding, -torch.inf).amax(1)
+    last = states[torch.arange(len(states), device=states.device), lengths - 1]
+    if not bidirectional:
+        return last
+    half = states.shape[2] // 2
+    return torch.cat([last[:, :half], states[:, 0, half:]], dim=1)
+
+
+class PositionEmbedding(nn.Module):
+    """A learned vector for every place between the beginning of a clip and its end.
+
+    A frame's place is t/(L-1), from 0 for the first of L frames to 1 for the last (0 if it is the
+    only one). Vectors are learned for evenly spaced places and in between mixed from the two
+    neighbours. So a model takes clips of any number of frames, and a place means the same share of
+    the action in all of them.
+
+    Args:
+        size: Length of a vector.
+        places: How many are learned.
+    """
+
+    def __init__(self, size: int, places: int = 16) -> None:
+        super().__init__()
+        # As large as a projected frame, whose units start with a variance of about 1/3: smaller
+        # positions are learned too late to tell directions in few clips.
+        self.table = nn.Parameter(torch.randn(places, size) * 0.5)
+
+    def forward(self, lengths: Tensor, frames: int) -> Tensor:
+        """Vectors [B, T, size] for clips of lengths [B], padded to T frames; 0 for padding."""
+        real = mask(lengths, frames)
+        last = (lengths - 1).clamp(min=1)[:, None]
+        place = torch.arange(frames, device=lengths.device) / last.to(self.table.dtype)
+        place = place.clamp(max=1.0) * (len(self.table) - 1)
+        before = place.long().clamp(max=len(self.table) - 2)
+        share = (place - before)[..., None]
+        mixed = torch.lerp(self.table[before], self.table[before + 1], share)
+        return mixed.masked_fill(~real[..., None], 0.0)

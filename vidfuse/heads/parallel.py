@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import masked_mean
-from vidfuse.fusion.cells import Cell, new_recurrence, run
-from vidfuse.fusion.readout import read_out
-from vidfuse.fusion.sequence import SequenceHead
-from vidfuse.fusion.temporal_convolution import TemporalConvolution
+from vidfuse.heads.base import SequenceHead, masked_mean
+from vidfuse.heads.layers import Cell, new_recurrence, read_out, run
+from vidfuse.heads.temporal_convolution import TemporalConvolution
 
 Fusion = Literal["concat", "sum", "gated", "bilinear"]
 
@@ -32,7 +30,7 @@ class Fuse(nn.Module):
     The last is a bilinear form of both with a matrix of low rank for each unit: every unit of a
     meets every unit of b, in size² weights instead of size³.
 
-    Cost: nothing for concat and sum, 4·size² products a clip for gated, 2·size² for bilinear.
+    Cost: nothing for concat and sum, 4·size² MACs a clip for gated, 2·size² for bilinear.
     """
 
     def __init__(self, size: int, fusion: Fusion) -> None:
@@ -70,7 +68,7 @@ class Parallel(SequenceHead):
     The convolution finds short patterns wherever they are, the recurrence what builds up over the
     clip. With branch=pooled the one branch is what is seen, the other what happens.
 
-    Cost: that of the recurrence, k·hidden² products a frame for the convolution or hidden² a clip
+    Cost: that of the recurrence, k·hidden² MACs a frame for the convolution or hidden² a clip
     for the pooled branch, and those of `Fuse`.
 
     Args:
@@ -116,7 +114,7 @@ class Parallel(SequenceHead):
             else TemporalConvolution(hidden, hidden, kernel)
         )
         self.fuse = Fuse(hidden, fusion)
-        self.add_classifier(self.fuse.size)
+        self.classifier = nn.Linear(self.fuse.size + self.frame_size, classes)
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """Both branches in one vector."""
@@ -125,4 +123,5 @@ class Parallel(SequenceHead):
         else:
             seen = read_out(F.relu(self.look(sequence, lengths)), lengths, "max")
         happened = masked_mean(run(self.recurrence, sequence, lengths), lengths)
-        return self.fuse(seen, happened)
+        fused: Tensor = self.fuse(seen, happened)
+        return fused

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import Head, frame_vectors, masked_mean
-from vidfuse.fusion.readout import read_out
+from vidfuse.heads.base import Head, frame_vectors, masked_mean
+from vidfuse.heads.layers import read_out
 
 
 class _Pooled(Head):
@@ -24,7 +24,7 @@ class _Pooled(Head):
     grid = 1
     paper = ""
     parts: ClassVar[int] = 1
-    """How many vectors of a frame's length P the pooled vector is made of."""
+    """Number of vectors of a frame's length P that the pooled vector is made of."""
 
     def __init__(self, channels: int, grid: int, classes: int, *, dropout: float = 0.5) -> None:
         super().__init__(channels, grid, classes)
@@ -92,12 +92,12 @@ class MeanStd(_Pooled):
 
 
 class Middle(_Pooled):
-    """The picture in the middle of the clip: shows how far one look at the scene goes.
+    """The frame in the middle of the clip: shows how far one look at the scene goes.
 
     With an even number of frames there is no middle one, and taking either neighbour would make
     the answer depend on the direction of time. It is the average of both: frames (L-1)//2 and
     L//2, which are the same one when L is odd. So reversal leaves this head alone; any other
-    order of the frames puts other pictures in the middle and does not.
+    order of the frames puts other frames in the middle and does not.
     """
 
     name = "middle"

@@ -7,9 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import Head, check_sizes, frame_vectors, masked_mean
-from vidfuse.fusion.cells import Cell, new_recurrence, run
-from vidfuse.fusion.readout import Readout, read_out
+from vidfuse.heads.base import Head, check_sizes, frame_vectors, masked_mean
+from vidfuse.heads.layers import Cell, Readout, new_recurrence, read_out, run
 
 
 class _Recalibrated(Head):
@@ -94,7 +93,7 @@ class ChannelAttention(_Recalibrated):
         q_t = m         squeeze=clip: the same for all frames
         q_t = [z_t, m]  squeeze=both: what is in this frame against what is in the clip
 
-    Cost: 2·D²/reduction products a frame for the gates (3·D²/reduction with both), D·width·g² for
+    Cost: 2·D²/reduction MACs a frame for the gates (3·D²/reduction with both), D·width·g² for
     the 1×1 convolution, and those of the recurrence.
 
     Args:
@@ -167,7 +166,7 @@ class CBAM(_Recalibrated):
 
     The paper's kernel is 7 for maps of up to 56×56; a map of 4×4 has no more than 4 to see.
 
-    Cost: 4·D²/reduction products a frame for M_c, 2·k²·g² for M_s, D·width·g² for the 1×1
+    Cost: 4·D²/reduction MACs a frame for M_c, 2·k²·g² for M_s, D·width·g² for the 1×1
     convolution, and those of the recurrence.
 
     Args:
@@ -219,7 +218,7 @@ class CBAM(_Recalibrated):
         self.excite = bottleneck(channels, channels, reduction)
         self.see = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
 
-    def weigh(self, maps: Tensor, lengths: Tensor) -> Tensor:
+    def weigh(self, maps: Tensor, lengths: Tensor) -> Tensor:  # noqa: ARG002
         """The maps [B, T, D, g, g], each value times the gates of its channel and its place."""
         maps = self._weigh_channels(maps)
         return maps * self._places(maps)[:, :, None]

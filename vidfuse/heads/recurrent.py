@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidfuse.fusion.base import check_sizes
-from vidfuse.fusion.cells import Cell, new_recurrence, run
-from vidfuse.fusion.readout import Readout, read_out
-from vidfuse.fusion.sequence import SequenceHead
+from vidfuse.heads.base import SequenceHead, check_sizes
+from vidfuse.heads.layers import Cell, Readout, new_recurrence, read_out, run
 
 
 class Recurrent(SequenceHead):
@@ -61,16 +59,12 @@ class Recurrent(SequenceHead):
             bidirectional=bidirectional,
             dropout=dropout,
         )
-        self.add_classifier(hidden * (2 if bidirectional else 1))
+        self.classifier = nn.Linear(hidden * (2 if bidirectional else 1) + self.frame_size, classes)
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """The read-out of the states."""
-        states = self.states(sequence, lengths)
+        states = run(self.recurrence, sequence, lengths)
         return read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
-
-    def states(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """States of the last layer [B, T, hidden·directions]; those of padding mean nothing."""
-        return run(self.recurrence, sequence, lengths)
 
 
 class RNN(Recurrent):
@@ -82,7 +76,7 @@ class RNN(Recurrent):
 
     Its gradient shrinks or grows with every frame it passes (Bengio et al., 1994), so it suits
     short sequences; the step from here to `gru` or `lstm` shows what gates are worth. A step costs
-    a quarter of the LSTM's: 2·hidden² products for a frame, layer and direction.
+    a quarter of the LSTM's: 2·hidden² MACs for a frame, layer and direction.
     """
 
     name = "rnn"
@@ -101,7 +95,7 @@ class GRU(Recurrent):
         h_t = (1 - z_t) ∘ n_t + z_t ∘ h_{t-1},  h_0 = 0
 
     The reset gate r acts behind the product with U_n, as in cuDNN and in the first version of the
-    paper; the printed one has U_n (r_t ∘ h_{t-1}). A step costs 6·hidden² products for a frame,
+    paper; the printed one has U_n (r_t ∘ h_{t-1}). A step costs 6·hidden² MACs for a frame,
     layer and direction, three quarters of the LSTM's.
     """
 
@@ -122,7 +116,7 @@ class LSTM(Recurrent):
         c_t = f_t ∘ c_{t-1} + i_t ∘ tanh(W_c x_t + U_c h_{t-1} + b_c),  c_0 = 0
         h_t = o_t ∘ tanh(c_t),  h_0 = 0
 
-    The forget gates start open (`open_forget_gates`). A step costs 8·hidden² products for a frame,
+    The forget gates start open (`open_forget_gates`). A step costs 8·hidden² MACs for a frame,
     layer and direction.
     """
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidfuse.fusion.cells import Cell, new_recurrence, run
-from vidfuse.fusion.readout import Readout, read_out
-from vidfuse.fusion.sequence import SequenceHead
-from vidfuse.fusion.temporal_convolution import TemporalConvolution
+from vidfuse.heads.base import SequenceHead
+from vidfuse.heads.layers import Cell, Readout, new_recurrence, read_out, run
+from vidfuse.heads.temporal_convolution import TemporalConvolution
 
 
 class RNNCNN(SequenceHead):
     """RNN → CNN: a recurrence, a convolution over its states in time, the maximum over time.
 
-    With the states h_t of the recurrence (`vidfuse.fusion.recurrent` has their equations)::
+    With the states h_t of the recurrence (`vidfuse.heads.recurrent` has their equations)::
 
         c_t = ReLU(b + Σ_j W_j h_{t+j}),  j = -(k-1)/2 .. (k-1)/2,  read = max_t c_t
 
@@ -22,7 +21,7 @@ class RNNCNN(SequenceHead):
     the maximum keeps the moment at which it changed most tellingly. Zhou et al. also convolve over
     the units of a state, whose order has no meaning here.
 
-    Cost: that of the recurrence, and k·S·hidden products a frame, S = hidden·directions.
+    Cost: that of the recurrence, and k·S·hidden MACs a frame, S = hidden·directions.
 
     Args:
         channels: Channels D of the features.
@@ -64,7 +63,7 @@ class RNNCNN(SequenceHead):
         self.recurrence = new_recurrence(cell, hidden, hidden, bidirectional=bidirectional)
         states = hidden * (2 if bidirectional else 1)
         self.convolve = TemporalConvolution(states, hidden, kernel)
-        self.add_classifier(hidden)
+        self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """The read-out of the convolved states [B, hidden]."""

@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import Head, check_sizes, frame_vectors, masked_mean
-from vidfuse.fusion.cells import open_forget_gates
-from vidfuse.fusion.readout import Readout, read_out
+from vidfuse.heads.base import Head, check_sizes, frame_vectors, masked_mean
+from vidfuse.heads.layers import Readout, open_forget_gates, read_out
 
 
 class SpatialAttention(Head):
@@ -31,7 +30,7 @@ class SpatialAttention(Head):
     beside the mean of all frames and positions, as in `convlstm`. The paper's penalty on places
     that are never looked at is left out: it is no part of the logits.
 
-    Cost: D·width·K products a frame for the 1×1 convolution, 2·K·width for scores and glimpse,
+    Cost: D·width·K MACs a frame for the 1×1 convolution, 2·K·width for scores and glimpse,
     K·hidden + hidden·width for the state's part of the scores and 4·(width + hidden)·hidden for
     the LSTM. Frames wait for each other, so it is slow for its size.
 
@@ -97,7 +96,7 @@ class SpatialAttention(Head):
         return logits
 
     def attention(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Where each frame is looked at [B, T, g, g]; a map sums to 1, that of padding to 0."""
+        """Attention maps of the frames [B, T, g, g]; a map sums to 1, that of padding to 0."""
         frames = frame_vectors(features, lengths).view_as(features)
         _, weights = self.look(frames, lengths)
         maps = weights.unflatten(2, features.shape[3:])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import frame_vectors, mask
-from vidfuse.fusion.recurrent import LSTM
+from vidfuse.heads.base import frame_vectors, mask
+from vidfuse.heads.layers import run
+from vidfuse.heads.recurrent import LSTM
 
 
 class TemporalAttention(LSTM):
@@ -19,7 +20,7 @@ class TemporalAttention(LSTM):
     where the context vector u [S] is learned. The `lstm` head keeps each unit's maximum; here a
     short action in a long clip can get most of the weight, and `attention` shows which frames did.
 
-    Cost: that of `lstm`, and S² products a frame, S = hidden·directions.
+    Cost: that of `lstm`, and S² MACs a frame, S = hidden·directions.
 
     Args:
         channels: Channels D of the features.
@@ -61,7 +62,7 @@ class TemporalAttention(LSTM):
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """The weighted mean of the states [B, S]."""
-        states = self.states(sequence, lengths)
+        states = run(self.recurrence, sequence, lengths)
         weights = self._weights(states, lengths)
         # Padding may hold anything but numbers that are not finite, and has weight 0.
         return (weights[:, None] @ states).squeeze(1)
@@ -69,7 +70,7 @@ class TemporalAttention(LSTM):
     def attention(self, features: Tensor, lengths: Tensor) -> Tensor:
         """The weight α_t of each frame [B, T], 0 for padding; they sum to 1 in each clip."""
         sequence = self.project(self.norm(frame_vectors(features, lengths)))
-        return self._weights(self.states(sequence, lengths), lengths)
+        return self._weights(run(self.recurrence, sequence, lengths), lengths)
 
     def _weights(self, states: Tensor, lengths: Tensor) -> Tensor:
         energies: Tensor = self.energy(states).squeeze(2)

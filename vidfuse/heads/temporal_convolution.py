@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidfuse.fusion.base import check_sizes, zero_padding
-from vidfuse.fusion.readout import Readout, read_out
-from vidfuse.fusion.sequence import SequenceHead
+from vidfuse.heads.base import SequenceHead, check_sizes, zero_padding
+from vidfuse.heads.layers import Readout, read_out
 
 MOST_LAYERS = 16
 """Each doubles the reach, and what is beyond a clip's ends takes memory."""
@@ -21,7 +20,7 @@ class TemporalConvolution(nn.Module):
         y_t = b + Σ_j W_j x_{t - δ·j},            j = 0..k-1        causal: looks backwards only
         y_t = b + Σ_j W_j x_{t + δ·(j - (k-1)/2)}, j = 0..k-1        else: k must be odd
 
-    Cost: k·in·out products a step.
+    Cost: k·in·out MACs a step.
 
     Args:
         inputs: Length of each step's vector.
@@ -60,7 +59,7 @@ class TemporalBlock(nn.Module):
     The paper normalises weights; here each frame is normalised in front of the block, which needs
     no statistics over frames and so none over padding.
 
-    Cost: 2·k·hidden² products a step.
+    Cost: 2·k·hidden² MACs a step.
     """
 
     def __init__(
@@ -77,7 +76,8 @@ class TemporalBlock(nn.Module):
     def forward(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """A sequence [B, T, hidden] from another."""
         inner = self.drop(F.relu(self.first(self.norm(sequence), lengths)))
-        return sequence + self.drop(F.relu(self.second(inner, lengths)))
+        outer: Tensor = self.drop(F.relu(self.second(inner, lengths)))
+        return sequence + outer
 
 
 class TCN(SequenceHead):
@@ -87,7 +87,7 @@ class TCN(SequenceHead):
     causal blocks of kernel k see 1 + 2·(k-1)·(2^L - 1) frames: 29 by default, and with one layer
     more 61. All frames are computed at once.
 
-    Cost: layers·2·k·hidden² products a frame behind the projection.
+    Cost: layers·2·k·hidden² MACs a frame behind the projection.
 
     Args:
         channels: Channels D of the features.
@@ -141,7 +141,7 @@ class TCN(SequenceHead):
             for layer in range(layers)
         )
         self.last_norm = nn.LayerNorm(hidden)
-        self.add_classifier(hidden)
+        self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
         """The read-out behind the last block [B, hidden]."""

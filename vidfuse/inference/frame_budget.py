@@ -1,11 +1,11 @@
-"""What choosing frames is worth: accuracy against frames, beside rivals that look at as many.
+"""Accuracy of a head that selects its frames, beside rivals that observe as many.
 
-All read the same frames with the same weights, and differ in what they look at and when they stop:
+All read the same frames with the same weights, and differ in which they observe and when they stop:
 
 * ``policy``: the head's own choices; where it stops follows from how probable it must find that.
-* ``uniform``: the pictures at the centres of k equal parts of the clip, of those that are cached.
-* ``random``: k of the cached pictures, drawn anew several times.
-* ``early exit``: the pictures that cover the clip soonest (middle first), until the most probable
+* ``uniform``: the frames at the centres of k equal parts of the clip, of those that are cached.
+* ``random``: k of the cached frames, drawn anew several times.
+* ``early exit``: the frames that cover the clip soonest (middle first), until the most probable
   class is probable enough.
 
 A number of frames that is no whole number, k + s, means k + 1 frames for a share s of the clips, so
@@ -24,10 +24,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidfuse.fusion.base import mask
-from vidfuse.fusion.choosing import ChoosingHead
-from vidfuse.fusion.episodes import Episode, Following, Unstopped, spread_order
-from vidfuse.fusion.frame_source import CachedSource
+from vidfuse.heads.base import mask
+from vidfuse.heads.policy import (
+    CachedSource,
+    Episode,
+    FixedOrder,
+    FrameSelectingHead,
+    NeverStop,
+    spread_order,
+)
 
 DRAWS = 20
 """So many random choices are averaged."""
@@ -72,7 +77,7 @@ def averaged(budgets: Sequence[Mapping[str, Any]], clips: Sequence[int]) -> dict
     Args:
         budgets: Each as ``FrameBudget.to_dict`` gives it. Where one has no more frames, its
             accuracy stays what it was with the most.
-        clips: How many clips each was measured on, which is its weight.
+        clips: Number of clips that each was measured on, which is its weight.
 
     Returns:
         The mean, in the same form.
@@ -110,7 +115,7 @@ def _point_at(curve: Sequence[Mapping[str, float]], frames: float) -> dict[str, 
 
 @torch.inference_mode()
 def frame_budget(
-    head: ChoosingHead,
+    head: FrameSelectingHead,
     features: Tensor,
     lengths: Tensor,
     labels: Tensor,
@@ -130,17 +135,20 @@ def frame_budget(
     """
     head.eval()
     source = CachedSource(features, lengths)
-    greedy = head.look(source)
-    most = head.look(source, Unstopped())
-    looks = most.logits.shape[1]
-    spread = head.look(source, Following(spread_order(lengths, looks)))
+    greedy = head.observe(source)
+    most = head.observe(source, NeverStop())
+    glimpses = most.logits.shape[1]
+    spread = head.observe(source, FixedOrder(spread_order(lengths, glimpses)))
     generator = torch.Generator().manual_seed(seed)
     drawn = [
-        _by_look(head.look(source, Following(random_order(lengths, looks, generator))), labels)
+        _by_glimpse(
+            head.observe(source, FixedOrder(random_order(lengths, glimpses, generator))), labels
+        )
         for _ in range(draws)
     ]
     evenly = [
-        head.look(source, Following(uniform_order(lengths, count))) for count in range(1, looks + 1)
+        head.observe(source, FixedOrder(uniform_order(lengths, count)))
+        for count in range(1, glimpses + 1)
     ]
     return FrameBudget(
         own=_point(greedy, greedy.counts, labels),
@@ -163,31 +171,31 @@ def uniform_order(lengths: Tensor, count: int) -> Tensor:
     return ((parts + 0.5) * step).long()
 
 
-def random_order(lengths: Tensor, looks: int, generator: torch.Generator) -> Tensor:
-    """Candidates of each clip in random order, int64 [B, looks]; those behind its end come last."""
+def random_order(lengths: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Candidates of each clip in random order, int64 [B, M]; those behind its end come last."""
     longest = int(lengths.max())
     chance = torch.rand(len(lengths), longest, generator=generator).to(lengths.device)
-    return chance.masked_fill(~mask(lengths, longest), 2.0).argsort(1)[:, :looks]
+    return chance.masked_fill(~mask(lengths, longest), 2.0).argsort(1)[:, :count]
 
 
 def _point(episode: Episode, counts: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean number of frames and accuracy, if each clip is answered after so many looks [B]."""
+    """Mean number of frames and accuracy, if each clip is classified after so many glimpses [B]."""
     rows = torch.arange(len(counts), device=counts.device)
     right = episode.logits[rows, counts - 1].argmax(1) == labels
     return counts.double().mean().item(), right.double().mean().item()
 
 
-def _by_look(episode: Episode, labels: Tensor) -> Curve:
-    """The curve of answering after the first look, the second, and so on."""
-    looks = range(1, episode.logits.shape[1] + 1)
-    return _curve([_point(episode, episode.counts.clamp(max=look), labels) for look in looks])
+def _by_glimpse(episode: Episode, labels: Tensor) -> Curve:
+    """The curve of answering after the first glimpse, the second, and so on."""
+    glimpses = range(1, episode.logits.shape[1] + 1)
+    return _curve([_point(episode, episode.counts.clamp(max=count), labels) for count in glimpses])
 
 
 def _by_threshold(episode: Episode, ratings: Tensor, labels: Tensor) -> Curve:
-    """The curve of answering as soon as the rating after a look [B, M] reaches a threshold."""
+    """The curve of answering as soon as the rating after a glimpse [B, M] reaches a threshold."""
     levels = ratings.double().flatten().quantile(torch.linspace(0, 1, LEVELS, dtype=torch.float64))
     points = []
-    for level in (-torch.inf, *levels.unique().tolist(), torch.inf):
+    for level in (-torch.inf, *sorted(set(levels.tolist())), torch.inf):
         reached = ratings >= level
         reached[:, -1] = True
         first = reached.to(torch.int8).argmax(1) + 1

@@ -1,1 +1,1 @@
-"""Training a fusion head on cached features."""
+"""Training a head on cached features."""

@@ -1,4 +1,4 @@
-"""What a dataset gives away without any picture: baselines to report beside any accuracy."""
+"""Predictions that need no frame of a clip: baselines to report beside any accuracy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.features.store import EntryInfo
+from vidfuse.features.cache import EntryInfo
 
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -9,19 +9,19 @@ from typing import Any
 
 from vidfuse.backbones import RANDOM_WEIGHTS
 from vidfuse.errors import UserError, closest
-from vidfuse.features.config import FeatureConfig
-from vidfuse.fusion import head_names
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.heads import HEADS, head_names
 from vidfuse.settings import option
 
 
 @dataclass
 class TrainConfig(FeatureConfig):
-    """What is trained, and how. The defaults suit 40 to 10,000 clips with frozen features.
+    """Settings of a training run. The defaults suit 40 to 10,000 clips with frozen features.
 
     TOML has no null, so 0 turns a feature off.
     """
 
-    head: str = option("lstm", "Fusion head that reads the frames.")
+    head: str = option("lstm", "Head that reads the frames.")
     head_options: dict[str, Any] = option({}, "Settings of the head itself, such as hidden=128.")
     layout: str | None = option(None, "How the dataset's folder is laid out.", unset="find out")
     split: str = option(
@@ -32,14 +32,13 @@ class TrainConfig(FeatureConfig):
     out: str | None = option(
         None, "Run folder.", unset="runs/<dataset>-<head>-<time>", affects_result=False
     )
-    epochs: int = option(100, "Passes over the training clips, at most.", min=1)
+    epochs: int = option(100, "Maximum number of epochs.", min=1)
     batch_size: int = option(
         0,
-        "Clips in a step, at most. 0 chooses 8 to 64, so that even a small dataset gets 8 steps "
-        "an epoch where it can.",
+        "Batch size; 0 = automatic (8 to 64).",
         min=0,
     )
-    lr: float = option(1e-3, "Highest learning rate of AdamW.", above=0.0)
+    lr: float = option(1e-3, "Peak learning rate (AdamW, warm-up, cosine).", above=0.0)
     weight_decay: float = option(1e-2, "Weight decay of AdamW; spares biases and norms.", min=0.0)
     dropout: float = option(0.5, "Dropout of the head, where it has one.", min=0.0, below=1.0)
     frame_dropout: float = option(
@@ -64,9 +63,7 @@ class TrainConfig(FeatureConfig):
     warmup_epochs: int = option(
         3, "Epochs over which the learning rate rises from 0; at most half of them.", min=0
     )
-    clip_norm: float = option(
-        5.0, "Largest norm of the gradient; a longer one is cut. 0: any.", min=0.0
-    )
+    clip_norm: float = option(5.0, "Clip the gradient norm to this; 0 = off.", min=0.0)
     seed: int = option(
         0,
         "Seed of the split, initial weights, order of clips, jitter and dropout.",
@@ -75,10 +72,14 @@ class TrainConfig(FeatureConfig):
     )
 
     def problems(self) -> list[str]:
-        """What is wrong with these settings, one line each."""
+        """List what is wrong with these settings, one line each."""
         found = super().problems()
-        names = head_names()
-        if isinstance(self.head, str) and self.head not in names:
+        # Those of other packages are looked up only where it is none of vidfuse's own.
+        if (
+            isinstance(self.head, str)
+            and self.head not in HEADS
+            and self.head not in (names := head_names())
+        ):
             close = closest(self.head, names)
             guess = f", did you mean '{close}'?" if close else ""
             found.append(f"head: unknown head '{self.head}'{guess}; known: {', '.join(names)}")
@@ -90,24 +91,17 @@ class TrainConfig(FeatureConfig):
         Raises:
             UserError: TOML has no such values.
         """
+        import tomli_w
+
         values = self.to_dict()
         if self.weights not in (None, RANDOM_WEIGHTS):
             values["weights"] = os.path.abspath(Path(self.weights).expanduser())
         for name, value in values.items():
-            if not _is_toml(value):
+            try:
+                tomli_w.dumps({name: value}).encode()
+            except (TypeError, UnicodeEncodeError) as error:  # a file's name need not be Unicode
                 raise UserError(
                     f"{name}: {value!a} cannot be written to the settings of the run",
                     "Use Unicode text, numbers, and tables and lists of these.",
-                )
+                ) from error
         return values
-
-
-def _is_toml(value: Any) -> bool:
-    """Whether TOML has such values: it is Unicode, and the name of a file need not be."""
-    import tomli_w
-
-    try:
-        tomli_w.dumps({"value": value}).encode()
-    except (TypeError, UnicodeEncodeError):
-        return False
-    return True

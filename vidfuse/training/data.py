@@ -10,36 +10,33 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from vidfuse.backbones.imports import import_torch
+from vidfuse.backbones import Grid, choose
+from vidfuse.backbones.imports import import_torch, resolve_device
 from vidfuse.data.clip import Clip
+from vidfuse.data.content import ContentIndex
+from vidfuse.data.grouping import listing
 from vidfuse.data.layouts import read_dataset
-from vidfuse.data.splits import Split, duplicates_across
-from vidfuse.data.units import listing
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.extract import LARGE, Extractor, Tally
-from vidfuse.features.gather import Gathered
-from vidfuse.features.setup import (
-    Setup,
+from vidfuse.features.build import (
+    build_extractor,
     check_failures,
-    failure_records,
     one_line,
-    summary,
-    tell_warnings,
+    print_warnings,
 )
-from vidfuse.features.spec import Grid
-from vidfuse.features.store import Entry
-from vidfuse.fusion import head_class
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
+from vidfuse.features.cache import Entry
+from vidfuse.features.extract import LARGE, ExtractionStats, Extractor
+from vidfuse.features.spec import FeatureSpec
+from vidfuse.features.table import FeatureBuffer, FeatureTable, build_table
+from vidfuse.heads import head_class
+from vidfuse.progress import Reporter
 from vidfuse.training.config import TrainConfig
 
 SIDES = {
     *("left", "right", "leftward", "rightward", "leftwards", "rightwards"),
     *("clockwise", "counterclockwise", "anticlockwise"),
 }
-"""Words for what a mirror turns into its opposite."""
+"""Words for directions that a mirror reverses."""
 
 
 def words(name: str) -> set[str]:
@@ -47,38 +44,34 @@ def words(name: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
 
 
-class Material:
-    """What a run is made of.
+class TrainingData:
+    """A dataset, its features, and the settings of a run on them.
 
     Args:
         dataset: A dataset's folder or manifest.
         config: All settings.
-        progress: Receives progress updates.
-        timings: The command's clock.
+        reporter: Receives progress updates and collects the time of each stage.
 
     Raises:
         UserError: The dataset or the settings cannot be used.
     """
 
-    def __init__(
-        self, dataset: Path | str, config: TrainConfig, progress: Progress, timings: Timings
-    ) -> None:
+    def __init__(self, dataset: Path | str, config: TrainConfig, reporter: Reporter) -> None:
         self.config = config
-        self.progress = progress
-        self.timings = timings
-        self.tallies: list[Tally] = []
+        self.reporter = reporter
+        self.all_stats: list[ExtractionStats] = []
         self.hashes: dict[Clip, str] = {}
-        with timings.measure("scan"):
+        with reporter.measure("scan"):
             number = config.split if config.split.isdecimal() else None
             self.data = read_dataset(Path(dataset), layout=config.layout, split=number)
         data = self.data
-        progress.info(
+        reporter.info(
             f"{data.name}: {len(data.clips)} clips, {len(data.classes)} classes ({data.layout})"
         )
         for line in data.problems:
-            progress.warn(line)
+            reporter.warn(line)
         # Before anything slow: a backbone that is not there should be known at once.
-        self.setup = Setup(config, timings, progress)
+        self.choice = choose(config.backbone, config.weights, config.layer)
 
     @cached_property
     def contents(self) -> dict[Path, str]:
@@ -87,9 +80,9 @@ class Material:
         Every file is read for it, unless the cache knows it, so it is shown as work.
         """
         paths = list(dict.fromkeys(clip.path for clip in self.data.clips))
-        progress = self.progress if len(paths) >= LARGE else Progress()  # which shows nothing
-        with self.timings.measure("cache"):
-            contents = self.setup.index.look_at(paths, progress)
+        reporter = self.reporter if len(paths) >= LARGE else Reporter()  # which shows nothing
+        with self.reporter.measure("cache"):
+            contents = ContentIndex(self.config.cache_folder).contents(paths, reporter)
         return {
             path: content.digest
             for path, content in contents.items()
@@ -98,15 +91,21 @@ class Material:
 
     @cached_property
     def extractor(self) -> Extractor:
-        """Makes the features that the settings mean."""
-        with self.timings.measure("imports"):
+        """The extractor of the features that the settings mean."""
+        with self.reporter.measure("imports"):
             import_torch()  # by far the longest import
             from vidfuse.training.fit import new_head
 
         grid = self.config.chosen_grid or head_class(self.config.head).grid
         # Before anything slow, too: settings that the head does not take. The sizes do not matter.
         new_head(self.config, channels=512, grid=grid if isinstance(grid, int) else 1, classes=2)
-        return self.setup.extractor(self.setup.spec(grid))
+        with self.reporter.measure("model"):
+            device = resolve_device(self.config.device, self.reporter)  # a wrong one, too
+        return build_extractor(replace(self.config, device=device), grid, self.reporter)
+
+    def spec(self, grid: Grid) -> FeatureSpec:
+        """The features that the settings mean, on another grid."""
+        return replace(self.extractor.spec, grid=grid)
 
     def gather(
         self,
@@ -115,12 +114,12 @@ class Material:
         mirrored: Sequence[Clip] = (),
         grid: Grid | None = None,
         path: Path | None = None,
-    ) -> Gathered:
-        """Features of the clips that can be read, side by side; of the others, a warning.
+    ) -> FeatureTable:
+        """Collect features of the clips that can be read; of the others, a warning.
 
         Args:
-            clips: What to extract.
-            mirrored: Those of them whose mirrored pictures are extracted too, with ``--mirror``.
+            clips: The clips to extract.
+            mirrored: Those of them whose mirrored frames are extracted too, with ``--mirror``.
             grid: Side of the features' grid; None is what the settings say.
             path: A file for the features, for other processes to map; without it they are in
                 memory or, where they are too large for that, in a file of their own.
@@ -130,55 +129,49 @@ class Material:
             UserError: They have fewer than two classes, the settings cannot be used, or there is
                 no room for their features.
         """
-        with self.timings.measure("imports"):
-            import_torch()
-            from vidfuse.features.pile import Pile
-            from vidfuse.features.table import TableBuilder
-
         self.classes_of(clips)
-        with self.timings.measure("model"):
-            _ = self.setup.device  # a wrong one should be known now, too
-        mirrored = mirrored if self.config.mirror else ()
-        pile = Pile(len(clips) + len(mirrored), self.setup.store.root, path)
-        gathered = Gathered(TableBuilder(self.config.rule, self.config.frames, pile))
+        extractor = replace(self.extractor)
+        if grid is not None:
+            extractor = build_extractor(self.config, grid, self.reporter, extractor.encoder)
+        views = {False: clips, True: mirrored if self.config.mirror else ()}
+        buffer = FeatureBuffer(sum(map(len, views.values())), self.config.cache_folder, path)
         with ExitStack() as stack:
-            extractor = replace(self.extractor)
-            if mirrored:
+            if views[True]:
                 # One set of decode processes for both views. Where there can be none, `run` says
                 # so as soon as it needs one; of cached clips it does not.
                 with suppress(UserError):
-                    extractor.pool = stack.enter_context(extractor.decoding(len(clips) >= LARGE))
-            if grid is not None:
-                extractor.spec = self.setup.spec(grid)
-            gathered.add(self._extract(extractor, clips, False))
-            readable = [clip for clip in mirrored if clip in gathered]
-            gathered.add(self._extract(extractor, readable, True), mirrored=True)
-        gathered.close()
-        return gathered
+                    extractor.pool = stack.enter_context(extractor.new_pool(len(clips) >= LARGE))
+            entries = self._extract(extractor, views)
+            return build_table(entries, self.config.rule, self.config.frames, buffer)
 
     def _extract(
-        self, extractor: Extractor, clips: Sequence[Clip], mirrored: bool
-    ) -> Iterator[tuple[Clip, Entry]]:
-        """Features of the clips that can be read, as they come."""
-        if not clips:
-            return
-        extractor.mirrored, extractor.tally = mirrored, Tally()
-        tally = extractor.tally
-        self.tallies.append(tally)
-        warned = []
-        for clip, result in extractor.run(clips):
-            if isinstance(result, InputError):
-                self.progress.warn(one_line(result))
-            else:
-                warned.append((clip, result.info.warnings))
-                yield clip, result
-        if not mirrored:  # whose warnings are the same
-            tell_warnings(warned, self.progress)
-        self.hashes |= tally.hashes
-        check_failures(tally.failures, len(clips), self.config.max_failed)
+        self, extractor: Extractor, views: Mapping[bool, Sequence[Clip]]
+    ) -> Iterator[tuple[Clip, bool, Entry]]:
+        """Extract clips, then the mirrored views (True) of those that can be read."""
+        readable = set(views[False])
+        for mirrored, clips in views.items():
+            wanted = [clip for clip in clips if clip in readable]
+            if not wanted:
+                continue
+            extractor.mirrored, extractor.stats = mirrored, ExtractionStats()
+            warned = []
+            for clip, result in extractor.run(wanted):
+                if isinstance(result, InputError):
+                    self.reporter.warn(one_line(result))
+                    readable.discard(clip)
+                else:
+                    if result.info.warnings:
+                        warned.append((clip, result.info.warnings))
+                    yield clip, mirrored, result
+            if warned and not mirrored:  # whose warnings are the same
+                print_warnings(warned, self.reporter)
+            self.all_stats.append(extractor.stats)
+            self.hashes |= extractor.stats.hashes
+            if failures := extractor.stats.failures:
+                check_failures(failures, len(wanted), self.config.max_failed)
 
     def fingerprint(self, parts: Mapping[str, Sequence[Clip]]) -> str:
-        """Digest of what a head learns from: features, contents and labels, in their order."""
+        """Digest of all that a head learns from: features, contents and labels, in their order."""
         rows = {
             part: [(self.hashes[clip], clip.start, clip.end, clip.label) for clip in clips]
             for part, clips in parts.items()
@@ -186,41 +179,22 @@ class Material:
         features = (self.extractor.spec.digest, self.config.frames, str(self.config.rule))
         return hashlib.sha256(json.dumps([features, rows]).encode()).hexdigest()
 
-    @property
-    def failures(self) -> list[dict[str, str]]:
-        """The clips that could not be read, as records."""
-        return failure_records(failure for tally in self.tallies for failure in tally.failures)
-
     def announce(self, protocol: str, warnings: Sequence[str]) -> list[str]:
-        """Say how the dataset is divided; returns all that is doubtful of it."""
-        self.progress.info(f"Split: {protocol}")
-        doubts = [*warnings, *self._mirrored_sides()]
-        for line in doubts:
-            self.progress.warn(line)
-        return doubts
-
-    def _mirrored_sides(self) -> list[str]:
-        """A warning where mirrored clips would show the opposite of what their class says."""
-        sided = [name for name in self.data.classes if SIDES & words(name)]
-        if not self.config.mirror or not sided:
-            return []
-        return [f"--mirror shows clips of these classes the wrong way round: {listing(sided)}"]
-
-    def leaks(self, split: Split) -> list[str]:
-        """The same content on two sides of the split, one line each, also on the screen."""
-        known = self.contents
-        found = duplicates_across(
-            {
-                part: [(c, known[c.path]) for c in getattr(split, part) if c.path in known]
-                for part in ("train", "val", "test")
-            }
-        )
-        for line in found:
-            self.progress.warn(line)
-        return found
+        """Print how the dataset is divided; returns all warnings about it."""
+        self.reporter.info(f"Split: {protocol}")
+        sequence_warnings = list(warnings)
+        if self.config.mirror and (
+            sided := [name for name in self.data.classes if SIDES & words(name)]
+        ):
+            sequence_warnings.append(
+                f"--mirror shows clips of these classes the wrong way round: {listing(sided)}"
+            )
+        for line in sequence_warnings:
+            self.reporter.warn(line)
+        return sequence_warnings
 
     def classes_of(self, clips: Sequence[Clip]) -> list[str]:
-        """The classes that can be learned from clips.
+        """List the classes that can be learned from clips.
 
         Raises:
             UserError: There are fewer than two.
@@ -233,7 +207,3 @@ class Material:
                 f"Look at it with: vidfuse inspect {self.data.root}",
             )
         return classes
-
-    def summary(self) -> Mapping[str, Any]:
-        """What the extraction did, ready for JSON."""
-        return summary(self.extractor.spec, self.setup.store, self.tallies)

@@ -1,15 +1,17 @@
-"""Clips in memory, in batches, and a head's answers to them."""
+"""Clips that a fit reads, in batches, and a head's predictions for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vidfuse.fusion.base import Head, mask
-from vidfuse.fusion.threads import threads_for
+from vidfuse.features.table import FeatureTable
+from vidfuse.heads.base import Head, mask, threads_for
+from vidfuse.video.sampling import EPSILON
 
 GPU_SHARE = 0.25
 """Features move to the GPU as a whole where they take no more than this share of what is free."""
@@ -17,27 +19,74 @@ COPIED_AT_ONCE = 256
 """Clips that are copied there together, so that features in a file pass through little memory."""
 
 
-@dataclass
-class Examples:
-    """Clips to train on or to predict, as cached features in memory.
+@dataclass(frozen=True)
+class Jitter:
+    """The cached frames of N clips, of which training draws other ones each time.
 
-    Args:
-        features: Features [N, K, D, g, g], usually float16 on the CPU; None where there is `pick`.
-        lengths: How many of the K frames of each clip are real [N], int64.
-        labels: Class indices [N], int64.
-        pick: Chooses frames: (indices [B], generator) → (features [B, T, D, g, g], lengths [B]).
-            The generator is None outside training, and then the choice must be a fixed one.
-            Without `pick`, a clip is all of its K frames.
-        frame_dropout: Share of frames left out at random in training; see `drop_frames`.
-        draws: Whether `pick` chooses other frames each time that it gets a generator.
+    Attributes:
+        table: Features of these clips, and maybe of others.
+        rows: Their rows in it [N].
     """
 
-    features: Tensor | None
+    table: FeatureTable
+    rows: Tensor
+
+    def draw(self, indices: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a moment in each of T equal parts of a clip, and take the cached frame shown then.
+
+        Args:
+            indices: The clips [B], as indices into ``rows``.
+            frames: Their fixed frames [B, T], which clips of no more than T frames keep.
+            generator: Source of randomness, on the CPU.
+
+        Returns:
+            Frames [B, T] as indices into the table's features.
+        """
+        rows, count = self.rows[indices].numpy(), frames.shape[1]
+        inside = torch.rand(len(rows), count, generator=generator, dtype=torch.float64)
+        # Of a long clip, the frames at the centres of m parts of each part are cached: a moment
+        # before the first of them would show a frame of the part before.
+        lengths = torch.from_numpy(self.table.lengths[rows])[:, None]
+        cells = lengths // count
+        centres = ((inside * cells).floor() + 0.5) / cells
+        inside = torch.where(lengths % count == 0, centres, inside)
+        starts = torch.from_numpy(self.table.starts[rows])[:, None]
+        span = torch.from_numpy(self.table.ends[rows])[:, None] - starts
+        moments = starts + (torch.arange(count) + inside) * span / count
+        times = torch.from_numpy(self.table.times[rows])
+        shown = torch.searchsorted(times, moments + EPSILON, right=True) - 1
+        drawn = torch.from_numpy(self.table.firsts[rows])[:, None] + shown.clamp(min=0)
+        return torch.where(lengths > count, drawn, frames)
+
+
+@dataclass
+class Examples:
+    """Clips to train on or to predict.
+
+    Attributes:
+        features: Frames of these clips, and maybe of others ``[F, D, g, g]``, usually float16.
+        frames: The frames that are read of each clip, as indices into ``features`` [N, T], int64.
+        lengths: How many of the T frames are real [N], int64; the rest is padding.
+        labels: Class indices [N], int64.
+        jitter: Draws other frames in training; None reads the same ones each time.
+        order: The order in which the frames of each clip are read, as columns [N, T]; None is that
+            of time.
+        frame_dropout: Share of frames left out at random in training; see `drop_frames`.
+    """
+
+    features: Tensor
+    frames: Tensor
     lengths: Tensor
     labels: Tensor
-    pick: Callable[[Tensor, torch.Generator | None], tuple[Tensor, Tensor]] | None = None
+    jitter: Jitter | None = None
+    order: Tensor | None = None
     frame_dropout: float = 0.0
-    draws: bool = True
+
+    @classmethod
+    def stacked(cls, features: Tensor, lengths: Tensor, labels: Tensor) -> Examples:
+        """Make examples of features [N, T, D, g, g], of which all real frames are read."""
+        frames = torch.arange(features.shape[0] * features.shape[1]).view(features.shape[:2])
+        return cls(features.flatten(0, 1), frames, lengths, labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,84 +94,105 @@ class Examples:
     def batch(
         self, indices: Tensor, device: torch.device, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Features [B, T, D, g, g] as float32 and lengths [B] of some clips, on a device."""
-        features, lengths = self._of(indices, generator)
-        if self.frame_dropout and generator is not None:
-            features, lengths = drop_frames(features, lengths, self.frame_dropout, generator)
+        """Make a batch of some clips.
+
+        Args:
+            indices: The clips [B].
+            device: Where the batch is wanted.
+            generator: Source of randomness in training; None reads fixed frames, and all of them.
+
+        Returns:
+            Features [B, T, D, g, g] as float32 and lengths [B].
+        """
+        frames, lengths = self.frames[indices], self.lengths[indices]
+        if generator is not None and self.jitter is not None:
+            frames = self.jitter.draw(indices, frames, generator)
+        if self.order is not None:
+            frames = frames.gather(1, self.order[indices])
+        if generator is not None and self.frame_dropout:
+            frames, lengths = drop_frames(frames, lengths, self.frame_dropout, generator)
         # Half as many bytes travel when the conversion comes last.
-        return features.to(device).float(), lengths.to(device)
+        return self.features[frames].to(device).float(), lengths.to(device)
 
     def resident(self, device: torch.device) -> Examples:
-        """The same clips, their features on a GPU where that takes a modest share of it."""
-        if device.type != "cuda" or (self.pick and self.draws) or len(self) == 0:
+        """The same clips, their features on the GPU where that takes a modest share of it."""
+        if self.jitter is not None or len(self) == 0:
             return self
-        parts = torch.arange(len(self)).split(COPIED_AT_ONCE)
-        first, _ = self._of(parts[0][:1], None)
+        clips, frames = self.frames.shape
         free, _ = torch.cuda.mem_get_info(device)
-        if len(self) * first.nbytes > GPU_SHARE * free:
+        if clips * frames * self.features[0].nbytes > GPU_SHARE * free:
             return self
-        features = first.new_empty(len(self), *first.shape[1:], device=device)
-        lengths = torch.empty_like(self.lengths)
-        for part in parts:
-            some, lengths[part] = self._of(part, None)
-            features[part.to(device)] = some.to(device)
-        return replace(self, features=features, lengths=lengths, pick=None)
+        features = self.features.new_empty(clips * frames, *self.features.shape[1:], device=device)
+        for start in range(0, clips, COPIED_AT_ONCE):
+            some = self.frames[start : start + COPIED_AT_ONCE].flatten()
+            first = start * frames
+            features[first : first + len(some)] = self.features[some].to(device)
+        return replace(self, features=features, frames=torch.arange(clips * frames).view(clips, -1))
 
-    def _of(self, indices: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Features and lengths of some clips, where they lie."""
-        if self.pick:
-            return self.pick(indices, generator)
-        assert self.features is not None
-        return self.features[indices], self.lengths[indices]
+
+def examples_of(table: FeatureTable, rows: Sequence[int], labels: Tensor) -> Examples:
+    """Take clips from a table, whose features stay where they are.
+
+    Args:
+        table: Features of these clips, and maybe of others.
+        rows: Their rows in it.
+        labels: Their class indices [N].
+    """
+    index = np.asarray(rows, np.int64)
+    lengths = table.chosen_lengths[index]
+    width = int(lengths.max(initial=0))
+    frames = torch.from_numpy(table.firsts[index, None] + table.chosen[index, :width])
+    features = torch.from_numpy(table.features)
+    jitter = None
+    if table.jitter and (table.lengths[index] > width).any():
+        jitter = Jitter(table, torch.from_numpy(index))
+    return Examples(features, frames, torch.from_numpy(lengths), labels, jitter)
 
 
 def drop_frames(
-    features: Tensor, lengths: Tensor, share: float, generator: torch.Generator
+    frames: Tensor, lengths: Tensor, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Leave frames out at random; those that stay keep their order, and one always stays.
 
     Args:
-        features: Features [B, T, D, g, g].
-        lengths: How many frames of each clip are real [B].
+        frames: Frames of each clip, or their indices [B, T, ...].
+        lengths: How many of them are real [B].
         share: Probability that a frame is left out.
-        generator: Where chance comes from, on the CPU.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        The frames that stay, in front of those left out [B, T, ...], and their number [B].
     """
-    frames = features.shape[1]
-    chance = torch.rand(len(lengths), frames, generator=generator)
-    chance[~mask(lengths, frames)] = -1.0  # padding never stays
+    count = frames.shape[1]
+    chance = torch.rand(len(lengths), count, generator=generator)
+    chance[~mask(lengths, count)] = -1.0  # padding never stays
     stays = chance >= min(share, 1.0)
     stays |= chance == chance.max(1, keepdim=True).values
     order = (~stays).to(torch.int8).sort(dim=1, stable=True).indices
-    rows = torch.arange(len(lengths))[:, None]
-    return features[rows, order], stays.sum(1)
-
-
-def predict_logits(
-    head: Head, examples: Examples, *, device: str | torch.device, batch_size: int
-) -> Tensor:
-    """Logits [N, C] of all clips, in their order, float32 on the CPU; see `predict_answers`."""
-    return predict_answers(head, examples, device=device, batch_size=batch_size)[0]
+    return frames[torch.arange(len(lengths))[:, None], order], stays.sum(1)
 
 
 @torch.inference_mode()
-def predict_answers(
+def predict(
     head: Head, examples: Examples, *, device: str | torch.device, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Logits [N, C] of all clips and how many frames each took [N], in their order, on the CPU.
+    """Predict all clips, in their order.
 
     The head is left in the mode (training or not) it came in.
+
+    Returns:
+        Logits [N, C], float32, and the number of frames that each took [N], on the CPU.
     """
     device = torch.device(device)
     training = head.training
     head.eval()
-    longest = max(examples.lengths.tolist(), default=0)
     try:
-        with threads_for(head, longest, batch_size, device):
-            answers = [
-                head.answer(*examples.batch(indices, device))
+        with threads_for(head, examples.frames.shape[1], batch_size, device):
+            batches = [
+                head.forward_with_cost(*examples.batch(indices, device))
                 for indices in torch.arange(len(examples)).split(batch_size)
             ]
     finally:
         head.train(training)
-    logits, frames = (torch.cat(part) for part in zip(*answers, strict=True))
+    logits, frames = (torch.cat(part) for part in zip(*batches, strict=True))
     return logits.float().cpu(), frames.cpu()

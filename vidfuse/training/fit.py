@@ -11,36 +11,34 @@ from operator import index
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidfuse.errors import UserError, first_sentence
-from vidfuse.features.config import FeatureConfig
-from vidfuse.fusion import build_head, head_class
-from vidfuse.fusion.base import Head
-from vidfuse.fusion.threads import threads_for
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.heads import build_head, head_class
+from vidfuse.heads.base import Head, threads_for
+from vidfuse.heads.registry import options_of
 from vidfuse.manifest import check_readable
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.examples import Examples, predict_answers, predict_logits
-from vidfuse.training.optimizer import AdamW
-from vidfuse.training.recipe import (
+from vidfuse.training.examples import Examples, predict
+from vidfuse.training.optimizer import (
+    AdamW,
     automatic_batch_size,
     balanced_weights,
     decay_groups,
     lr_factor,
+    macro_f1,
     mean,
-    measure,
 )
 
-__all__ = ["Epoch", "Examples", "Fit", "new_head", "predict_logits"]
-
-NO_VALIDATION = dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "val_frames"))
 MAX_SKIPPED = 5
 """So many steps in a row without a finite loss and gradient end the run."""
 
 
 @dataclass
 class Epoch:
-    """What one epoch did. Validation fields are None without validation clips."""
+    """The record of one epoch. Validation fields are None without validation clips."""
 
     epoch: int
     """Counted from 1."""
@@ -67,7 +65,7 @@ class Epoch:
     """Steps left out because their loss or gradient was not finite."""
     seconds: float
     improved: bool
-    """Whether this epoch's weights are the best so far."""
+    """True if this epoch's weights are the best so far."""
 
 
 def new_head(config: TrainConfig, *, channels: int, grid: int, classes: int) -> Head:
@@ -77,7 +75,7 @@ def new_head(config: TrainConfig, *, channels: int, grid: int, classes: int) -> 
         UserError: It cannot be built of its settings, or could not be read from a model file.
     """
     settings = dict(config.head_options)
-    if "dropout" in head_class(config.head).known_settings():
+    if "dropout" in options_of(head_class(config.head)):
         settings.setdefault("dropout", config.dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -107,8 +105,8 @@ class Fit:
     The best epoch is the one with the highest macro F1 on validation, and the lowest validation
     loss among equals: small validation sets tie often, and the loss still tells a sure answer from
     a lucky one. Macro F1 rather than accuracy, because on unequal classes accuracy is content with
-    the frequent ones, and on equal classes the two agree. What a head pays for frames that it
-    chooses to look at is taken off. Without validation clips the last epoch is the best.
+    the frequent ones, and on equal classes the two agree. The cost of frames that a
+    head selects is taken off. Without validation clips the last epoch is the best.
 
     Args:
         head: The head, changed in place.
@@ -121,6 +119,7 @@ class Fit:
     Attributes:
         best_state: Weights of the best epoch, on the CPU; None before the first epoch ends.
         best_epoch: Its number, counted from 1; 0 before the first epoch ends.
+        settings: What a resumed run must have in common with the one that began.
         first_step_seconds: `time.perf_counter()` when the first optimiser step was done.
     """
 
@@ -139,8 +138,15 @@ class Fit:
             raise UserError("there are no training clips", "Look at: vidfuse inspect DATASET")
         self.device = torch.device(device)
         self.head = head.to(self.device)
-        self.train, self.val = (part.resident(self.device) for part in (train, val))
+        if self.device.type == "cuda":
+            train, val = train.resident(self.device), val.resident(self.device)
+        self.train, self.val = train, val
         self.config = config
+        # Not those of the features, of which whoever keeps the state has a digest.
+        of_features = {each.name for each in fields(FeatureConfig)}
+        settings = config.affecting_result().items()
+        self.settings = {name: value for name, value in settings if name not in of_features}
+        self.settings["training clips"] = len(train)
         self.classes = classes
         self.batch_size = config.batch_size or automatic_batch_size(len(train))
         self.limit = config.clip_norm or math.inf
@@ -154,7 +160,8 @@ class Fit:
             self.half = torch.bfloat16 if fast_bf16 else torch.float16
         # Gradients of float16 underflow unscaled; those of bfloat16 and float32 do not.
         self.scaler = torch.amp.GradScaler(init_scale=2.0**10, enabled=self.half is torch.float16)
-        self.clip_weights = balanced_weights(train.labels)
+        if config.class_weights != "none":
+            self.clip_weights = balanced_weights(train.labels)
         self.epoch = self.step = self.stale = self.skipped_in_a_row = 0
         self.best_state: dict[str, Tensor] | None = None
         self.best_epoch = 0
@@ -162,19 +169,20 @@ class Fit:
         self.first_step_seconds: float | None = None
 
     def __iter__(self) -> Iterator[Epoch]:
-        while self.epoch < self.config.epochs and not self.stopped:
+        patience = self.config.patience or math.inf
+        while self.epoch < self.config.epochs and self.stale < patience:
             yield self._run_epoch()
 
-    @property
-    def stopped(self) -> bool:
-        """Whether patience has run out."""
-        return 0 < self.config.patience <= self.stale
+    def take_best(self) -> None:
+        """Give the head its best weights."""
+        assert self.best_state is not None
+        self.head.load_state_dict(self.best_state)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later `Fit` of the same run needs to go on. Take it between epochs."""
+        """All that a later `Fit` of the same run needs to resume. Take it between epochs."""
         return copy.deepcopy(
             {
-                "settings": self._settings(),
+                "settings": self.settings,
                 "head": self.head.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -189,13 +197,13 @@ class Fit:
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another `Fit` stood.
+        """Continue where another `Fit` stopped.
 
         Raises:
             UserError: It belongs to a run with other settings or another number of clips.
             KeyError, TypeError, ValueError, RuntimeError: It is no such state.
         """
-        here, there = self._settings(), state["settings"]
+        here, there = self.settings, state["settings"]
         # An earlier release did not write down the settings that it did not have.
         differ = [key for key in here if key in there and here[key] != there[key]]
         if differ:
@@ -215,30 +223,25 @@ class Fit:
         self.best_state = copy.deepcopy(state["best_state"])
         self.best_score = (float(state["best_score"][0]), float(state["best_score"][1]))
 
-    def _settings(self) -> dict[str, Any]:
-        # Not those of the features, of which whoever keeps the state has a digest.
-        of_features = {each.name for each in fields(FeatureConfig)}
-        settings = self.config.affecting_result().items()
-        own = {name: value for name, value in settings if name not in of_features}
-        return {**own, "training clips": len(self.train)}
-
     def _run_epoch(self) -> Epoch:
-        frames = int(self.train.lengths.max())
-        with threads_for(self.head, frames, self.batch_size, self.device):
-            return self._epoch()
-
-    def _epoch(self) -> Epoch:
         start = time.perf_counter()
         seed = self.config.seed * 100_003 + self.epoch + 1  # the seed itself made the head
         generator = torch.Generator().manual_seed(seed)
         cuda = [self.device] if self.device.type == "cuda" else []
         self.head.train()
         losses, norms, right, seen, skipped = [], [], 0, 0, 0
+        threads = threads_for(self.head, self.train.frames.shape[1], self.batch_size, self.device)
         # Dropout knows only torch's global generators; the caller gets its own back.
-        with torch.random.fork_rng(devices=cuda):
+        with threads, torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed)
+            count = len(self.train)
+            if self.config.class_weights == "sampler":
+                chance = self.clip_weights
+                order = torch.multinomial(chance, count, replacement=True, generator=generator)
+            else:
+                order = torch.randperm(count, generator=generator)
             # Parts of equal size, so that no last step hangs on one clip.
-            for indices in self._order(generator).tensor_split(self.steps):
+            for indices in order.tensor_split(self.steps):
                 lr = self.config.lr * lr_factor(self.step, warmup=self.warmup, total=self.total)
                 loss, norm, hits = self._step(indices, lr, generator)
                 self.step += 1
@@ -253,19 +256,16 @@ class Fit:
                     self._count_skipped(loss, norm)
         self.epoch += 1
         validation = self._validate()
-        score = None if validation is None else self._score(validation)
-        improved = score is None or score > self.best_score or self.best_state is None
-        if improved:
-            self.best_score, self.best_epoch = score or self.best_score, self.epoch
-            weights = self.head.state_dict().items()
-            self.best_state = {key: value.to("cpu", copy=True) for key, value in weights}
-        self.stale = 0 if improved else self.stale + 1
+        if improved := self._keep_best(validation):
+            self.stale = 0
+        else:
+            self.stale += 1
         return Epoch(
             epoch=self.epoch,
             epochs=self.config.epochs,
             train_loss=mean(losses),
             train_accuracy=right / seen,
-            **(validation or NO_VALIDATION),
+            **validation,
             lr=lr,
             grad_norm=mean(norms),
             grad_norm_max=max(norms, default=math.nan),
@@ -284,13 +284,6 @@ class Fit:
                 f"Lower the learning rate: --lr {self.config.lr / 10:g}",
             )
 
-    def _order(self, generator: torch.Generator) -> Tensor:
-        """The clips of one epoch [N], as indices in the order in which they come."""
-        n = len(self.train)
-        if self.config.class_weights == "sampler":
-            return torch.multinomial(self.clip_weights, n, replacement=True, generator=generator)
-        return torch.randperm(n, generator=generator)
-
     def _step(
         self, indices: Tensor, lr: float, generator: torch.Generator
     ) -> tuple[float, float, int]:
@@ -308,7 +301,7 @@ class Fit:
             # gives a frequent class its weight back wherever a batch holds nothing else.
             losses = losses * self.clip_weights[indices].to(self.device)
         loss = losses.mean()
-        self.optimizer.zero_grad()
+        self.head.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
         norm = nn.utils.clip_grad_norm_(self.head.parameters(), self.limit).item()
@@ -318,16 +311,30 @@ class Fit:
         self.scaler.update()
         return value, norm, int((logits.argmax(1) == labels).sum())
 
-    def _validate(self) -> dict[str, float] | None:
-        """The fields of `Epoch` that tell of the validation clips; None without any."""
+    def _validate(self) -> dict[str, Any]:
+        """Compute the fields of `Epoch` about the validation clips; None without any."""
         if len(self.val) == 0:
-            return None
-        logits, frames = predict_answers(
+            return dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "val_frames"))
+        logits, frames = predict(
             self.head, self.val, device=self.device, batch_size=max(64, self.batch_size)
         )
-        return measure(self.val.labels, logits, frames, self.classes)
+        labels, predicted = self.val.labels, logits.argmax(1)
+        return {
+            "val_loss": F.cross_entropy(logits, labels).item(),
+            "val_accuracy": (predicted == labels).double().mean().item(),
+            "val_macro_f1": macro_f1(labels, predicted, self.classes),
+            "val_frames": frames.double().mean().item(),
+        }
 
-    def _score(self, validation: dict[str, float]) -> tuple[float, float]:
-        """What the best epoch has most of; the second number decides among equals."""
-        price = self.head.price * validation["val_frames"]
-        return validation["val_macro_f1"] - price, -validation["val_loss"]
+    def _keep_best(self, validation: dict[str, Any]) -> bool:
+        """Keep the weights if they are the best so far; true if so."""
+        if validation["val_loss"] is not None:  # without validation, the last epoch is the best
+            paid = self.head.frame_cost * validation["val_frames"]
+            score = (validation["val_macro_f1"] - paid, -validation["val_loss"])
+            if self.best_state is not None and not score > self.best_score:
+                return False
+            self.best_score = score
+        self.best_epoch = self.epoch
+        weights = self.head.state_dict().items()
+        self.best_state = {key: value.to("cpu", copy=True) for key, value in weights}
+        return True

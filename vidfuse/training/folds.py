@@ -14,24 +14,16 @@ import numpy as np
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import make_folds
 from vidfuse.data.splits import Split
-from vidfuse.features.gather import Gathered
-from vidfuse.features.store import EntryInfo
+from vidfuse.features.build import summary as summary_of
+from vidfuse.features.cache import EntryInfo
+from vidfuse.features.table import FeatureTable
 from vidfuse.metrics import summary
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
+from vidfuse.progress import Reporter
+from vidfuse.runs import Run, named_run, new_run
 from vidfuse.training.baselines import Scores, geometry, majority
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.fitting import (
-    examples_of,
-    facts_of,
-    labels_of,
-    new_fit,
-    run_epochs,
-    save_model,
-    take_best,
-)
-from vidfuse.training.prepare import Material
-from vidfuse.training.runs import Run, named_run, new_run
+from vidfuse.training.data import TrainingData
+from vidfuse.training.run import labels_of, new_fit, run_epochs, save_model
 
 if TYPE_CHECKING:
     from vidfuse.training.fit import Fit
@@ -44,8 +36,7 @@ def train_folds(
     config: TrainConfig,
     folds: int,
     *,
-    progress: Progress | None = None,
-    timings: Timings | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Measure a head by cross-validation, and leave one model fitted on all clips.
 
@@ -57,8 +48,7 @@ def train_folds(
         dataset: A dataset's folder or manifest.
         config: All settings.
         folds: K, at least 2.
-        progress: Receives progress updates.
-        timings: The command's clock.
+        reporter: Receives progress updates and collects the time of each stage.
 
     Returns:
         A summary ready for JSON: metrics over all folds, each fold, baselines, the model's path.
@@ -68,28 +58,28 @@ def train_folds(
     """
     config.validate()
     config.to_file()  # what it refuses is told before the work, not behind it
-    material = Material(dataset, config, progress or Progress(), timings or Timings())
+    data = TrainingData(dataset, config, reporter or Reporter())
     with ExitStack() as stack:
         named = None if config.out is None else named_run(config.out, stack)
-        return _train_folds(dataset, material, folds, named, stack)
+        return _train_folds(dataset, data, folds, named, stack)
 
 
 def _train_folds(
-    dataset: Path | str, material: Material, folds: int, run: Run | None, stack: ExitStack
+    dataset: Path | str, data: TrainingData, folds: int, run: Run | None, stack: ExitStack
 ) -> dict[str, Any]:
-    config, progress, timings = material.config, material.progress, material.timings
+    config, reporter = data.config, data.reporter
     outer = make_folds(
-        material.data, folds, split=config.split, seed=config.seed, contents=material.contents
+        data.data, folds, split=config.split, seed=config.seed, contents=data.contents
     )
-    warnings = material.announce(outer.protocol, outer.warnings)
+    warnings = data.announce(outer.protocol, outer.warnings)
     wanted = outer.clips
-    features = material.gather(wanted, mirrored=wanted)
-    clips = [clip for clip in wanted if clip in features]
-    classes = material.classes_of(clips)
-    run = run or new_run(material.data.name, config.head, stack)
+    table = data.gather(wanted, mirrored=wanted)
+    clips = [clip for clip in wanted if clip in table.rows]
+    classes = data.classes_of(clips)
+    run = run or new_run(data.data.name, config.head, stack)
     run.clear()
-    run.describe(dataset, config.to_file(), folds)
-    run.write_failures(material.failures)
+    extraction = summary_of(data.extractor, data.all_stats)
+    run.describe(dataset, config.to_file(), extraction["failures"], folds)
 
     scores = np.zeros((len(clips), len(classes)))
     rows = []
@@ -98,26 +88,32 @@ def _train_folds(
         tested = [clip for clip, out in zip(clips, held, strict=True) if out]
         if not tested:
             warnings.append(f"fold {number} has no clip that can be read: left out")
-            progress.warn(warnings[-1])
+            reporter.warn(warnings[-1])
             continue
-        fit = _fit_fold(config, features, split, classes, run, number, progress, timings)
-        scores[held] = _probabilities(fit, config, features, tested, classes)
+        fit = _fit_fold(config, table, split, classes, run, number, reporter)
+        scores[held] = _probabilities(fit, table, tested, classes)
         rows.append(_fold_row(number, fit, len(clips), tested, scores[held], classes))
     labels = labels_of(clips, classes).numpy()
     groups = [clip.group for clip in clips]
     metrics = summary(labels, scores, classes, groups)
-    infos = [features.info(clip) for clip in clips]
+    infos = [table.infos[table.rows[clip]] for clip in clips]
     baselines = _baselines(infos, labels, outer.splits, clips, classes)
 
     epochs = max(1, round(median(row["best_epoch"] for row in rows)))
     parts: dict[str, Sequence[Clip]] = {"train": clips, "val": []}
-    final = new_fit(replace(config, epochs=epochs, patience=0), features, parts, classes)
-    run_epochs(final, run, progress, timings, fold=0)
-    facts = facts_of(material.data, f"{outer.protocol}; fitted on all clips", config)
+    final = new_fit(replace(config, epochs=epochs, patience=0), table, parts, classes)
+    run_epochs(final, run, reporter, fold=0)
     measured = {name: metrics[name] for name in (*REPORTED, "interval_method")}
-    facts["split"] = "folds"  # whatever the dataset declares, nothing is left unseen
-    facts["cross_validation"] = {"folds": folds, **measured, "baselines": baselines}
-    save_model(final, run, material, parts, classes, facts)
+    save_model(
+        final,
+        run,
+        data,
+        parts,
+        classes,
+        f"{outer.protocol}; fitted on all clips",
+        split="folds",  # whatever the dataset declares, nothing is left unseen
+        cross_validation={"folds": folds, **measured, "baselines": baselines},
+    )
     return {
         "model": str(run.model),
         "run": str(run.folder),
@@ -125,7 +121,7 @@ def _train_folds(
         "head": config.head,
         "classes": classes,
         "clips": len(clips),
-        **material.summary(),
+        **extraction,
         **metrics,
         "folds": rows,
         "baselines": baselines,
@@ -133,48 +129,44 @@ def _train_folds(
         "epochs": epochs,
         "parameters": sum(p.numel() for p in final.head.parameters()),
         "warnings": warnings,
-        "timings": timings.to_dict(),
+        "timings": reporter.timings(),
     }
 
 
 def _held(clips: Sequence[Clip], split: Split) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which clips are in the fold."""
+    """Select the clips that are in the fold [N]."""
     test = set(split.test)
     return np.array([clip in test for clip in clips])
 
 
 def _fit_fold(
     config: TrainConfig,
-    features: Gathered,
+    table: FeatureTable,
     split: Split,
     classes: list[str],
     run: Run,
     number: int,
-    progress: Progress,
-    timings: Timings,
+    reporter: Reporter,
 ) -> Fit:
     parts = {
-        "train": [clip for clip in split.train if clip in features],
-        "val": [clip for clip in split.val if clip in features],
+        "train": [clip for clip in split.train if clip in table.rows],
+        "val": [clip for clip in split.val if clip in table.rows],
     }
-    fit = new_fit(config, features, parts, classes)
-    run_epochs(fit, run, progress, timings, fold=number)
-    take_best(fit)
+    fit = new_fit(config, table, parts, classes)
+    run_epochs(fit, run, reporter, fold=number)
+    fit.take_best()
     return fit
 
 
 def _probabilities(
-    fit: Fit,
-    config: TrainConfig,
-    features: Gathered,
-    clips: Sequence[Clip],
-    classes: list[str],
+    fit: Fit, table: FeatureTable, clips: Sequence[Clip], classes: list[str]
 ) -> Scores:
     """Class probabilities ``[N, C]`` of the clips of a fold."""
-    from vidfuse.training.fit import predict_logits
+    from vidfuse.training.examples import examples_of, predict
 
-    examples = examples_of(config, features, clips, classes)
-    logits = predict_logits(fit.head, examples, device=fit.device, batch_size=64)
+    rows = [table.rows[clip] for clip in clips]
+    examples = examples_of(table, rows, labels_of(clips, classes))
+    logits, _ = predict(fit.head, examples, device=fit.device, batch_size=64)
     probabilities: Scores = logits.double().softmax(-1).numpy()
     return probabilities
 
@@ -208,7 +200,7 @@ def _baselines(
     clips: Sequence[Clip],
     classes: list[str],
 ) -> dict[str, Any]:
-    """What needs no picture, on the same folds."""
+    """Measure predictions that need no frame, on the same folds."""
     count = len(classes)
     scores = {name: np.zeros((len(labels), count)) for name in ("majority", "geometry")}
     for split in splits:

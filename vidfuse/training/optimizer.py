@@ -1,17 +1,19 @@
-"""AdamW without the second that ``torch.optim.Optimizer`` takes to start.
+"""The optimiser of the training loop, and the formulas of its steps.
 
-Making any optimiser object imports torch's compiler (``torch._dynamo``), which takes about as long
-as torch itself; a head on cached features trains in a few seconds. The arithmetic is torch's own
-functional AdamW, fused (one pass over the weights instead of ten), so the weights are those of
+`AdamW` is torch's without the second that ``torch.optim.Optimizer`` takes to start: making any
+optimiser object imports torch's compiler (``torch._dynamo``), which takes about as long as torch
+itself; a head on cached features trains in a few seconds. The arithmetic is torch's own functional
+AdamW, fused (one pass over the weights instead of ten), so the weights are those of
 ``torch.optim.AdamW(fused=True)``, to the bit.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 BETAS = (0.9, 0.999)
@@ -63,11 +65,6 @@ class AdamW:
                 fused=True,
             )
 
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        for p in self.state:
-            p.grad = None
-
     def state_dict(self) -> dict[str, Any]:
         """The moments and step counts, by the parameter's place."""
         return {"state": dict(enumerate(self.state.values()))}
@@ -77,3 +74,52 @@ class AdamW:
         for mine, theirs in zip(self.state.values(), state["state"].values(), strict=True):
             for name, value in mine.items():
                 value.copy_(theirs[name])
+
+
+def decay_groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters to train, with weight decay on matrices only.
+
+    Decay shrinks what multiplies features; a shrunk bias or norm would only be a wrong one.
+    """
+    parameters = [p for p in head.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def automatic_batch_size(clips: int) -> int:
+    """The largest power of two from 8 to 64 that leaves 8 steps an epoch, or else 8."""
+    return max([8] + [size for size in (16, 32, 64) if clips >= 8 * size])
+
+
+def balanced_weights(labels: Tensor) -> Tensor:
+    """Inverse frequency of each clip's class [N], scaled to mean 1 over the clips.
+
+    With mean 1, the loss and so the learning rate keep their scale.
+    """
+    weights = 1.0 / torch.bincount(labels)[labels].float()
+    return weights / weights.mean()
+
+
+def lr_factor(step: int, *, warmup: int, total: int) -> float:
+    """Learning rate of a step (from 0) as a share of the highest: linear rise, then half a cosine.
+
+    The cosine is that of Loshchilov and Hutter, SGDR, 2017, equation 5, without restarts.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+def macro_f1(labels: Tensor, predicted: Tensor, classes: int) -> float:
+    """Mean F1 over the classes that occur in labels [N], as `vidfuse.metrics.summary` has it."""
+    support = torch.bincount(labels, minlength=classes)
+    hits = torch.bincount(labels[labels == predicted], minlength=classes)
+    f1 = 2 * hits.double() / (support + torch.bincount(predicted, minlength=classes))
+    return f1[support > 0].mean().item()
+
+
+def mean(values: list[float] | list[bool]) -> float:
+    """Mean of values, NaN if there are none."""
+    return sum(values) / len(values) if values else math.nan

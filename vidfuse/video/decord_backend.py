@@ -1,7 +1,7 @@
-"""Reading videos with decord, where its frame table can be relied on.
+"""Reading videos with decord where its frame table can be relied on.
 
-decord numbers the packets of a stream and calls them frames. It never reports which picture it
-really decoded, and its seeks can land one off, so pictures are read in order, and only from files
+decord numbers the packets of a stream and calls them frames. It never reports which frame it
+really decoded, and its seeks can land one off, so frames are read in order, and only from files
 whose frame table agrees with the timeline that PyAV read from the container.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from vidfuse.errors import InputError, UserError
 from vidfuse.video.decoder import Fit, check_size, unchanged, wrong_frames
-from vidfuse.video.frames import Pictures
+from vidfuse.video.frames import Pixels
 from vidfuse.video.sampling import Timeline, Times, on_screen
 
 
@@ -24,7 +24,7 @@ class DecordReader:
 
     Args:
         path: The file.
-        timeline: What the container says; without it decord's own table is believed as long as
+        timeline: The container's; without it decord's own table is believed as long as
             it is plausible.
         again: Changes nothing: its timeline stays what it is at first.
 
@@ -67,32 +67,32 @@ class DecordReader:
                 self.name,
                 f"it counts {len(starts)} frames where the stream shows {len(timeline.times)}",
             )
-        # decord counts from the stream's first picture, the container from its own start.
+        # decord counts from the stream's first frame, the container from its own start.
         if np.abs((starts - starts[0]) - (timeline.times - timeline.times[0])).max() > 2e-3:
             raise wrong_frames(self.path, self.name, "its timestamps differ from the stream's")
         return timeline
 
-    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
-        """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
+        """The frames on screen at ``times`` (not decreasing), and their presentation times."""
         indices = on_screen(self.timeline.times, times)
-        pictures: list[Pictures] = []
+        pixels: list[Pixels] = []
         try:
             for index in indices.tolist():
-                if pictures and index == self.position - 1:
-                    pictures.append(pictures[-1])
+                if pixels and index == self.position - 1:
+                    pixels.append(pixels[-1])
                     continue
                 if index < self.position:
                     self._open()
                 for _ in range(index - self.position):  # skip_frames() lands one off near the end
                     self.video.next()
-                picture = self.video.next().asnumpy()
-                check_size(self.path, picture.shape[1], picture.shape[0])
-                pictures.append(fit(picture))
+                image = self.video.next().asnumpy()
+                check_size(self.path, image.shape[1], image.shape[0])
+                pixels.append(fit(image))
                 self.decoded += index + 1 - self.position
                 self.position = index + 1
         except (decord.DECORDError, StopIteration) as error:
             raise InputError(self.path, f"decord fails to decode it ({_reason(error)})") from error
-        return pictures, self.timeline.times[indices]
+        return pixels, self.timeline.times[indices]
 
     def close(self) -> None:
         """Release the file."""

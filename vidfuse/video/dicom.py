@@ -2,7 +2,7 @@
 
 Nothing of what a file says about the patient is read into a result, a message or a warning: texts
 here are fixed, and pydicom's own, which may quote values, are not passed on. See ``dicom_pixels``
-for how stored values become pictures.
+for how stored values become frames.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from vidfuse.data.multipage import is_dicom
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size, end_of
 from vidfuse.video.dicom_pixels import to_rgb
-from vidfuse.video.frames import Pictures
-from vidfuse.video.images import PictureReader
+from vidfuse.video.frames import Pixels
+from vidfuse.video.images import ImageReader
 from vidfuse.video.png import MOST_DEFLATED
 from vidfuse.video.sampling import Timeline, Times
 
@@ -33,15 +33,15 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
-class DicomReader(PictureReader):
+class DicomReader(ImageReader):
     """One DICOM clip; see ``Reader``.
 
     Args:
         path: A file, or the folder of a series.
-        fps: Pictures per second, where the files do not say.
+        fps: Frames per second, where the files do not say.
 
     Raises:
-        InputError: It is not DICOM, holds no pictures or several series, or is compressed in a
+        InputError: It is not DICOM, holds no frames or several series, or is compressed in a
             way that no installed package reads.
     """
 
@@ -54,12 +54,12 @@ class DicomReader(PictureReader):
             return [(file, 0) for file in self._headers]
         header = self._header(self.path)
         if header is None or "Rows" not in header:
-            raise InputError(self.path, "not a DICOM file with pictures")
+            raise InputError(self.path, "not a DICOM file with frames")
         self._headers = {self.path: header}
         return [(self.path, i) for i in range(self._frame_count(self.path, header))]
 
     def _frame_count(self, file: str, header: Dataset) -> int:
-        """How many frames a file says that it has.
+        """The number of frames that a file states.
 
         Raises:
             InputError: It cannot have so many.
@@ -84,11 +84,11 @@ class DicomReader(PictureReader):
                 continue
             header = self._header(file := os.path.join(self.path, name))
             if header is None or "Rows" not in header:
-                self.warnings.append(f"{name} is not a DICOM file with pictures: left out")
+                self.warnings.append(f"{name} is not a DICOM file with frames: left out")
             else:
                 headers[file] = header
         if not headers:
-            raise InputError(self.path, "no DICOM file with pictures in this folder")
+            raise InputError(self.path, "no DICOM file with frames in this folder")
         if any(self._frame_count(file, header) > 1 for file, header in headers.items()):
             hint = "Give each of these files as a clip of its own."
             raise InputError(self.path, "files in it hold several frames each", hint)
@@ -103,7 +103,7 @@ class DicomReader(PictureReader):
         return {file: headers[file] for file in files}
 
     def _header(self, file: str) -> Dataset | None:
-        """What a file says apart from its pixels, None where it is not DICOM."""
+        """The header of a file, without its pixels; None where it is not DICOM."""
         if not os.path.isfile(file):  # a pipe would be waited for
             return None
         with _silence():
@@ -118,7 +118,7 @@ class DicomReader(PictureReader):
             times = _stated_times(list(self._headers.values()), len(self.sources))
         return super().time(fps) if times is None else Timeline(times, end_of(times, None))
 
-    def picture(self, file: str, page: int) -> Pictures:
+    def image(self, file: str, page: int) -> Pixels:
         """Read one frame; it may raise anything."""
         header = self._headers[file]
         check_size(self.path, int(header.Columns), int(header.Rows))
@@ -135,13 +135,13 @@ class DicomReader(PictureReader):
             return to_rgb(file, header, page)
 
     def reason(self, error: Exception) -> str:
-        """Why a frame cannot be read; never the message, which may quote what the file says."""
+        """The reason why a frame cannot be read; never the message, which may quote the file."""
         return f"damaged or not supported, {type(error).__name__}"
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep pydicom's warnings, which quote values, to ourselves."""
+    """Suppress pydicom's warnings, which quote values."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -186,16 +186,18 @@ def _stated_times(headers: list[Dataset], count: int) -> Times | None:
     first = headers[0]
     triggers = [_number(header, "TriggerTime") for header in headers]  # of a heart beat
     if count > 1 and len(headers) == count and None not in triggers:
-        times = np.array(triggers, np.float64) / 1000
+        times: Times = np.array(triggers, np.float64) / 1000
         if (np.diff(times) > 0).all():
-            return times - times[0]
+            times -= times[0]
+            return times
     try:  # Frame Time Vector: milliseconds since the frame before
         steps = np.array([float(step) for step in first.FrameTimeVector]) / 1000
         if len(steps) == count and (steps[1:] > 0).all():
             return np.concatenate([[0.0], np.cumsum(steps[1:])])
     except (AttributeError, TypeError, ValueError):
         pass
+    indices = np.arange(count, dtype=np.float64)
     if step := _number(first, "FrameTime"):
-        return np.arange(count) * step / 1000
+        return indices * step / 1000
     rate = _number(first, "RecommendedDisplayFrameRate") or _number(first, "CineRate")
-    return np.arange(count) / rate if rate else None
+    return indices / rate if rate else None

@@ -1,4 +1,4 @@
-"""From the values stored in a DICOM file to pictures, by what the file states and fixed rules.
+"""From the values stored in a DICOM file to frames, by what the file states and fixed rules.
 
 Grey, with the stored value mapped to x by the file's modality (rescale slope and intercept, or
 lookup table), becomes ``round(255 y)`` with y clipped to 0..1 and (PS3.3, C.11.2)
@@ -6,7 +6,7 @@ lookup table), becomes ``round(255 y)`` with y clipped to 0..1 and (PS3.3, C.11.
 * the file's VOI lookup table where it has one, by the table's own bits;
 * else its first window, centre c and width w: ``y = (x - (c - 1/2)) / (w - 1) + 1/2``, or
   ``(x - c) / w + 1/2`` for LINEAR_EXACT, or ``1 / (1 + exp(-4 (x - c) / w))`` for SIGMOID;
-* else the whole range of the stored bits. The values in the picture never matter.
+* else the whole range of the stored bits. The values in the frame never matter.
 
 MONOCHROME1, where the lowest value is white, is inverted. Palettes are looked up, YBR becomes RGB,
 and of more than eight bits of colour the highest eight are kept.
@@ -23,18 +23,18 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel_array
 
-from vidfuse.video.frames import Pictures
+from vidfuse.video.frames import Pixels
 
 Values = NDArray[np.float64]
 
 
-def to_rgb(file: str, header: Dataset, frame: int) -> Pictures:
+def to_rgb(file: str, header: Dataset, frame: int) -> Pixels:
     """Read one frame.
 
     Args:
         file: The DICOM file.
-        header: What it says apart from the pixels.
-        frame: Which of its frames, from 0.
+        header: Its header, without the pixels.
+        frame: Index of the frame, from 0.
 
     Returns:
         ``uint8 [H, W, 3]`` RGB.
@@ -55,7 +55,7 @@ def to_rgb(file: str, header: Dataset, frame: int) -> Pictures:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def _high_bits(values: NDArray[Any], bits: int) -> Pictures:
+def _high_bits(values: NDArray[Any], bits: int) -> Pixels:
     return (values >> max(0, bits - 8)).astype(np.uint8)
 
 
@@ -63,7 +63,8 @@ def _grey(stored: NDArray[Any], header: Dataset, frame: int) -> Values:
     """Brightness, 0 to 1 where it is within the window."""
     if "VOILUTSequence" in header:
         table = header.VOILUTSequence[0]
-        looked_up = apply_voi(apply_modality_lut(stored, header).astype(np.int64), header, 0)
+        values = apply_modality_lut(stored, header).astype(np.int64)
+        looked_up: NDArray[Any] = apply_voi(values, header, 0)
         return looked_up / (2.0 ** int(table.LUTDescriptor[2]) - 1)
     centre = _stated(header, frame, "FrameVOILUTSequence", "WindowCenter")
     width = _stated(header, frame, "FrameVOILUTSequence", "WindowWidth")

@@ -1,8 +1,8 @@
-"""One still picture as RGB with 8 bits, by fixed rules that never look at other pixels.
+"""One still frame as RGB with 8 bits, by fixed rules that never look at other pixels.
 
 Orientation flags are applied, palettes looked up, grey repeated over the channels, and what is
 transparent is laid over black. Of 16 bits the high byte is kept (``value // 256``), for grey as
-Pillow does it for colour; of grey with B stored bits, the highest eight. A picture is never
+Pillow does it for colour; of grey with B stored bits, the highest eight. A frame is never
 stretched to its own darkest and brightest pixel: that would make brightness mean something else
 in every frame.
 """
@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size
-from vidfuse.video.frames import Pictures
+from vidfuse.video.frames import Pixels
 from vidfuse.video.png import PngFile
 
 # Pillow knows others too, some of which start programs (PostScript) or read neighbouring files.
@@ -26,12 +26,12 @@ _SIXTEEN_BITS = ("PNG", "PPM")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
-def read_picture(path: str, page: int = 0) -> Pictures:
-    """Read a picture file.
+def read_image(path: str, page: int = 0) -> Pixels:
+    """Read a frame file.
 
     Args:
         path: The file.
-        page: Which of its pages.
+        page: Index of the page, from 0.
 
     Returns:
         ``uint8 [H, W, 3]`` RGB.
@@ -39,7 +39,7 @@ def read_picture(path: str, page: int = 0) -> Pictures:
     Raises:
         InputError: Its values have no fixed range (32 bits or floating point), or it is too large.
         OSError: Pixels are missing.
-        Exception: Whatever Pillow raises on a file that is damaged or no picture.
+        Exception: Whatever Pillow raises on a file that is damaged or no frame.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # check_size sees to it, and damage shows in loading
@@ -50,14 +50,14 @@ def read_picture(path: str, page: int = 0) -> Pictures:
             if png:
                 png.check_announced()
             image.load()
-            # Pixels that are missing at the end are zero, and few pictures end so.
+            # Pixels that are missing at the end are zero, and few frames end so.
             if png and (png.interlaced or not _last_row(image).any()):
                 png.check_whole()
             return np.asarray(_to_rgb(path, image))
 
 
 def count_pages(path: str) -> int:
-    """How many pages a picture file has."""
+    """The number of pages of a frame file."""
     with Image.open(path, formats=FORMATS) as image:
         return getattr(image, "n_frames", 1)
 
@@ -74,8 +74,8 @@ def _to_rgb(path: str, image: Image.Image) -> Image.Image:
         kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
         raise InputError(
             path,
-            f"a picture of {kind} has no fixed range of brightness",
-            "Save the pictures with 8 or 16 bits.",
+            f"a frame of {kind} has no fixed range of brightness",
+            "Save the frames with 8 or 16 bits.",
         )
     if image.has_transparency_data:
         layer = image.convert("RGBA")
@@ -83,12 +83,12 @@ def _to_rgb(path: str, image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _high_bits(image: Image.Image, values: np.ndarray) -> Pictures:
-    """The highest eight of a grey picture's bits; ``image`` knows what the file says of them."""
+def _high_bits(image: Image.Image, values: np.ndarray) -> Pixels:
+    """The highest eight of a grey frame's bits; ``image`` knows what the file says of them."""
     bits, inverted = 16, False
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]  # of TIFF files only
         bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
         inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    high = np.clip(values.astype(np.int64) >> (bits - 8), 0, 255).astype(np.uint8)
+    high: Pixels = np.clip(values.astype(np.int64) >> (bits - 8), 0, 255).astype(np.uint8)
     return 255 - high if inverted else high

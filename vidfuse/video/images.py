@@ -1,8 +1,8 @@
-"""Clips stored as pictures: a folder with one file per frame, or one file with pages.
+"""Clips stored as frames: a folder with one file per frame, or one file with pages.
 
 Files are taken in natural order (``2.png`` before ``10.png``), the i-th is on screen from
-``i / fps`` seconds on, and only the chosen ones are opened. See ``picture`` for how each becomes
-RGB. A picture that cannot be read is replaced by its nearest readable neighbour, as a video player
+``i / fps`` seconds on, and only the chosen ones are opened. See ``image`` for how each becomes
+RGB. A frame that cannot be read is replaced by its nearest readable neighbour, as a video player
 goes on showing the last good frame, and a warning names it.
 """
 
@@ -17,25 +17,25 @@ import numpy as np
 from vidfuse.data.files import FRAME_EXTENSIONS, describe_os_error, is_ignored, natural_key
 from vidfuse.errors import InputError, UserError
 from vidfuse.video.decoder import Fit, unchanged
-from vidfuse.video.frames import Pictures
-from vidfuse.video.picture import count_pages, read_picture
+from vidfuse.video.frames import Pixels
+from vidfuse.video.image import count_pages, read_image
 from vidfuse.video.sampling import Timeline, Times, on_screen
 
-NEIGHBOURS = (0, -1, 1, -2, 2)  # where to look for a picture when one cannot be read
+NEIGHBOURS = (0, -1, 1, -2, 2)  # where to look for a frame when one cannot be read
 _NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)\D*")
 _QUOTED = re.compile(r"b['\"]|\\x|[^ -~]")  # what is in the file, in a library's message
 _FLOW = re.compile(r"flow_[xyuv]", re.IGNORECASE)
 
 
-class PictureReader:
-    """One clip stored as pictures; see ``Reader``.
+class ImageReader:
+    """One clip stored as frames; see ``Reader``.
 
     Args:
-        path: A folder, or a picture file (each of its pages is a frame).
-        fps: Pictures per second.
+        path: A folder, or a frame file (each of its pages is a frame).
+        fps: Frames per second.
 
     Raises:
-        InputError: There are no pictures in it, or it cannot be read.
+        InputError: There are no frames in it, or it cannot be read.
     """
 
     name = "images"
@@ -48,89 +48,89 @@ class PictureReader:
         self.timeline = self.time(fps)
 
     def time(self, fps: float) -> Timeline:
-        """When each picture is shown."""
+        """The presentation times of the frames."""
         count = len(self.sources)
         return Timeline(np.arange(count) / fps, count / fps)
 
-    def picture(self, file: str, page: int) -> Pictures:
-        """Read one picture; it may raise anything."""
-        return read_picture(file, page)
+    def image(self, file: str, page: int) -> Pixels:
+        """Read one frame; it may raise anything."""
+        return read_image(file, page)
 
     def reason(self, error: Exception) -> str:
-        """Why a picture cannot be read, without its path, which stands before it anyway."""
+        """The reason why a frame cannot be read, without its path, which stands before it."""
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if text.startswith("cannot identify"):
-            return "not a picture"
+            return "not a frame"
         return f"damaged, {type(error).__name__}" if _QUOTED.search(text) else text[:120]
 
     def find(self) -> list[tuple[str, int]]:
-        """Each picture's file and page, in order."""
+        """Each frame's file and page, in order."""
         if not os.path.isdir(self.path):
             try:
                 return [(self.path, page) for page in range(count_pages(self.path))]
             except Exception as error:  # see _try
                 raise InputError(self.path, self.reason(error)) from error
         try:
-            names = list_pictures(self.path)
+            names = list_frames(self.path)
         except OSError as error:
             raise InputError(self.path, describe_os_error(error)) from error
         if not names:
             raise InputError(
-                self.path, "no picture in this folder", "Frames are files such as 0001.png."
+                self.path, "no frame in this folder", "Frames are files such as 0001.png."
             )
-        self.warnings += doubts(names)
+        self.warnings += sequence_warnings(names)
         return [(os.path.join(self.path, name), 0) for name in names]
 
-    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
-        """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
+        """The frames on screen at ``times`` (not decreasing), and their presentation times."""
         indices = on_screen(self.timeline.times, times)
-        known: dict[int, tuple[int, Pictures]] = {}
+        known: dict[int, tuple[int, Pixels]] = {}
         shapes = set()
         for index in np.unique(indices).tolist():
-            found, picture = self._nearest(index)
-            shapes.add(picture.shape)
-            known[index] = found, fit(picture)
+            found, image = self._nearest(index)
+            shapes.add(image.shape)
+            known[index] = found, fit(image)
         if len(shapes) > 1:
-            self.warnings.append("its pictures differ in size")
-        pictures = [known[int(i)][1] for i in indices]
-        return pictures, self.timeline.times[[known[int(i)][0] for i in indices]]
+            self.warnings.append("its frames differ in size")
+        pixels = [known[int(i)][1] for i in indices]
+        return pixels, self.timeline.times[[known[int(i)][0] for i in indices]]
 
-    def _nearest(self, index: int) -> tuple[int, Pictures]:
-        """The picture at ``index``, or the nearest that can be read, and where it is."""
+    def _nearest(self, index: int) -> tuple[int, Pixels]:
+        """The frame at ``index``, or the nearest that can be read, after its own index."""
         reasons: list[str] = []
         for step in NEIGHBOURS:
             if not 0 <= index + step < len(self.sources):
                 continue
-            picture = self._try(index + step)
-            if not isinstance(picture, str):
+            image = self._try(index + step)
+            if not isinstance(image, str):
                 if reasons:
-                    self.warnings.append(f"{reasons[0]}; a picture beside it was used")
-                return index + step, picture
-            reasons.append(picture)
+                    self.warnings.append(f"{reasons[0]}; a frame beside it was used")
+                return index + step, image
+            reasons.append(image)
         raise InputError(
             self.path, f"{reasons[0]}, nor can those beside it", "Copy or extract the frames again."
         )
 
-    def _try(self, index: int) -> Pictures | str:
-        """A picture, or why it cannot be read."""
+    def _try(self, index: int) -> Pixels | str:
+        """A frame, or the reason why it cannot be read."""
         file, page = self.sources[index]
         if not os.path.isfile(file):  # a pipe would be waited for
             return f"{os.path.basename(file)} is not a regular file"
         self.decoded += 1
         try:
-            return self.picture(file, page)
+            return self.image(file, page)
         except (UserError, MemoryError):
             raise
-        except Exception as error:  # on damaged files Pillow's plugins raise all kinds
+        except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises all kinds
             name = os.path.basename(file) + (f", page {page + 1}" if page else "")
             return f"{name} cannot be read ({self.reason(error)})"
 
     def close(self) -> None:
-        """There is nothing to release: files are open only while they are read."""
+        """Release nothing: files are open only while they are read."""
 
 
-def list_pictures(folder: str) -> list[str]:
-    """Names of the pictures in a folder, in natural order.
+def list_frames(folder: str) -> list[str]:
+    """Names of the frames in a folder, in natural order.
 
     Hidden and system files are left out, and so is optical flow (``flow_x_00001.jpg``), which
     some tools write among the frames.
@@ -147,8 +147,8 @@ def list_pictures(folder: str) -> list[str]:
     return sorted(frames or names, key=natural_key)
 
 
-def doubts(names: list[str]) -> list[str]:
-    """What suggests that pictures are not one complete sequence, one line each.
+def sequence_warnings(names: list[str]) -> list[str]:
+    """Warnings that frames may not be one complete sequence, one line each.
 
     Args:
         names: File names, in order.
@@ -160,11 +160,11 @@ def doubts(names: list[str]) -> list[str]:
         return []
     if 1 < len(series) <= 4 and min(series.values()) > 1:
         found = ", ".join(f"{n} named {name}…" for name, n in series.items())
-        return [f"pictures of several series are read one after the other: {found}"]
+        return [f"frames of several series are read one after the other: {found}"]
     kinds = Counter(os.path.splitext(name)[1].lower() for name in names)
     if len(kinds) > 1:
         found = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-        return [f"pictures of several kinds are read as one sequence: {found}"]
+        return [f"frames of several kinds are read as one sequence: {found}"]
     steps = np.diff([int(match["number"]) for match in numbered])
     gaps = np.flatnonzero(steps > 1)
     # Frames taken at intervals are numbered with the same step throughout.

@@ -1,4 +1,4 @@
-"""Clips that stay open, for those who see a picture before they know which one they want next."""
+"""Clips that stay open, for those who see a frame before they know which one they want next."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from vidfuse.errors import InputError
 from vidfuse.video.frames import FrameRequest, Frames
-from vidfuse.video.workers import DecodePool, Slot
+from vidfuse.video.pool import DecodePool, Slot
 
 
 class OpenClips(DecodePool):
     """A few places, at each of which a decode process keeps a clip open and waits for orders.
 
     A place has the cost of a process, and a clip of up to `pyav_backend.KEEP_BYTES` of decoded
-    pictures is decoded once, however often it is asked for more. As many clips are open at once as
+    frames is decoded once, however often it is asked for more. As many clips are open at once as
     the pool has workers. The time limit is that of one order.
     """
 
@@ -25,9 +25,7 @@ class OpenClips(DecodePool):
         memory: int | None = None,
     ) -> None:
         super().__init__(decoder, workers, time_limit, memory=memory)
-        self._slots = [
-            Slot(self.backends, time_limit, self._processes, keep=True) for _ in range(self.workers)
-        ]
+        self._slots = [Slot(self, keep=True) for _ in range(self.workers)]
 
     def read_at(self, requests: Mapping[int, FrameRequest]) -> dict[int, Frames | InputError]:
         """Carry out orders side by side.
@@ -41,11 +39,17 @@ class OpenClips(DecodePool):
             for place, request in requests.items()
         }
         answers: dict[int, Frames | InputError] = {}
-        for place, future in waiting.items():
-            try:
-                answers[place] = future.result()
-            except InputError as error:
-                answers[place] = error
+        try:
+            for place, future in waiting.items():
+                try:
+                    answers[place] = future.result()
+                except InputError as error:
+                    answers[place] = error
+        except BaseException:  # what is still being read must not be taken for what is asked next
+            for slot in self._slots:
+                slot.abandon()
+            self._slots = [Slot(self, keep=True) for _ in range(self.workers)]
+            raise
         return answers
 
     def release(self) -> None:

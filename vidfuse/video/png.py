@@ -1,4 +1,4 @@
-"""PNG files that do not hold all the pixels that they announce.
+"""Checks of PNG files for all the pixels that they announce.
 
 Pillow leaves pixels black that are missing at the end of a PNG's data, without an error, and takes
 memory for what the header announces before it looks at any data. See the PNG specification (W3C,
@@ -16,7 +16,7 @@ from typing import Any
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_DEFLATED = 1032  # bytes that a byte of deflated data can stand for, at most
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-# First column and row, and the steps from there, of each pass of an interlaced picture.
+# First column and row, and the steps from there, of each pass of an interlaced frame.
 ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
     *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),

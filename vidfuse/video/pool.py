@@ -9,25 +9,21 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
+from vidfuse.data.content import Stamp
 from vidfuse.data.files import describe_os_error
 from vidfuse.errors import InputError, UserError
-from vidfuse.rpc import OUT_OF_MEMORY, ChildEndedError, once_more
-from vidfuse.system import cores, memory_share
-from vidfuse.video.decoder import (
-    installed,
-    needs_timeline,
-    not_installed,
-    picture_backend,
-    policy,
-    wrong_frames,
-)
-from vidfuse.video.frames import FrameRequest, Frames, request_to_dict
-from vidfuse.video.process import DecodeProcess
+from vidfuse.machine import cores, memory_share
+from vidfuse.rpc import OUT_OF_MEMORY, Answer, Child, ChildEndedError, Order
+from vidfuse.video.backends import BACKENDS, image_backend, installed, not_installed, policy
+from vidfuse.video.decoder import wrong_frames
+from vidfuse.video.frames import FrameRequest, Frames
 
 # A clip may take this long, and longer the larger its file is (an hour of video is about 1 GB).
 BASE_SECONDS = 120.0
@@ -36,15 +32,22 @@ FILES_PER_EXTRA_SECOND = 50
 RELEASE_SECONDS = 10.0
 
 
+class LimitError(InputError):
+    """Reading a clip takes more time or memory than it may; another decoder needs as much."""
+
+
 class DecodePool:
     """Several decode processes that read clips side by side.
 
     Args:
-        decoder: A key of ``decoder.POLICIES``.
+        decoder: A key of ``backends.POLICIES``.
         workers: How many clips are read at once; None is one per core.
         time_limit: Seconds that one clip may take; None grows with the file's size.
         active: How many of the workers read until `grow` allows more; None is all.
         memory: Bytes that one clip may take; None is a share of the machine's.
+
+    Attributes:
+        running: The decode processes that there are.
 
     Raises:
         UserError: A pinned decoder is unknown or not installed.
@@ -63,26 +66,28 @@ class DecodePool:
             raise not_installed(self.backends[0])
         self.workers = workers or cores()
         self.time_limit = time_limit
-        self._processes = _Processes(memory or memory_share(self.workers))
+        self.memory = memory or memory_share(self.workers)
         self._threads = ThreadPoolExecutor(self.workers, "decode")
         # Last in, first out: where few clips are read, few processes are started.
         self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
         self.active = 0
         self.grow(active or self.workers)
+        self._lock = threading.Lock()
+        self.running: set[Child] = set()
+        self._closed = False
 
     def grow(self, active: int) -> None:
         """Let so many of the workers read at once; those that read already go on."""
         for _ in range(self.active, min(active, self.workers)):
-            self._free.put(Slot(self.backends, self.time_limit, self._processes))
+            self._free.put(Slot(self))
             self.active += 1
 
-    def read(self, request: FrameRequest) -> Frames:
-        """Read one clip in a decode process.
+    def submit(self, request: FrameRequest) -> Future[Frames]:
+        """Read one clip in a decode process, as soon as one is free.
 
-        Raises:
-            InputError: The clip cannot be read; the message says why.
+        The future raises ``InputError`` where the clip cannot be read; its message says why.
         """
-        return self._threads.submit(self._read, request).result()
+        return self._threads.submit(self._read, request)
 
     def _read(self, request: FrameRequest) -> Frames:
         slot = self._free.get()
@@ -94,45 +99,53 @@ class DecodePool:
     def map(
         self, requests: Iterable[FrameRequest]
     ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
-        """Read clips side by side, beginning at once, whenever the first answer is asked for.
-
-        Answers come as they are ready, a few at a time in memory.
-        """
+        """Read clips side by side; answers come as they are ready, a few at a time in memory."""
         source = iter(requests)
         pending: dict[Future[Frames], FrameRequest] = {}
-        self._submit(source, pending)
-        return self._answers(source, pending)
-
-    def _submit(
-        self, source: Iterator[FrameRequest], pending: dict[Future[Frames], FrameRequest]
-    ) -> None:
-        """Give the processes so much to do that none waits for the next order."""
-        for request in islice(source, max(0, 2 * self.active - len(pending))):
-            pending[self._threads.submit(self._read, request)] = request
-
-    def _answers(
-        self, source: Iterator[FrameRequest], pending: dict[Future[Frames], FrameRequest]
-    ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
         try:
-            while pending:
+            while True:
+                # So much to do that no process waits for its next order.
+                for request in islice(source, max(0, 2 * self.active - len(pending))):
+                    pending[self.submit(request)] = request
+                if not pending:
+                    return
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 while done:  # a set that kept its answers would double what is in memory
                     future = done.pop()
-                    request = pending.pop(future)
-                    try:
-                        answer: Frames | InputError = future.result()
-                    except InputError as error:
-                        answer = error
-                    yield request, answer
-                self._submit(source, pending)
+                    request, error = pending.pop(future), future.exception()
+                    if error is not None and not isinstance(error, InputError):
+                        raise error
+                    yield request, error or future.result()
         finally:
             for future in pending:
                 future.cancel()
 
+    def start(self, backend: str, path: str) -> Child:
+        """Start a decode process for a path.
+
+        Raises:
+            InputError: The pool was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise InputError(path, "not read, since reading was stopped")
+            process = Child("vidfuse.video.worker:main", [backend, str(self.memory)])
+            self.running.add(process)
+            return process
+
+    def end(self, process: Child) -> None:
+        """End a decode process, also when it is busy."""
+        with self._lock:
+            self.running.discard(process)
+        process.close()
+
     def close(self) -> None:
-        """End all decode processes, also those that are busy."""
+        """End all decode processes, also those that are busy; no new ones are started."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._processes.close()
+        with self._lock:
+            self._closed = True
+        for process in list(self.running):
+            self.end(process)
 
     def __enter__(self) -> Self:
         return self
@@ -146,65 +159,21 @@ class DecodePool:
         self.close()
 
 
-class LimitError(InputError):
-    """Reading a clip takes more time or memory than it may; another decoder needs as much."""
-
-
-class _Processes:
-    """All decode processes of a pool; after ``close`` there are no new ones.
-
-    Args:
-        memory: Bytes that each may take.
-    """
-
-    def __init__(self, memory: int) -> None:
-        self.memory = memory
-        self.lock = threading.Lock()
-        self.running: set[DecodeProcess] = set()
-        self.closed = False
-
-    def start(self, backend: str, path: str) -> DecodeProcess:
-        with self.lock:
-            if self.closed:
-                raise InputError(path, "not read, since reading was stopped")
-            process = DecodeProcess(backend, self.memory)
-            self.running.add(process)
-            return process
-
-    def end(self, process: DecodeProcess) -> None:
-        with self.lock:
-            self.running.discard(process)
-        process.close()
-
-    def close(self) -> None:
-        with self.lock:
-            self.closed = True
-        for process in list(self.running):
-            self.end(process)
-
-
+@dataclass(eq=False)
 class Slot:
     """The decode processes of one worker: one per backend, since two do not share a process.
 
-    Args:
-        backends: What to try, in order.
-        time_limit: Seconds that one request may take; None grows with the file's size.
-        processes: Starts them.
+    Attributes:
+        pool: Starts and ends them, and says how much they may take.
         keep: Whether the clip that was read last stays open, for the next request.
+        processes: Backend → its process.
+        abandoned: True when nobody waits for what it reads.
     """
 
-    def __init__(
-        self,
-        backends: tuple[str, ...],
-        time_limit: float | None,
-        processes: _Processes,
-        keep: bool = False,
-    ) -> None:
-        self.backends = backends
-        self.time_limit = time_limit
-        self.processes = processes
-        self.keep = keep
-        self.mine: dict[str, DecodeProcess] = {}
+    pool: DecodePool
+    keep: bool = False
+    processes: dict[str, Child] = field(default_factory=dict)
+    abandoned: bool = False
 
     def read(self, request: FrameRequest) -> Frames:
         """Read a clip with the first backend that can.
@@ -212,11 +181,12 @@ class Slot:
         Raises:
             InputError: None can; the message says why the first could not.
         """
-        limit = _time_limit(request.path)
-        deadline = time.monotonic() + (self.time_limit or limit)
+        limit = self.pool.time_limit or _time_limit(request.path)
+        deadline = time.monotonic() + limit
         reasons: list[str] = []
         hint: str | None = None
-        for backend in _backends(request.path, self.backends):
+        own = image_backend(request.path)
+        for backend in [own] if own else filter(installed, self.pool.backends):
             try:
                 frames = self._read_with(backend, request, deadline)
             except InputError as error:
@@ -226,80 +196,85 @@ class Slot:
                     break
                 continue
             if reasons:
-                warning = f"{self.backends[0]} could not read it: {reasons[0]}"
+                warning = f"{self.pool.backends[0]} could not read it: {reasons[0]}"
                 frames = replace(frames, warnings=[warning, *frames.warnings])
             return frames
         raise InputError(request.path, reasons[0], hint)
 
     def release(self) -> None:
         """Close the clip that was kept open."""
-        for process in list(self.mine.values()):
+        for backend, process in list(self.processes.items()):
             try:
                 process.ask({"op": "release"}, RELEASE_SECONDS)
             except ChildEndedError:
-                self.processes.end(process)
+                self.pool.end(self.processes.pop(backend))
+
+    def abandon(self) -> None:
+        """End what it reads."""
+        self.abandoned = True
+        for process in list(self.processes.values()):
+            self.pool.end(process)
 
     def _read_with(self, backend: str, request: FrameRequest, deadline: float) -> Frames:
-        order: dict[str, Any] = {"op": "read", "backend": backend, "keep": self.keep}
-        order["request"] = request_to_dict(request) | {"path": os.path.abspath(request.path)}
-        if needs_timeline(backend):
+        order: Order = {"op": "read", "backend": backend, "keep": self.keep}
+        order["request"] = asdict(request) | {"path": os.path.abspath(request.path)}
+        if BACKENDS[backend].needs_timeline:
             # PyAV opens only containers that lead to no other file, which these do not look at.
             index = {"op": "index", "backend": backend, "path": order["request"]["path"]}
             header, _ = self._ask("pyav", request.path, index, deadline)
-            if "input_error" in header:
-                raise InputError(request.path, *header["input_error"])
-            if header.get("obstacle"):
+            if header["obstacle"]:
                 raise wrong_frames(request.path, backend, header["obstacle"])
             order["timeline"] = {"times": header["times"], "end": header["end"]}
         header, payload = self._ask(backend, request.path, order, deadline)
-        if "user_error" in header:
-            raise UserError(*header["user_error"])
-        if "input_error" in header:
-            raise InputError(request.path, *header["input_error"])
-        return Frames.from_header(header["frames"], payload)
+        frames = frames_of(header["frames"], payload)
+        if len(frames.pixels) not in (0, len(frames.times)) or frames.pixels.shape[3] != 3:
+            raise InputError(request.path, f"{backend} gave frames {frames.pixels.shape}")
+        return frames
 
-    def _ask(
-        self, backend: str, path: str, order: dict[str, Any], deadline: float
-    ) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, backend: str, path: str, order: Order, deadline: float) -> tuple[Answer, bytes]:
         """Ask a decode process; once more where somebody else ended it.
 
         Raises:
-            InputError: It crashed, or a limit was reached.
+            InputError: The file cannot be read, the process crashed, or a limit was reached.
+            UserError: The backend cannot be used here.
         """
-        try:
-            header, payload = once_more(lambda: self._ask_once(backend, path, order, deadline))
-        except ChildEndedError as error:
-            if error.late:
-                seconds = self.time_limit or _time_limit(path)
-                reason = f"{backend} took longer than {seconds:g} s to decode it"
-                raise LimitError(path, reason, "Allow more with --time-limit.") from error
-            if error.status == OUT_OF_MEMORY:
-                raise self._too_large(path) from error
-            raise InputError(path, f"{backend} {error} on it") from error
-        if header.get("out_of_memory"):
-            self._end(backend)  # what it holds is in pieces
+        again = True
+        while True:
+            process = self.processes.get(backend)
+            if process is None or not process.alive():
+                if process is not None:
+                    self.pool.end(process)
+                process = self.processes[backend] = self.pool.start(backend, path)
+            try:
+                answer, payload = process.ask(order, max(0.0, deadline - time.monotonic()))
+                break
+            except ChildEndedError as error:
+                self.pool.end(process)
+                self.processes.pop(backend, None)
+                if self.abandoned or not (again and error.from_outside):
+                    raise self._ended(backend, path, error) from error
+                again = False
+        if "out_of_memory" in answer:
+            self.pool.end(self.processes.pop(backend))  # what it holds is in pieces
             raise self._too_large(path)
-        return header, payload
+        if "user_error" in answer:
+            raise UserError(*answer["user_error"])
+        if "input_error" in answer:
+            raise InputError(path, *answer["input_error"])
+        return answer, payload
 
-    def _ask_once(
-        self, backend: str, path: str, order: dict[str, Any], deadline: float
-    ) -> tuple[dict[str, Any], bytes]:
-        process = self.mine.get(backend)
-        if process is None or not process.alive():
-            if process is not None:
-                self._end(backend)
-            process = self.mine[backend] = self.processes.start(backend, path)
-        try:
-            return process.ask(order, max(0.0, deadline - time.monotonic()))
-        except ChildEndedError:
-            self._end(backend)
-            raise
-
-    def _end(self, backend: str) -> None:
-        self.processes.end(self.mine.pop(backend))
+    def _ended(self, backend: str, path: str, error: ChildEndedError) -> InputError:
+        """The error of a clip whose decode process ended."""
+        if error.late:
+            seconds = self.pool.time_limit or _time_limit(path)
+            reason = f"{backend} took longer than {seconds:g} s to decode it"
+            return LimitError(path, reason, "Allow more with --time-limit.")
+        if error.status == OUT_OF_MEMORY:
+            return self._too_large(path)
+        return InputError(path, f"{backend} {error} on it")
 
     def _too_large(self, path: str) -> LimitError:
-        size = self.processes.memory
+        size = self.pool.memory
         return LimitError(
             path,
             f"decoding it takes more than {size / 1e9:.1f} GB of memory",
@@ -308,10 +283,13 @@ class Slot:
         )
 
 
-def _backends(path: str, decoders: tuple[str, ...]) -> list[str]:
-    """The backends to try on a path, in order."""
-    own = picture_backend(path)
-    return [own] if own else [backend for backend in decoders if installed(backend)]
+def frames_of(header: dict[str, Any], payload: bytes) -> Frames:
+    """The frames that a decode process answered: the inverse of ``Frames.header``."""
+    fields = dict(header)
+    shape = fields.pop("shape")
+    fields["times"] = np.asarray(fields["times"], dtype=np.float64)
+    fields["stamp"] = Stamp(*fields["stamp"]) if fields["stamp"] else None
+    return Frames(pixels=np.frombuffer(payload, np.uint8).reshape(shape), **fields)
 
 
 def _time_limit(path: str) -> float:

@@ -1,11 +1,11 @@
 """Reading videos with PyAV (FFmpeg's libraries), the decoder that ``auto`` means.
 
-Where the container says of every picture when it is shown (H.264, HEVC, VP9 and AV1 in MP4 and
-Matroska), only what the wanted ones need is decoded: from the key frame before each, without the
-pictures on the way that no other depends on. Other short clips are decoded once from beginning to
-end, and the decoded pictures are kept until the wanted ones are known: each picture's timestamp is
-the decoder's own. Other long ones are read through the container's index too, with all pictures on
-the way.
+Where the container says of every frame when it is shown (H.264, HEVC, VP9 and AV1 in MP4 and
+Matroska), only what the wanted ones need is decoded: from the key frame before each, in H.264
+without the frames on the way that no other depends on. Other short clips are decoded once from
+beginning to end, and the decoded frames are kept until the wanted ones are known: each frame's
+timestamp is the decoder's own. Other long ones are read through the container's index too, with all
+frames on the way.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from av.video.frame import VideoFrame
 
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import Fit, end_of, unchanged
-from vidfuse.video.frames import Pictures
+from vidfuse.video.frames import Pixels
 from vidfuse.video.pyav_index import Index, read_index
 from vidfuse.video.pyav_stream import SeekError, VideoFile, bytes_of, is_mirrored, is_turned
 from vidfuse.video.sampling import EPSILON, Timeline, Times, on_screen
 
-# Decoded pictures of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
+# Decoded frames of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
 KEEP_BYTES = 2**28
 SMALLEST_FOR_DECORD = 16  # pixels
-NOTHING = "no picture in it can be decoded"
+NOTHING = "no frame in it can be decoded"
 
 
 class PyAVReader:
@@ -37,9 +37,9 @@ class PyAVReader:
     Args:
         path: The file.
         timeline: Changes nothing: it finds its own.
-        again: Whether more will be asked of the clip after the first pictures. A short one is then
+        again: True where more will be asked of the clip after the first frames. A short one is then
             decoded as a whole at once and kept.
-        keep_bytes: What decoded pictures of a short clip take at most.
+        keep_bytes: Most bytes that decoded frames of a short clip take.
 
     Raises:
         InputError: The file is missing, empty, or holds no video stream.
@@ -64,18 +64,18 @@ class PyAVReader:
 
     @property
     def warnings(self) -> list[str]:
-        """What went wrong so far without being fatal."""
+        """Problems so far that were not fatal."""
         damaged = len(self._file.damaged)
         return self._file.notes + ([f"damaged packets skipped: {damaged}"] if damaged else [])
 
     @property
     def decoded(self) -> int:
-        """How many pictures were decoded so far."""
+        """Number of frames that were decoded so far."""
         return self._file.decoded
 
     @cached_property
     def timeline(self) -> Timeline:
-        """Presentation times of all pictures, from the decoder where a short clip needs it."""
+        """Presentation times of all frames, from the decoder where a short clip needs it."""
         found = self.index() if self._by_index or not self._short else self._decode_all()
         if self._short and self._index and self._index.doubtful:
             found = self._decode_instead()
@@ -100,12 +100,12 @@ class PyAVReader:
         return self._decode_all()
 
     def _decode_all(self) -> Timeline:
-        """Decode from the beginning; keep the pictures unless they outgrow the memory for them."""
+        """Decode from the beginning; keep the frames unless they outgrow the memory for them."""
         times: list[float] = []
         kept: list[VideoFrame] | None = []
         size = 0
         frame = None
-        for time, frame in self._file.pictures():
+        for time, frame in self._file.frames():
             times.append(time)
             if kept is not None:
                 size += bytes_of(frame)
@@ -120,32 +120,34 @@ class PyAVReader:
         return Timeline(ordered, end_of(ordered, duration))
 
     def obstacle(self, backend: str) -> str | None:
-        """Why another backend, seen to return wrong pictures of such files, must not read this one.
+        """The reason why another backend must not read this file; None where it may.
+
+        Such backends were seen to return wrong frames of files of this kind.
 
         Args:
             backend: ``decord``, ``torchcodec``, or the name of one of their variants.
         """
         self._file.restart()
-        _, frame = next(self._file.pictures(), (0.0, None))
+        _, frame = next(self._file.frames(), (0.0, None))
         if backend.startswith("torchcodec"):
             return self._obstacle_for_torchcodec(frame)
         if "mpegts" in self._file.container.format.name:
-            return "it loses the first pictures of transport streams"
+            return "it loses the first frames of transport streams"
         if frame is not None and is_turned(frame):
-            return "it does not turn or mirror pictures in every container"
+            return "it does not turn or mirror frames in every container"
         if frame is not None and min(frame.width, frame.height) < SMALLEST_FOR_DECORD:
-            return f"pictures of {frame.width}x{frame.height} are too small for it"
+            return f"frames of {frame.width}x{frame.height} are too small for it"
         return None
 
     def _obstacle_for_torchcodec(self, frame: VideoFrame | None) -> str | None:
         if frame is not None and is_mirrored(frame):
-            return "it does not mirror pictures"
+            return "it does not mirror frames"
         if self._file.decode_timed and self._file.stream.codec_context.has_b_frames:
             return "it mistakes the order of B-frames in AVI files"
         return None
 
-    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
-        """The pictures on screen at ``times`` (not decreasing), and their presentation times.
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
+        """The frames on screen at ``times`` (not decreasing), and their presentation times.
 
         Where the index of a short clip proves wrong, `timeline` is another one afterwards.
         """
@@ -170,21 +172,21 @@ class PyAVReader:
                 raise InputError(self.path, NOTHING) from None
         shown, kept = self._kept
         indices = on_screen(shown, times)
-        pictures = {int(i): fit(self._file.to_rgb(kept[i])) for i in np.unique(indices)}
-        return [pictures[int(i)] for i in indices], shown[indices]
+        pixels = {int(i): fit(self._file.to_rgb(kept[i])) for i in np.unique(indices)}
+        return [pixels[int(i)] for i in indices], shown[indices]
 
-    def _through(self, index: Index, times: Times, fit: Fit) -> tuple[list[Pictures], Times]:
+    def _through(self, index: Index, times: Times, fit: Fit) -> tuple[list[Pixels], Times]:
         """Answer each time from a key frame before it.
 
         Raises:
             SeekError: The index is wrong, or a packet of a short clip does not decode.
         """
-        picture_of = on_screen(index.timeline.times, times)
-        moments = index.timeline.times[picture_of]
-        wanted = frozenset(index.stamps[picture_of].tolist())
-        found: list[tuple[Pictures, float]] = []
-        for key, pictures in index.parts(np.unique(picture_of)):
-            part = moments[np.isin(picture_of, pictures)]
+        frame_of = on_screen(index.timeline.times, times)
+        moments = index.timeline.times[frame_of]
+        wanted = frozenset(index.stamps[frame_of].tolist())
+        found: list[tuple[Pixels, float]] = []
+        for key, frames in index.parts(np.unique(frame_of)):
+            part = moments[np.isin(frame_of, frames)]
             self._file.seek(key)
             try:
                 needs = wanted if self._file.indexed else None
@@ -205,58 +207,58 @@ class PyAVReader:
         wanted: frozenset[int] | None = None,
         *,
         sought: bool = False,
-    ) -> Iterator[tuple[Pictures, float]]:
-        """Walk through the pictures from here on and give the one on screen at each time.
+    ) -> Iterator[tuple[Pixels, float]]:
+        """Walk through the frames from here on and give the one on screen at each time.
 
         Args:
             times: Moments asked for, not decreasing.
-            fit: What each picture is to go through.
-            wanted: When the pictures of these moments are shown, in the stream's ticks; what they
-                do not need is left out, and each must come. None leaves out nothing, and a
-                picture that does not come leaves the one before it on screen.
-            sought: Whether a seek came before, which may have gone too far.
+            fit: Called for each frame.
+            wanted: Presentation times of the frames of these moments, in the stream's ticks. What
+                they do not need may be left out, and each must come. None leaves out nothing, and
+                a frame that does not come leaves the one before it on screen.
+            sought: True after a seek, which may have gone too far.
 
         Raises:
-            SeekError: After a seek, the walk starts later than the first moment; a wanted picture,
-                or any at all, does not come; or a picture of a short clip has holes.
+            SeekError: After a seek, the walk starts later than the first moment; a wanted frame,
+                or any at all, does not come; or a frame of a short clip has holes.
         """
         shown: tuple[float, VideoFrame] | None = None
-        picture: Pictures | None = None
+        image: Pixels | None = None
         waiting = deque(times.tolist())
 
-        def on_screen_now() -> Pictures:
+        def on_screen_now() -> Pixels:
             assert shown is not None
             time, frame = shown
             if wanted is not None and time + EPSILON < waiting[0]:
                 raise SeekError
-            return fit(self._file.to_rgb(frame)) if picture is None else picture
+            return fit(self._file.to_rgb(frame)) if image is None else image
 
-        for time, frame in self._file.pictures(wanted):
+        for time, frame in self._file.frames(wanted):
             if shown is None and sought and time > times[0] + EPSILON:
                 raise SeekError
             # How the decoder fills holes depends on all that it has decoded.
             if wanted is not None and self._short and frame.is_corrupt:
                 raise SeekError
             while shown is not None and waiting and waiting[0] + EPSILON < time:
-                picture = on_screen_now()
-                yield picture, shown[0]
+                image = on_screen_now()
+                yield image, shown[0]
                 waiting.popleft()
             if not waiting:
                 return
-            shown, picture = (time, frame), None
+            shown, image = (time, frame), None
         if shown is None:
             raise SeekError
         while waiting:
-            picture = on_screen_now()
-            yield picture, shown[0]
+            image = on_screen_now()
+            yield image, shown[0]
             waiting.popleft()
 
     def close(self) -> None:
-        """Release the file and the pictures kept of it."""
+        """Release the file and the frames kept of it."""
         self._kept = None
         self._file.close()
 
 
-def _together(found: Iterable[tuple[Pictures, float]]) -> tuple[list[Pictures], Times]:
-    pictures, times = zip(*found, strict=True)
-    return list(pictures), np.array(times)
+def _together(found: Iterable[tuple[Pixels, float]]) -> tuple[list[Pixels], Times]:
+    pixels, times = zip(*found, strict=True)
+    return list(pixels), np.array(times)

@@ -1,33 +1,36 @@
-"""What a container says of its pictures, and the way to some of them that decodes the least."""
+"""The list of frames in a container, and the way to some of them that decodes the least."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
 from vidfuse.video.decoder import end_of
 from vidfuse.video.pyav_stream import KeyFrame, VideoFile
 from vidfuse.video.sampling import Indices, Timeline, on_screen
 
-# So many pictures could be decoded in the time that a seek takes, with those that the decoder holds
+# So many frames could be decoded in the time that a seek takes, with those that the decoder holds
 # back until it knows their order.
-PICTURES_A_SEEK = 8
+FRAMES_A_SEEK = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The pictures of a file in the order of presentation, as the container lists them.
+    """The frames of a file in the order of presentation, as the container lists them.
 
     Attributes:
         timeline: Their presentation times.
         stamps: ``[N]``, the same in the stream's ticks.
-        positions: ``[N]``, how many packets come before each one's own in the file.
-        keys: Where decoding can begin, in the order of presentation; none where that is unknown.
-        doubtful: Whether something in it speaks against decoding by it: a packet is there in part
-            only, or does not say when its picture is shown; pictures come before the first key
+        positions: ``[N]``, the number of packets before each one's own in the file.
+        keys: Key frames that decoding can begin at, in the order of presentation; none where that
+            is unknown.
+        doubtful: True where something speaks against decoding by it: a packet is there in part
+            only, or does not state when its frame is shown; frames come before the first key
             frame, or are shown in turns with those of another group; or the decoder is set up anew
             on the way, which it misses when packets are read without it.
     """
@@ -39,37 +42,38 @@ class Index:
     doubtful: bool
 
     def parts(self, wanted: Indices) -> list[tuple[KeyFrame, Indices]]:
-        """Divide pictures into parts, each decoded from a key frame to its last picture.
+        """Divide frames into parts, each decoded from a key frame to its last frame.
 
         A part goes on beyond the next key frame where decoding what lies between costs less than
         seeking.
 
         Args:
-            wanted: Indices of pictures, increasing.
+            wanted: Indices of frames, increasing.
         """
         key_of = on_screen(np.array([key.time for key in self.keys]), self.timeline.times[wanted])
         parts: list[tuple[KeyFrame, list[int]]] = []
         reached = -np.inf
-        for picture, number in zip(wanted.tolist(), key_of.tolist(), strict=True):
+        for frame, number in zip(wanted.tolist(), key_of.tolist(), strict=True):
             key = self.keys[number]
-            if key.position > reached + PICTURES_A_SEEK:
+            if key.position > reached + FRAMES_A_SEEK:
                 parts.append((key, []))
-            parts[-1][1].append(picture)
-            reached = max(reached, self.positions[picture])
-        return [(key, np.array(pictures)) for key, pictures in parts]
+            parts[-1][1].append(frame)
+            reached = max(reached, self.positions[frame])
+        return [(key, np.array(frames)) for key, frames in parts]
 
 
 def read_index(file: VideoFile) -> Index | None:
-    """Read what the container lists, without decoding.
+    """Read the container's list of frames, without decoding.
 
     Returns:
-        None where it does not say when pictures are shown.
+        None where it does not state presentation times.
     """
     if file.decode_timed:
         return None
     found: list[tuple[int, int, int]] = []
     keys: list[KeyFrame] = []
     doubtful = mixed = False
+    length = _bytes_of_lengths(file.stream.codec_context) if file.indexed else 0
     for position, packet in enumerate(file.packets()):
         if not packet.size:
             continue
@@ -77,7 +81,7 @@ def read_index(file: VideoFile) -> Index | None:
         doubtful |= packet.is_corrupt or packet.pts is None
         if packet.pts is None:
             continue
-        if packet.is_keyframe and file.units.begins(packet):
+        if packet.is_keyframe and (not length or _is_random_access(packet, length)):
             dts = packet.pts if packet.dts is None else packet.dts
             keys.append(KeyFrame(file.seconds(packet.pts), packet.pts, dts, position))
         if not packet.is_discard:  # else it is needed to decode the others, never shown
@@ -85,7 +89,7 @@ def read_index(file: VideoFile) -> Index | None:
     keys.sort()
     listed = len(found)
     if keys:  # nothing before the first key frame can be decoded
-        found = [picture for picture in found if picture[0] >= keys[0].pts]
+        found = [frame for frame in found if frame[0] >= keys[0].pts]
     if not found:
         return None
     mixed |= _mixed(np.array(found), np.array([key.position for key in keys]))
@@ -98,19 +102,50 @@ def read_index(file: VideoFile) -> Index | None:
     return Index(timeline, stamps, positions, [] if file.joined or mixed else keys, doubtful)
 
 
-def _sets_up_anew(packet: Packet) -> bool:
-    """Whether the decoder gets new settings with a packet, as far as this version of PyAV says."""
+def _bytes_of_lengths(context: VideoCodecContext) -> int:
+    """Bytes of the length before each unit of an HEVC packet; 0 for other codecs and layouts.
+
+    The last two bits of byte 21 of the configuration record say it (ISO/IEC 14496-15, 8.3.3.1).
+    """
+    record = context.extradata or b""
+    known = context.codec.canonical_name == "hevc" and len(record) > 21 and record[0] == 1
+    return (record[21] & 3) + 1 if known else 0
+
+
+def _is_random_access(packet: Packet[Any], length: int) -> bool:
+    """True for an HEVC key frame that is one: containers call frames so that are none. (H.264's
+    decoder notices that by itself.)
+
+    Bits 1 to 6 of a unit's first byte are its type: those below 32 are slices of a frame, those
+    from 16 to 21 of one that decoding can begin at (ITU-T H.265, table 7-1).
+
+    Args:
+        packet: A row of units, each behind its length.
+        length: Bytes of each length.
+    """
+    data, at = memoryview(packet), 0
+    while at + length < len(data):
+        size = int.from_bytes(data[at : at + length], "big")
+        kind = data[at + length] >> 1 & 63
+        if kind < 32:
+            return size > 0 and 16 <= kind <= 21
+        at += length + size
+    return False
+
+
+def _sets_up_anew(packet: Packet[Any]) -> bool:
+    """True where a packet brings new settings for the decoder, as far as this PyAV tells."""
     has = getattr(packet, "has_sidedata", None)
     return bool(has and has("new_extradata"))
 
 
 def _mixed(found: NDArray[np.int64], keys: Indices) -> bool:
-    """Whether pictures of before a key frame and of after it are shown in turns, or two at a time,
+    """True where frames of before a key frame and of after it are shown in turns, or two at a time,
     as where recordings were joined: there is no telling then what the decoder makes of it.
 
     Args:
-        found: ``[N, 3]`` in the order of the file: when a picture is shown, its position, its
-            duration.
+        found: ``[N, 3]`` in the order of the file: presentation time, position and duration of
+            each frame.
         keys: Positions of key frames.
     """
     stamps, positions = found[:, 0], found[:, 1]

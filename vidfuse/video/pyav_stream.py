@@ -1,13 +1,15 @@
-"""The video stream of a file through PyAV: opening it, its packets, its decoded pictures."""
+"""The video stream of a file through PyAV: opening it, its packets, its decoded frames."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Set
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.sidedata.sidedata import Type as SideDataType
@@ -19,11 +21,10 @@ from numpy.typing import NDArray
 from vidfuse.data.files import read_head
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import check_size
-from vidfuse.video.frames import Pictures
-from vidfuse.video.units import Units
+from vidfuse.video.frames import Pixels
 
-# Share of the declared pictures below which a file counts as cut off: edit lists and packed
-# pictures leave some out.
+# Share of the declared frames below which a file counts as cut off: edit lists and packed
+# frames leave some out.
 MOST = 0.75
 # Newer versions of PyAV convert with all cores, which others have work for.
 ONE_THREAD = {"threads": 1} if "threads" in str(VideoReformatter.reformat.__doc__) else {}
@@ -31,9 +32,9 @@ MAX_DAMAGED = 1000  # packets that do not decode, after which decoding stops
 # Decode times only grow within a recording. A step back by more than this (seconds, as the ffmpeg
 # program has it) starts another recording in the same file.
 STEP_BACK = 0.1
-# Of these, each packet holds one picture and says when it is shown, unless they are interlaced; in
-# others there are packed pictures, single fields, and pictures that are never shown.
-ONE_PICTURE_A_PACKET = ("av1", "h264", "hevc", "vp9")
+# Of these, each packet holds one frame and says when it is shown, unless they are interlaced; in
+# others there are packed frames, single fields, and frames that are never shown.
+ONE_FRAME_A_PACKET = ("av1", "h264", "hevc", "vp9")
 TRUE_INDEX = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
 # Containers that hold all of themselves. FFmpeg knows others too, which are lists of files or
 # addresses (HLS, DASH, concat), read neighbouring files, or run scripts.
@@ -46,12 +47,15 @@ SELF_CONTAINED = {
     "protocol_whitelist": "file",
     "format_whitelist": ",".join(CONTAINERS.split()),
 }
-WHOLE_PICTURES = (0, 1)  # FFmpeg's AVFieldOrder: unknown, progressive
+# Removes slices that no other frame is decoded from, and what may stand beside them without meaning
+# for others: supplemental information, delimiters, filler (ITU-T H.264, table 7-1).
+REFERENCES_ONLY = "filter_units=discard=nonref:discard_flags=keep_non_vcl:remove_types=6|9|12"
+WHOLE_FRAMES = (0, 1)  # FFmpeg's AVFieldOrder: unknown, progressive
 
 
 class KeyFrame(NamedTuple):
-    """Where decoding can begin: seconds from the start of the file, the stream's ticks, and how
-    many packets come before it.
+    """A frame where decoding can begin: its time in seconds from the start of the file and in the
+    stream's ticks, and the number of packets before it.
     """
 
     time: float
@@ -66,12 +70,11 @@ class VideoFile:
     Attributes:
         container: The open file.
         stream: Its best video stream.
-        decode_timed: Whether pictures are shown at the times at which they are decoded.
-        indexed: Whether packets say of all pictures when they are shown, as the decoder does.
-        units: Reads what packets say of themselves.
-        joined: Whether the packets read so far come from several recordings, one after the other.
-        decoded: How many pictures were decoded so far.
-        notes: What went wrong without being fatal.
+        decode_timed: True where frames are shown at the times at which they are decoded.
+        indexed: True where packets state the presentation time of each frame, as the decoder does.
+        joined: True where the packets so far come from several recordings, one after the other.
+        decoded: Number of frames that were decoded so far.
+        notes: Problems that were not fatal.
         damaged: Positions of packets that do not decode.
 
     Raises:
@@ -83,7 +86,7 @@ class VideoFile:
         self.decoded = 0
         self.notes: list[str] = []
         self.damaged: set[int | None] = set()
-        # One for all pictures: to set one up takes longer than to convert a small picture.
+        # One for all frames: to set one up takes longer than to convert a small frame.
         self._reformatter = VideoReformatter()
         self.open()
 
@@ -110,16 +113,18 @@ class VideoFile:
         self.stream.thread_type = "SLICE"  # one clip, one core: clips run side by side
         self.stream.codec_context.thread_count = 1
         # AVI stores no presentation times and what is derived from its packets is wrong for packed
-        # B-frames: pictures come out in the order and at the times at which they are decoded.
+        # B-frames: frames come out in the order and at the times at which they are decoded.
         self.decode_timed = self.container.format.name == "avi"
         context = self.stream.codec_context
-        codec = context.codec.canonical_name
         self.indexed = (
             self.container.format.name in TRUE_INDEX
-            and codec in ONE_PICTURE_A_PACKET
-            and getattr(context, "field_order", None) in WHOLE_PICTURES  # older PyAV cannot say
+            and context.codec.canonical_name in ONE_FRAME_A_PACKET
+            and getattr(context, "field_order", None) in WHOLE_FRAMES  # older PyAV cannot say
         )
-        self.units = Units(codec if self.indexed else "", context.extradata or b"")
+        self._filter: BitStreamFilterContext | None = None
+        if self.indexed and context.codec.canonical_name == "h264":
+            with suppress(av.error.FFmpegError, ValueError):
+                self._filter = BitStreamFilterContext(REFERENCES_ONLY, self.stream)
         self.joined = False
         self.origin = (self.container.start_time or 0) / av.time_base
         self.tick = float(self.stream.time_base or 1)
@@ -131,29 +136,29 @@ class VideoFile:
             kinds = sorted({stream.type for stream in self.container.streams})
             raise InputError(self.path, f"no video in it (only {', '.join(kinds) or 'no streams'})")
         if stream.disposition & av.stream.Disposition.attached_pic:
-            raise InputError(self.path, "no video in it (only sound with a cover picture)")
+            raise InputError(self.path, "no video in it (only sound with a cover frame)")
         if stream.codec_context is None:
             raise InputError(self.path, "its video codec is not known to the installed PyAV")
         return stream
 
     @property
     def expected_bytes(self) -> float:
-        """About how much memory all decoded pictures (4:2:0) take."""
+        """Approximate bytes of memory that all decoded frames (4:2:0) take."""
         context = self.stream.codec_context
         seconds = (self.container.duration or 0) / av.time_base
         count = max(self.stream.frames, seconds / self.frame_time)
         return count * context.width * context.height * 1.5
 
     def cut_off(self, count: int, end: float) -> str | None:
-        """What is missing of the file, if it is far shorter than it says of itself.
+        """A warning where the file is far shorter than it says of itself, else None.
 
         Args:
-            count: How many pictures were found.
-            end: When the last of them leaves the screen, in seconds.
+            count: Number of frames that were found.
+            end: Time at which the last of them leaves the screen, in seconds.
         """
         declared = self.stream.frames
         if count < MOST * declared:
-            return f"{count} of the {declared} pictures that it declares: it looks cut off"
+            return f"{count} of the {declared} frames that it declares: it looks cut off"
         # Of several streams, another may be the longest.
         seconds = (self.container.duration or 0) / av.time_base
         if len(self.container.streams) == 1 and end < MOST * seconds:
@@ -183,7 +188,7 @@ class VideoFile:
         """A time stamp of the stream as seconds from the start of the file."""
         return stamp * self.tick - self.origin
 
-    def packets(self) -> Iterator[Packet]:
+    def packets(self) -> Iterator[Packet[Any]]:
         """Packets from here on, with time stamps that go on where recordings are joined.
 
         A torn file ends where it is torn.
@@ -206,17 +211,16 @@ class VideoFile:
         except (av.error.FFmpegError, OSError) as error:
             self.notes.append(f"reading stopped early ({_reason(error)})")
 
-    def pictures(self, wanted: Set[int] | None = None) -> Iterator[tuple[float, VideoFrame]]:
-        """The pictures from here on that can be decoded, each with its presentation time.
+    def frames(self, wanted: Set[int] | None = None) -> Iterator[tuple[float, VideoFrame]]:
+        """The frames from here on that can be decoded, each with its presentation time.
 
         Args:
-            wanted: Presentation times, in the stream's ticks. Pictures of other times that no other
-                picture is decoded from are left out; None is all pictures.
+            wanted: Presentation times, in the stream's ticks. Frames of other times that no other
+                frame is decoded from are left out, where that is known; None is all frames.
         """
         previous: float | None = None
         for packet in self.packets():
-            wants = wanted is None or packet.pts in wanted or not packet.size
-            if not wants and not self.units.needed(packet):
+            if wanted is not None and packet.pts not in wanted and self._is_spare(packet):
                 continue
             try:
                 frames = packet.decode()
@@ -234,25 +238,43 @@ class VideoFile:
                 previous = self._time(frame, previous)
                 yield previous, frame
 
+    def _is_spare(self, packet: Packet[Any]) -> bool:
+        """True for a frame that no other is decoded from, of which FFmpeg's filter leaves nothing.
+
+        (Its H.264 decoder can leave them out by itself, and then does not report damage. In HEVC
+        a frame that its temporal layer does not need may be needed by a higher one.)
+        """
+        data = bytes(packet)
+        # No sound packet ends with a zero byte, but a hole in a file is made of them, and of that
+        # the filter leaves nothing either.
+        if self._filter is None or not data or not data[-1]:
+            return False
+        try:
+            return not self._filter.filter(Packet(data))
+        except MemoryError:
+            raise
+        except av.error.FFmpegError:  # damaged, which the decoder is to notice
+            return False
+
     def _time(self, frame: VideoFrame, previous: float | None) -> float:
         stamp = frame.dts if self.decode_timed or frame.pts is None else frame.pts
         if stamp is not None:
             return self.seconds(stamp)
         return 0.0 if previous is None else previous + self.frame_time
 
-    def to_rgb(self, frame: VideoFrame) -> Pictures:
+    def to_rgb(self, frame: VideoFrame) -> Pixels:
         """``[H, W, 3]`` RGB, turned by right angles and mirrored as the display matrix says."""
         converted = self._reformatter.reformat(frame, format="rgb24", **ONE_THREAD)
-        picture = cast(Pictures, converted.to_ndarray())
+        image = cast(Pixels, converted.to_ndarray())
         (a, b), (c, d) = _axes(frame)
         across, down = (a, d) if abs(a) >= abs(b) else (c, b)
         if abs(b) > abs(a):
-            picture = picture.transpose(1, 0, 2)
+            image = image.transpose(1, 0, 2)
         if across < 0:
-            picture = picture[:, ::-1]
+            image = image[:, ::-1]
         if down < 0:
-            picture = picture[::-1]
-        return np.ascontiguousarray(picture)
+            image = image[::-1]
+        return np.ascontiguousarray(image)
 
     def close(self) -> None:
         """Release the file."""
@@ -263,7 +285,7 @@ class SeekError(Exception):
     """A seek did not land where the index says that it would."""
 
 
-def _not_behind(packet: Packet | None, key: KeyFrame) -> bool:
+def _not_behind(packet: Packet[Any] | None, key: KeyFrame) -> bool:
     if packet is None or packet.pts is None:
         return False
     if packet.dts is None:
@@ -277,13 +299,13 @@ def _reason(error: Exception) -> str:
 
 
 def is_turned(frame: VideoFrame) -> bool:
-    """Whether a picture is shown otherwise than it is stored."""
+    """True for a frame that is shown otherwise than it is stored."""
     (a, b), (c, d) = _axes(frame)
     return bool(b or c or a < 0 or d < 0)
 
 
 def is_mirrored(frame: VideoFrame) -> bool:
-    """Whether a picture is shown as in a mirror, turned or not."""
+    """True for a frame that is shown as in a mirror, turned or not."""
     (a, b), (c, d) = np.sign(_axes(frame))
     return bool(a * d - b * c < 0)
 
@@ -300,5 +322,5 @@ def _axes(frame: VideoFrame) -> NDArray[np.int32]:
 
 
 def bytes_of(frame: VideoFrame) -> int:
-    """How much memory a decoded picture takes."""
+    """Bytes of memory that a decoded frame takes."""
     return sum(plane.buffer_size for plane in frame.planes)

@@ -1,19 +1,19 @@
-"""Which pictures of a clip to look at: pure functions of the stream's timestamps.
+"""Rules that choose frames of a clip: pure functions of the stream's timestamps.
 
 Decoders disagree about how many frames a file has, so sampling works on presentation times. The
-picture *on screen* at time t is the last one whose presentation time is not after t.
+frame *on screen* at time t is the last one whose presentation time is not after t.
 
-With presentation times ``s_0 < … < s_{N-1}`` and ``e`` the moment the last picture leaves the
+With presentation times ``s_0 < … < s_{N-1}`` and ``e`` the moment the last frame leaves the
 screen:
 
-* ``uniform``: the pictures on screen at the centres of T equal parts,
+* ``uniform``: the frames on screen at the centres of T equal parts,
   ``s_0 + (i + 1/2) (e - s_0) / T``.
 * ``segment``: as ``uniform``, except in training, where the time in each part is drawn at random
   (TSN; Wang et al. 2016, "Temporal Segment Networks", section 3.1).
-* ``dense``: T consecutive pictures around the middle, from index ``(N - T) // 2``.
-* ``stride:N``: every N-th picture from the first, at most T of them.
+* ``dense``: T consecutive frames around the middle, from index ``(N - T) // 2``.
+* ``stride:N``: every N-th frame from the first, at most T of them.
 
-A clip with no more than T pictures gives all of them, once each, in order.
+A clip with no more than T frames gives all of them, once each, in order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vidfuse.errors import UnknownNameError, UserError
 
 MODES = ("uniform", "segment", "dense", "stride:N")
 # Timestamps come from rational time bases: a centre that equals a timestamp must not fall one
-# picture short because of rounding.
+# frame short because of rounding.
 EPSILON = 1e-6
 
 Times = NDArray[np.float64]
@@ -36,13 +36,13 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The presentation times of a clip's pictures.
+    """The presentation times of a clip's frames.
 
     Attributes:
         times: ``[N]`` seconds from the start of the file, not decreasing.
-        end: When the last picture leaves the screen.
-        start: When the clip starts; None is its first picture. For pictures that were picked from
-            a clip, this is the clip's own start: picking T of the ``uniform`` picks of an odd
+        end: Time at which the last frame leaves the screen.
+        start: Time at which the clip starts; None is its first frame. For frames that were picked
+            from a clip, this is the clip's own start: picking T of the ``uniform`` picks of an odd
             multiple of T then gives what picking T of the clip gives.
     """
 
@@ -51,7 +51,7 @@ class Timeline:
     start: float | None = None
 
     def cut(self, start: float | None, end: float | None) -> Timeline:
-        """The part in which a picture is on screen between ``start`` and ``end`` (exclusive)."""
+        """The part in which a frame is on screen between ``start`` and ``end`` (exclusive)."""
         low = 0 if start is None else int(on_screen(self.times, np.array([start]))[0])
         high = len(self.times)
         if end is not None:
@@ -63,7 +63,7 @@ class Timeline:
 
 
 def on_screen(times: Times, moments: Times) -> Indices:
-    """Index of the picture on screen at each moment (the first one before anything is shown)."""
+    """Index of the frame on screen at each moment (the first one before anything is shown)."""
     return np.maximum(np.searchsorted(times, moments + EPSILON, side="right") - 1, 0)
 
 
@@ -103,11 +103,11 @@ class Sampling:
     def pick(
         self, timeline: Timeline, count: int, rng: np.random.Generator | None = None
     ) -> Indices:
-        """Choose at most ``count`` pictures.
+        """Choose at most ``count`` frames.
 
         Args:
             timeline: The clip's presentation times, ``[N]``.
-            count: T, the number of pictures wanted.
+            count: T, the number of frames wanted.
             rng: Draws the times of ``segment`` in training; None takes the centres.
 
         Returns:

@@ -1,8 +1,8 @@
 """Reading videos with torchcodec, on the CPU or on an NVIDIA GPU (NVDEC).
 
-torchcodec numbers the packets of a stream in the order of their times, decodes a numbered picture
+torchcodec numbers the packets of a stream in the order of their times, decodes a numbered frame
 and says when it is shown. Both the numbers and the times are held against the timeline that PyAV
-read from the container, so a picture of another moment is an error. What those times do not tell
+read from the container, so a frame of another moment is an error. What those times do not tell
 (see ``PyAVReader.obstacle``) is refused before it is opened.
 
 This is the one decoder that imports torch, and it needs the shared libraries of FFmpeg, which its
@@ -19,18 +19,16 @@ from typing import Any
 import numpy as np
 
 from vidfuse.errors import InputError, UserError, first_sentence
+from vidfuse.video.backends import BACKENDS
 from vidfuse.video.decoder import Fit, check_size, unchanged, wrong_frames
-from vidfuse.video.frames import Pictures
+from vidfuse.video.frames import Pixels
 from vidfuse.video.sampling import Indices, Timeline, Times, on_screen
 
-# As in pyproject.toml. Since torchcodec 0.12 one build works with every torch from 2.11 on; earlier
-# ones fit one each.
-MINIMUM = {"torchcodec": (0, 12), "torch": (2, 11)}
 FFMPEG_HINT = (
     "Install FFmpeg 4 to 9 with its shared libraries (Debian and Ubuntu: apt-get install ffmpeg; "
     "macOS: brew install ffmpeg; conda: conda install ffmpeg), or leave --decoder at 'auto'."
 )
-BATCH_BYTES = 2**28  # pictures that are decoded together take at most
+BATCH_BYTES = 2**28  # frames that are decoded together take at most
 OFF = 2e-3  # seconds by which two readings of one time stamp may differ
 
 
@@ -59,7 +57,7 @@ def import_torchcodec() -> Any:
 
 
 def _check_versions() -> None:
-    for name, minimum in MINIMUM.items():
+    for name, minimum in BACKENDS["torchcodec"].minimum.items():
         try:
             found = version(name)
         except PackageNotFoundError:
@@ -78,7 +76,7 @@ def _without_ffmpeg() -> UserError:
 
 
 def gpu_problem(torchcodec: Any) -> str | None:
-    """Why torchcodec cannot decode on a GPU here, as far as one knows without a video."""
+    """The reason why torchcodec cannot decode on a GPU here, as far as known without a video."""
     if not import_module("torch").cuda.is_available():
         return "torch finds no NVIDIA GPU"
     if "+cpu" in torchcodec.__version__:
@@ -89,16 +87,16 @@ def gpu_problem(torchcodec: Any) -> str | None:
 class TorchCodecReader:
     """One open video file; see ``Reader``.
 
-    torchcodec does not tell how many pictures it decodes on the way to those asked for, so
+    torchcodec does not tell how many frames it decodes on the way to those asked for, so
     ``decoded`` counts the latter.
 
     Args:
         path: The file.
-        timeline: What the container says.
+        timeline: The container's.
         again: Changes nothing: its timeline stays what it is at first.
 
     Raises:
-        InputError: torchcodec cannot open the file, or numbers its pictures wrongly.
+        InputError: torchcodec cannot open the file, or numbers its frames wrongly.
         UserError: torchcodec does not work on this machine.
     """
 
@@ -124,7 +122,7 @@ class TorchCodecReader:
         self.timeline = self._checked(timeline)
 
     def _check_device(self, torchcodec: Any) -> None:
-        """Find out whether the device can be used at all."""
+        """Raise an error where the device cannot be used."""
 
     def _checked(self, timeline: Timeline | None) -> Timeline:
         if timeline is None:
@@ -134,22 +132,22 @@ class TorchCodecReader:
             why = f"it counts {len(self._video)} frames where the stream shows {count}"
             raise wrong_frames(self.path, self.name, why)
         if (np.diff(timeline.times) <= 0).any():
-            raise wrong_frames(self.path, self.name, "several pictures have the same time stamp")
+            raise wrong_frames(self.path, self.name, "several frames have the same time stamp")
         return timeline
 
-    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
-        """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
+        """The frames on screen at ``times`` (not decreasing), and their presentation times."""
         indices = on_screen(self.timeline.times, times)
         about = self._video.metadata
         together = max(1, BATCH_BYTES // (about.width * about.height * 3))
-        pictures: list[Pictures] = []
+        pixels: list[Pixels] = []
         for start in range(0, len(indices), together):
-            pictures += map(fit, self._decode(indices[start : start + together]))
+            pixels += map(fit, self._decode(indices[start : start + together]))
         self.decoded += len(np.unique(indices))
-        return pictures, self.timeline.times[indices]
+        return pixels, self.timeline.times[indices]
 
-    def _decode(self, indices: Indices) -> Pictures:
-        """Pictures ``[n, H, W, 3]`` by their numbers; their times must be as expected."""
+    def _decode(self, indices: Indices) -> Pixels:
+        """Frames ``[n, H, W, 3]`` by their numbers; their times must be as expected."""
         try:
             batch = self._video.get_frames_at(indices.tolist())
         except (RuntimeError, IndexError, ValueError) as error:
@@ -163,10 +161,10 @@ class TorchCodecReader:
         wrong = np.flatnonzero(np.abs(got - expected) > OFF)
         if len(wrong):
             at = wrong[0]
-            why = f"its picture of {expected[at]:.3f} s is that of {got[at]:.3f} s"
+            why = f"its frame of {expected[at]:.3f} s is that of {got[at]:.3f} s"
             raise wrong_frames(self.path, self.name, why)
-        pictures: Pictures = batch.data.cpu().numpy()
-        return pictures
+        pixels: Pixels = batch.data.cpu().numpy()
+        return pixels
 
     def close(self) -> None:
         """Release the file."""
@@ -193,10 +191,10 @@ class TorchCodecCudaReader(TorchCodecReader):
                 "Run 'vidfuse doctor' to see more, or use --decoder torchcodec.",
             )
 
-    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pictures], Times]:
-        """The pictures on screen at ``times`` (not decreasing), and their presentation times."""
+    def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
+        """The frames on screen at ``times`` (not decreasing), and their presentation times."""
         answer = super().read(times, fit)
-        fallback = self._video.cpu_fallback  # known once a picture was decoded
+        fallback = self._video.cpu_fallback  # known once a frame was decoded
         if fallback and not self.warnings:
             why = str(fallback).rpartition(": ")[2]
             self.warnings.append(f"decoded on the CPU, not on the GPU ({why})")

@@ -1,42 +1,33 @@
 """A decode process.
 
 Reads one request a line (JSON) on standard input and answers each with a line of JSON on standard
-output; the frames lie in memory that it shares with the program, or follow as bytes. It imports
-one decoding library and no torch, unless that is torchcodec, which needs it: decord imported before
-torch is known to hang or crash. It lives apart from the program because decoders crash and hang on
-damaged files, and take more memory than there is.
+output, which the frames follow as bytes. It imports one decoding library and no torch, unless that
+is torchcodec, which needs it: decord imported before torch is known to hang or crash. It lives
+apart from the program because decoders crash and hang on damaged files, and take more memory than
+there is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import json
-import math
-import os
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
-from vidfuse.data.stamp import settled_stamp, stamp_of
+from vidfuse.data.content import settled_stamp, stamp_of
 from vidfuse.errors import InputError, UserError
-from vidfuse.rpc import begin
-from vidfuse.system import keep_memory, limit_memory
-from vidfuse.video.decoder import ON_GPU, Reader, load_reader, open_video, read_from
-from vidfuse.video.frames import FrameRequest, Frames, Pictures
+from vidfuse.machine import keep_memory, limit_memory
+from vidfuse.rpc import Answer, Order, begin, serve
+from vidfuse.video.backends import BACKENDS
+from vidfuse.video.decoder import Reader, load_reader, open_video, read_from
+from vidfuse.video.frames import FrameRequest, Frames
 from vidfuse.video.sampling import Timeline
-from vidfuse.video.shared import SharedMemory
-
-LONGEST_ALARM = 2**31 - 1  # seconds, which the system takes as an int
-NO_PICTURES = np.zeros(0, np.uint8)
 
 
-class Desk:
-    """Where the clip lies open that was read last, if more of it will be asked for."""
+class ReaderCache:
+    """The reader of the clip that was read last, kept open if more of it will be asked for."""
 
     def __init__(self) -> None:
         self.key: tuple[object, ...] = ()
@@ -51,7 +42,7 @@ class Desk:
     def read(
         self, request: FrameRequest, backend: str, timeline: Timeline | None, again: bool
     ) -> Frames:
-        """Read pictures of a clip, from the open file if it is the same one.
+        """Read frames of a clip, from the open file if it is the same one.
 
         Args:
             request: What to read.
@@ -60,7 +51,7 @@ class Desk:
             again: Whether more of it will be asked for.
 
         Raises:
-            InputError: The file cannot be read, or the segment holds no picture.
+            InputError: The file cannot be read, or the segment holds no frame.
         """
         key = (request.path, request.fps, backend)
         if self.reader is None or self.key != key:
@@ -70,8 +61,8 @@ class Desk:
         return read_from(self.reader, request)
 
 
-def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], Pictures]:
-    """Carry out one order: ``read`` (pictures), ``index`` (PyAV's timeline, for another backend) or
+def answer(order: Order, cache: ReaderCache) -> Answer:
+    """Carry out one order: ``read`` (frames), ``index`` (PyAV's timeline, for another backend) or
     ``release``.
 
     With ``keep`` in it the clip stays open, unless reading fails.
@@ -79,85 +70,67 @@ def answer(order: dict[str, Any], desk: Desk) -> tuple[dict[str, Any], Pictures]
     keep = False
     try:
         if order["op"] == "release":
-            return {}, NO_PICTURES
+            return {}
         if order["op"] == "index":
-            from vidfuse.video.pyav_backend import PyAVReader
-
-            reader = PyAVReader(order["path"])
-            timeline, obstacle = reader.index(), reader.obstacle(order["backend"])
-            reader.close()
-            index = {"times": timeline.times.tolist(), "end": timeline.end, "obstacle": obstacle}
-            return index, NO_PICTURES
+            return _index(order["path"], order["backend"])
         before = settled_stamp(Path(order["request"]["path"]))
         given = order.get("timeline")
         stated = Timeline(np.array(given["times"]), given["end"]) if given else None
         request = FrameRequest(**order["request"])
-        again = order.get("keep", False)
-        frames = desk.read(request, order["backend"], stated, again)
-        keep = again
+        frames = cache.read(request, order["backend"], stated, order["keep"])
+        keep = order["keep"]
         # Of a file that changed meanwhile nobody can say what it was that was read.
         if before is not None and before == stamp_of(Path(request.path)):
             frames = replace(frames, stamp=before)
-        return {"frames": frames.header()}, np.ascontiguousarray(frames.pictures)
+        return {"frames": frames.header(), "payload": np.ascontiguousarray(frames.pixels).ravel()}
     except InputError as error:
-        return {"input_error": [error.reason, error.hint]}, NO_PICTURES
+        return {"input_error": [error.reason, error.hint]}
     except UserError as error:
-        return {"user_error": [error.message, error.hint]}, NO_PICTURES
+        return {"user_error": [error.message, error.hint]}
     except MemoryError:
-        return {"out_of_memory": True}, NO_PICTURES
-    except Exception as error:  # one odd file must not end the run, nor be quoted
+        return {"out_of_memory": True}
+    except Exception as error:  # noqa: BLE001 - one odd file must not end the run, nor be quoted
         text = f"it cannot be decoded ({type(error).__name__})"
         hint = "Copy or download it again. If other programs play it, please report it."
-        return {"input_error": [text, hint]}, NO_PICTURES
+        return {"input_error": [text, hint]}
     finally:
         if not keep:
-            desk.clear()
+            cache.clear()
 
 
-def serve(orders: IO[bytes], answers: IO[bytes], shared: SharedMemory | None) -> None:
-    """Answer orders until standard input ends, which it does when the program is gone."""
-    desk, settled = Desk(), False
-    for line in orders:
-        order = json.loads(line)
-        end_after(order["limit"])
-        header, pictures = answer(order, desk)
-        end_after(None)
-        if shared is not None and shared.put(pictures):
-            answers.write(json.dumps(header | {"shared": pictures.nbytes}).encode() + b"\n")
-        else:
-            answers.write(json.dumps(header | {"bytes": pictures.nbytes}).encode() + b"\n")
-            answers.write(pictures.tobytes())
-        answers.flush()
-        # A closed container and its streams hold each other, and buffers with them: too few objects
-        # for Python to look for them by itself, and too large to wait.
-        gc.collect()
-        if not settled and desk.reader is None:
-            gc.freeze()  # what the libraries made, which is most of what would be looked at
-            settled = True
+def _collect(cache: ReaderCache) -> None:
+    """Free the containers that were closed.
+
+    One and its streams hold each other, and buffers with them: too few objects for Python to look
+    for them by itself, and too large to wait.
+    """
+    gc.collect()
+    if cache.reader is None and not gc.get_freeze_count():
+        gc.freeze()  # what the libraries made, which is most of what would be looked at
 
 
-def end_after(seconds: float | None) -> None:
-    """End this process when a decoder hangs and the program that would see to it is gone."""
-    if hasattr(signal, "alarm"):  # not on Windows
-        signal.alarm(0 if seconds is None else math.ceil(min(seconds + 5, LONGEST_ALARM)))
+def _index(path: str, backend: str) -> Answer:
+    """PyAV's timeline of a video, and what stands in the way of reading it with a backend."""
+    from vidfuse.video.pyav_backend import PyAVReader
+
+    reader = PyAVReader(path)
+    timeline, obstacle = reader.index(), reader.obstacle(backend)
+    reader.close()
+    return {"times": timeline.times.tolist(), "end": timeline.end, "obstacle": obstacle}
 
 
-def main(backend: str, memory: str, descriptor: str | None = None) -> None:
+def main(backend: str, memory: str) -> None:
     """Serve on standard input and output.
 
     Args:
         backend: The decoder that orders will name.
         memory: Bytes that decoding may take.
-        descriptor: Of the memory that is shared with the program, if there is any.
     """
     keep_memory()  # a clip's frames are dropped together, and the next clip needs as much
     channel = begin()
-    shared = None
-    if descriptor is not None:
-        shared = SharedMemory(int(descriptor))
-        os.close(int(descriptor))
     # What the libraries themselves take is not the clips' fault.
     with contextlib.suppress(ImportError, UserError):  # is told when a clip is asked for
         load_reader(backend)
-    limit_memory(int(memory), resident=backend in ON_GPU)
-    serve(sys.stdin.buffer, channel, shared)
+    limit_memory(int(memory), resident=BACKENDS[backend].resident)
+    cache = ReaderCache()
+    serve(lambda order: answer(order, cache), channel, lambda: _collect(cache))

@@ -1,4 +1,4 @@
-"""What dataset folder is this? A table of layouts, each one file with the same two functions.
+"""Reading a dataset: a table of layouts, each one file with the same two functions.
 
 A layout module has ``recognise(root) -> bool``, which must be quick on a large tree, and
 ``read(root, split) -> Dataset``. To add one, write the file and put it in ``LAYOUTS``.
@@ -17,8 +17,8 @@ from vidfuse.data.files import describe_os_error, is_ignored, is_video, walk_vid
 from vidfuse.errors import InputError, UnknownNameError, UserError
 
 LAYOUTS: dict[str, str] = {
-    "kinetics": "vidfuse.data.layouts.kinetics",
     "manifest": "vidfuse.data.layouts.manifest",
+    "kinetics": "vidfuse.data.layouts.kinetics",
     "ucf101": "vidfuse.data.layouts.ucf101",
     "hmdb51": "vidfuse.data.layouts.hmdb51",
     "kth": "vidfuse.data.layouts.kth",
@@ -32,13 +32,16 @@ _RULES = ("auto", "group", "random")  # values of --split that name no official 
 
 
 class Layout(Protocol):
-    """What a layout module offers."""
+    """The interface of a layout module."""
 
     def recognise(self, root: Path) -> bool:
-        """Whether the folder (or file) looks like this layout; looks at few entries."""
+        """Check that the folder (or file) looks like this layout, by few of its entries."""
 
     def read(self, root: Path, split: str | None) -> Dataset:
-        """The dataset; ``split`` is the number of an official list, None for the first."""
+        """The dataset; ``split`` is the number of an official list, None for the first.
+
+        A layout without numbered lists leaves it unused, and `read_dataset` judges it.
+        """
 
 
 def load_layout(name: str) -> Layout:
@@ -81,7 +84,10 @@ def read_dataset(
             f"Known layouts: {', '.join(LAYOUTS)}. The simplest is one folder of videos per "
             "class, or a manifest.csv with the columns path,label.",
         )
-    dataset = load_layout(layout).read(root, None if split in _RULES else split)
+    number = None if split in _RULES else split
+    dataset = load_layout(layout).read(root, number)
+    if number is not None and dataset.split_number is None:
+        _check_number(dataset, number)
     if not dataset.clips:
         first = "; ".join(dataset.problems[:3]) or "it holds no videos"
         raise UserError(
@@ -111,6 +117,17 @@ def _check_readable(root: Path) -> None:
             f"{root}: {describe_os_error(error)}",
             "Check the path of the dataset and your permission to read it.",
         ) from None
+
+
+def _check_number(dataset: Dataset, number: str) -> None:
+    """Refuse the number of an official split where a dataset has no numbered ones."""
+    has_split = any(clip.split for clip in dataset.clips)
+    if not (has_split and number == "1"):
+        what = "declares one split, number 1" if has_split else "has no official split"
+        raise UserError(
+            f"{dataset.root}: there is no split '{number}'; this dataset {what}",
+            "Use --split auto" + ("." if has_split else ", group or random."),
+        )
 
 
 def _describe(root: Path) -> str:

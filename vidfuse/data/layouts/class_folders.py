@@ -7,14 +7,14 @@ from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.files import is_ignored, is_video, natural_key, peek_videos, walk_videos
-from vidfuse.data.layouts.common import dataset_name, part_of, refuse_split_number
+from vidfuse.data.layouts.common import part_of
 from vidfuse.errors import InputError
 
 _PEEKED_FOLDERS = 50
 
 
 def recognise(root: Path) -> bool:
-    """Whether a subfolder holds a video, and the subfolders are not train and test parts."""
+    """Check that a subfolder holds a video, and subfolders are not train and test parts."""
     if not root.is_dir():
         return False
     folders = subfolders(root)
@@ -27,7 +27,6 @@ def recognise(root: Path) -> bool:
 
 def read(root: Path, split: str | None) -> Dataset:
     """Read every subfolder as a class; there are no groups and there is no split."""
-    refuse_split_number(root, split, has_split=False)
     clips, problems = read_class_folders(root)
     classes = {clip.label for clip in clips}
     if len(classes) == 1:
@@ -38,7 +37,7 @@ def read(root: Path, split: str | None) -> Dataset:
                 f"all videos are in the one folder '{only}', which has {len(inner)} folders of "
                 f"its own: if these are the classes, give {root / str(only)}"
             )
-    return Dataset(dataset_name(root), root, "class-folders", clips, problems=problems)
+    return Dataset(root, "class-folders", clips, problems=problems)
 
 
 def read_class_folders(root: Path, split: str | None = None) -> tuple[list[Clip], list[str]]:

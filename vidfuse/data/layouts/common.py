@@ -1,4 +1,4 @@
-"""What several layouts share: names of datasets, clips and parts of a split; lists of lines."""
+"""Helpers of several layouts: names of clips and parts of a split, lists of lines."""
 
 from __future__ import annotations
 
@@ -24,25 +24,6 @@ _PARTS = {
 def part_of(text: str) -> str | None:
     """The part (``train``, ``val``, ``test``) that a folder or cell names, None for another."""
     return _PARTS.get(text.strip().casefold())
-
-
-def dataset_name(root: Path) -> str:
-    """Name of the dataset in a folder or manifest; ``manifest.csv`` goes by its folder."""
-    path = root.absolute() if root.name not in ("", "..") else root.resolve()
-    if path.is_file():
-        path = path.parent if path.stem.casefold() == "manifest" else path.with_suffix("")
-    return path.name or "dataset"
-
-
-def refuse_split_number(root: Path, split: str | None, *, has_split: bool) -> None:
-    """Raise a UserError where a numbered official split is asked of a layout without any."""
-    if split in (None, "1") and (has_split or split is None):
-        return
-    what = "declares one split, number 1" if has_split else "has no official split"
-    raise UserError(
-        f"{root}: there is no split '{split}'; this dataset {what}",
-        "Use --split auto" + ("." if has_split else ", group or random."),
-    )
 
 
 def choose_number(root: Path, numbers: Iterable[str], split: str | None) -> str:

@@ -17,7 +17,6 @@ from vidfuse.data.files import walk_videos
 from vidfuse.data.layouts.common import (
     choose_number,
     clip_stem,
-    dataset_name,
     read_lines,
     report,
 )
@@ -47,7 +46,7 @@ _Listed = dict[str, str | None]
 
 
 def recognise(root: Path) -> bool:
-    """Whether the clips have HMDB51 names, and lists are near or no other split is."""
+    """Check that the clips have HMDB51 names, and lists are near or no other split is."""
     if not root.is_dir():
         return False
     named = names_follow(root, lambda path: split_name(clip_stem(path)) is not None)
@@ -87,7 +86,7 @@ def read(root: Path, split: str | None) -> Dataset:
         report(problems, missing, "listed clips are missing")
         unlisted = [name for name in present if name not in listed]
         report(problems, sorted(unlisted), "clips are on no list and belong to no part")
-    return Dataset(dataset_name(root), root, "hmdb51", clips, source, problems, number)
+    return Dataset(root, "hmdb51", clips, source, problems, number)
 
 
 def split_name(stem: str, folder: str | None = None) -> tuple[str, str] | None:

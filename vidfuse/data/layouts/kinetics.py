@@ -16,12 +16,9 @@ from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.files import walk_videos
-from vidfuse.data.layouts import manifest
 from vidfuse.data.layouts.common import (
     clip_stem,
-    dataset_name,
     part_of,
-    refuse_split_number,
     report,
 )
 from vidfuse.errors import InputError, UserError
@@ -34,10 +31,8 @@ _Row = Mapping[str, str]
 
 
 def recognise(root: Path) -> bool:
-    """Whether this is a table of Kinetics, or a folder that holds one and no manifest."""
-    if root.is_file():
-        return _is_table(root)
-    return bool(_tables_in(root)) and not manifest.recognise(root)
+    """Recognise a table of Kinetics, or a folder that holds one."""
+    return is_table(root) if root.is_file() else bool(_tables_in(root))
 
 
 def read(root: Path, split: str | None) -> Dataset:
@@ -62,9 +57,8 @@ def read(root: Path, split: str | None) -> Dataset:
     report(problems, twice, "videos are there twice under one name: the first was taken")
     clips = _read_tables(tables, videos, problems)
     parts = {clip.split for clip in clips} - {None}
-    refuse_split_number(root, split, has_split=bool(parts))
     source = ", ".join(table.name for table in tables) if parts else None
-    return Dataset(dataset_name(root), root, "kinetics", clips, source, problems)
+    return Dataset(root, "kinetics", clips, source, problems)
 
 
 def _tables_in(root: Path) -> list[Path]:
@@ -72,11 +66,12 @@ def _tables_in(root: Path) -> list[Path]:
         file
         for inner in _FOLDERS
         for file in sorted((root / inner).glob("*.csv"))
-        if file.is_file() and _is_table(file)
+        if file.is_file() and is_table(file)
     ]
 
 
-def _is_table(file: Path) -> bool:
+def is_table(file: Path) -> bool:
+    """Check the columns of a CSV file."""
     if file.suffix.lower() != ".csv":
         return False
     try:

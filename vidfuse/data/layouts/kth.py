@@ -14,10 +14,9 @@ from pathlib import Path
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.files import walk_videos
 from vidfuse.data.layouts.common import (
+    choose_number,
     clip_stem,
-    dataset_name,
     read_lines,
-    refuse_split_number,
     report,
 )
 from vidfuse.data.layouts.naming import has_other_split, names_follow, nearby
@@ -43,7 +42,7 @@ _Segments = dict[str, list[tuple[int, int]]]
 
 
 def recognise(root: Path) -> bool:
-    """Whether the clips have KTH names and no other split is near."""
+    """Check that the clips have KTH names and no other split is near."""
     if not root.is_dir():
         return False
     named = names_follow(root, lambda path: _NAME.fullmatch(clip_stem(path)) is not None)
@@ -60,7 +59,7 @@ def read(root: Path, split: str | None) -> Dataset:
     Raises:
         UserError: Another split was asked for, or ``00sequences.txt`` cannot be read.
     """
-    refuse_split_number(root, split, has_split=True)
+    number = choose_number(root, ["1"], split)
     problems: list[str] = []
     file = next((f / _SEQUENCES for f in nearby(root) if (f / _SEQUENCES).is_file()), None)
     segments = _read_segments(file, problems) if file else {}
@@ -69,7 +68,7 @@ def read(root: Path, split: str | None) -> Dataset:
             f"{_SEQUENCES} is not in the folder or beside it: each video is one clip, not four"
         )
     clips = _read_clips(root, segments, problems)
-    return Dataset(dataset_name(root), root, "kth", clips, "persons", problems, "1")
+    return Dataset(root, "kth", clips, "persons", problems, number)
 
 
 def _read_segments(file: Path, problems: list[str]) -> _Segments:

@@ -20,10 +20,8 @@ from vidfuse.data.files import VIDEO_EXTENSIONS
 from vidfuse.data.layouts.class_folders import subfolders
 from vidfuse.data.layouts.common import (
     choose_number,
-    dataset_name,
     part_of,
     read_lines,
-    refuse_split_number,
     report,
 )
 from vidfuse.errors import UserError
@@ -46,7 +44,7 @@ class _List:
 
 @dataclass(slots=True)
 class _Found:
-    """What reading lists brought up."""
+    """The result of reading lists."""
 
     clips: list[Clip] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -54,7 +52,7 @@ class _Found:
 
 
 def recognise(root: Path) -> bool:
-    """Whether this is a list of clips that exist, or a folder that holds such lists by name."""
+    """Recognise a list of clips that exist, or a folder that holds such lists by name."""
     if root.is_file():
         return root.suffix.lower() == ".txt" and _has_clips(root)
     return any(_has_clips(item.file) for item in _lists_in(root))
@@ -85,13 +83,11 @@ def read(root: Path, split: str | None) -> Dataset:
     for item in lists:
         _read_list(item, found)
     parts = {clip.split for clip in found.clips} - {None}
-    if number is None:
-        refuse_split_number(root, split, has_split=bool(parts))
     problems: list[str] = []
     report(problems, found.missing, "listed clips are missing")
     report(problems, found.ambiguous, "lines with several labels were left out")
     source = ", ".join(item.file.name for item in lists) if parts else None
-    return Dataset(dataset_name(root), root, "list-files", found.clips, source, problems, number)
+    return Dataset(root, "list-files", found.clips, source, problems, number)
 
 
 def _lists_in(root: Path) -> list[_List]:
@@ -137,7 +133,7 @@ def _has_clips(file: Path) -> bool:
 
 
 def _count(file: Path) -> int:
-    """How many of a list's first lines name a clip that exists."""
+    """Count the first lines of a list that name a clip that exists."""
     lines = _first_lines(file)
     return max(_existing(lines, root) for root in _roots(file))
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.files import describe_os_error, is_frame_folder, is_single_frame
-from vidfuse.data.layouts.common import dataset_name, part_of, refuse_split_number
+from vidfuse.data.layouts import kinetics
+from vidfuse.data.layouts.common import part_of
 from vidfuse.errors import UserError
 
 COLUMNS = ("path", "label", "group", "split", "start", "end")
@@ -37,8 +38,11 @@ class _BadRowError(ValueError):
 
 
 def recognise(root: Path) -> bool:
-    """Whether this is a ``.csv``, ``.tsv`` or ``.jsonl`` file, or a folder with a manifest."""
-    return _find_manifest(root) is not None
+    """Recognise a ``.csv``, ``.tsv`` or ``.jsonl`` file, or a folder with a manifest.
+
+    A table of Kinetics is such a file too, and none of these.
+    """
+    return _find_manifest(root) is not None and not (root.is_file() and kinetics.is_table(root))
 
 
 def read(root: Path, split: str | None) -> Dataset:
@@ -46,7 +50,7 @@ def read(root: Path, split: str | None) -> Dataset:
 
     Args:
         root: The manifest, or the folder that holds ``manifest.csv`` (``.tsv``, ``.jsonl``).
-        split: None or ``"1"``: a manifest declares at most one split.
+        split: Unused: a manifest declares at most one split.
 
     Raises:
         UserError: The manifest cannot be read or has no ``path`` column.
@@ -71,10 +75,8 @@ def read(root: Path, split: str | None) -> Dataset:
         if repetition:
             problems.append(f"{file.name}, line {line}: {repetition}")
         clips.append(clip)
-    has_split = any(clip.split for clip in clips)
-    refuse_split_number(root, split, has_split=has_split)
-    source = f"{file.name}, column split" if has_split else None
-    return Dataset(dataset_name(file), root, "manifest", clips, source, problems)
+    source = f"{file.name}, column split" if any(clip.split for clip in clips) else None
+    return Dataset(root, "manifest", clips, source, problems)
 
 
 def _find_manifest(root: Path) -> Path | None:
@@ -106,7 +108,7 @@ def _csv_rows(file: Path, text: str) -> Iterator[tuple[int, _Row | _BadRowError]
             if not any(cell.strip() for cell in cells):
                 continue
             if header is None:
-                header = _normalise(cells)
+                header = [cell.strip().casefold() for cell in cells]
             elif any("\n" in cell or "\r" in cell for cell in cells):
                 reason = f"a cell runs on to line {last_line}; is a quote not closed?"
                 yield line, _BadRowError(reason)
@@ -124,8 +126,8 @@ def _find_delimiter(file: Path, text: str) -> str:
     headline = next((line for line in text.splitlines() if line.strip(' \t,;"')), "")
     best, most = "", 0
     for delimiter in ",;\t|":
-        header = _normalise(next(csv.reader([headline], delimiter=delimiter), []))
-        known = [name for name in header if name in COLUMNS]
+        header = next(csv.reader([headline], delimiter=delimiter), [])
+        known = [name for each in header if (name := each.strip().casefold()) in COLUMNS]
         if len(known) != len(set(known)):
             raise UserError(f"{file}: a column occurs twice in the header: {headline}", _HINT)
         if "path" in known and len(known) > most:
@@ -133,10 +135,6 @@ def _find_delimiter(file: Path, text: str) -> str:
     if not best:
         raise UserError(f"{file}: there is no column 'path' (first line: {headline[:200]})", _HINT)
     return best
-
-
-def _normalise(header: list[str]) -> list[str]:
-    return [name.strip().casefold() for name in header]
 
 
 def _jsonl_rows(file: Path, text: str) -> Iterator[tuple[int, _Row | _BadRowError]]:
@@ -174,11 +172,6 @@ def _parse_clip(row: _Row, folder: Path) -> Clip:
     part = None if split is None else part_of(split)
     if split is not None and part is None:
         raise _BadRowError(f"unknown split '{split}' (train, val or test)")
-    path = _find_file(name, folder)
-    return Clip(path, _text(row, "label"), _text(row, "group"), part, start, end)
-
-
-def _find_file(name: str, folder: Path) -> Path:
     path = folder / name
     if not os.path.exists(path) and "\\" in name:
         path = folder / name.replace("\\", "/")  # a manifest written on Windows
@@ -186,7 +179,7 @@ def _find_file(name: str, folder: Path) -> Path:
         raise _BadRowError(f"there is no file {folder / name}")
     if os.path.isdir(path) and not (is_frame_folder(path) or is_single_frame(path)):
         raise _BadRowError(f"{path} is a folder without frames")
-    return path
+    return Clip(path, _text(row, "label"), _text(row, "group"), part, start, end)
 
 
 def _text(row: _Row, column: str) -> str | None:
@@ -214,17 +207,14 @@ def _seconds(row: _Row, column: str) -> float | None:
     return seconds
 
 
-def _identity(clip: Clip) -> tuple[str, float, float | None]:
-    return os.path.normpath(clip.path), clip.start or 0.0, clip.end
-
-
 def _compare(clip: Clip, line: int, seen: _Seen) -> str | None:
-    """How the clip disagrees with the first row on the same clip, None where it does not.
+    """Describe how the clip disagrees with the first row on the same clip; None if it does not.
 
     Raises:
         _BadRowError: It says just what an earlier row said.
     """
-    rows = seen.setdefault(_identity(clip), {})
+    identity = os.path.normpath(clip.path), clip.start or 0.0, clip.end
+    rows = seen.setdefault(identity, {})
     here = (clip.label, clip.split, clip.group)
     if here in rows:
         raise _BadRowError(f"the same as line {rows[here]}, left out")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.layouts import class_folders
-from vidfuse.data.layouts.common import dataset_name, part_of, refuse_split_number
+from vidfuse.data.layouts.common import part_of
 from vidfuse.errors import UserError
 
 
 def recognise(root: Path) -> bool:
-    """Whether there is a train folder with class folders and no doubt that it is a part."""
+    """Look for a train folder with class folders, and no doubt that it is a part."""
     parts = _part_folders(root)
     train = [folder for folder in parts if part_of(folder.name) == "train"]
     if not any(class_folders.recognise(folder) for folder in train):
@@ -26,7 +26,6 @@ def read(root: Path, split: str | None) -> Dataset:
     Raises:
         UserError: There is no train folder, or a numbered split was asked for.
     """
-    refuse_split_number(root, split, has_split=True)
     folders = _part_folders(root)
     if not any(part_of(folder.name) == "train" for folder in folders):
         raise UserError(
@@ -41,7 +40,7 @@ def read(root: Path, split: str | None) -> Dataset:
         problems += wrong
     names = ", ".join(dict.fromkeys(clip.path.relative_to(root).parts[0] for clip in clips))
     problems += _lonely_classes(clips)
-    return Dataset(dataset_name(root), root, "split-folders", clips, f"folders {names}", problems)
+    return Dataset(root, "split-folders", clips, f"folders {names}", problems)
 
 
 def _part_folders(root: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.files import walk_videos
-from vidfuse.data.layouts.common import choose_number, dataset_name, read_lines, report
+from vidfuse.data.layouts.common import choose_number, read_lines, report
 from vidfuse.data.layouts.naming import has_other_split, names_follow, nearby
 from vidfuse.errors import InputError, UserError
 
@@ -24,7 +24,7 @@ _LISTS_ARCHIVE = "UCF101TrainTestSplits-RecognitionTask"
 
 
 def recognise(root: Path) -> bool:
-    """Whether the clips have UCF101 names, and lists are near or no other split is."""
+    """Check that the clips have UCF101 names, and lists are near or no other split is."""
     if not root.is_dir():
         return False
     lists = _find_lists(root)
@@ -53,7 +53,7 @@ def read(root: Path, split: str | None) -> Dataset:
     if lists and number:
         source = f"{lists.name}/" + ", ".join(path.name for path in _list_files(lists)[number])
         _compare_with_lists(clips, listed, problems)
-    return Dataset(dataset_name(root), root, "ucf101", clips, source, problems, number)
+    return Dataset(root, "ucf101", clips, source, problems, number)
 
 
 def _follows_convention(path: Path, root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A head that looks at few frames: it learns which to look at next, and when it has seen enough."""
+"""A head that observes few frames: it learns which to observe next, and when it has seen enough."""
 
 from __future__ import annotations
 
@@ -10,86 +10,85 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from vidfuse.fusion.base import check_sizes, mask
-from vidfuse.fusion.cells import new_recurrence
-from vidfuse.fusion.choosing import ChoosingHead
-from vidfuse.fusion.episodes import (
-    Chooser,
+from vidfuse.heads.base import check_sizes, mask
+from vidfuse.heads.layers import new_recurrence
+from vidfuse.heads.policy.episodes import (
+    WAVES,
+    ActionSelector,
     Episode,
-    Exploring,
+    EpisodeRecorder,
     Greedy,
-    Review,
-    Room,
-    Seen,
-    Trace,
-    middles,
+    NearestSeen,
+    Observation,
+    Replay,
+    Sampled,
+    relative_times,
+    waves,
 )
-from vidfuse.fusion.frame_source import FrameSource
+from vidfuse.heads.policy.interface import FrameSelectingHead
+from vidfuse.heads.policy.source import FrameSource
 
-WAVES = 8  # the fastest has half a period in 1/8 of a clip: about the width of 2 in 16 candidates
 FIRST_SPREAD = 3.0
 """β before anything is learned: frames drawn in training cover a clip nearly as the best do."""
-FIRST_STOP = -1.5
-"""Logit of stopping before anything is learned."""
+FIRST_STOP = -1.5  # logit of stopping before anything is learned
 BELIEFS = 3
 
 Glance = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Clips [n] and positions [n] → what the GRU reads of these frames [n, hidden], and what they add
-to the logits [n, C]."""
+"""Clips [n] and positions [n] → inputs to the GRU [n, hidden] and votes for the classes [n, C]."""
 
 
-class Policy(ChoosingHead):
-    """An agent that chooses the frames it looks at, and stops when another is not worth its cost.
+class Policy(FrameSelectingHead):
+    """An agent that selects the frames it observes, and stops when another is not worth its cost.
 
-    Of L candidate frames of a clip, at places t_i = (i + 1/2) / L, it looks at one after the other.
-    After n looks a GRU has read the seen frames x [P] in the order of time, with their places t and
-    the time Δt since the frame before::
+    Of L candidate frames of a clip, at times t_i = (i + 1/2) / L, it observes one after the other.
+    After n glimpses a GRU has read the seen frames x [P] in the order of time, with their times t
+    and the time Δt since the frame before::
 
         s_n = max of GRU(W x + V φ(t) + U φ(Δt)),  logits_n = C s_n + mean of D x
         b_n = [max p, entropy of p / log C, n / max_looks],  p = softmax(logits_n)
 
-    with φ(t) = (sin πkt, cos πkt), k = 1..8. Then it stops, or looks at candidate i::
+    with φ(t) = (sin πkt, cos πkt), k = 1..8. Then it stops, or observes candidate i::
 
         P(stop) = σ(u · [s_n, b_n] + c),  P(i) ∝ d_i^β exp(q_n · φ(t_i)),  q_n = Q [s_n, b_n]
 
-    where d_i is the distance to the nearest frame seen (see `Room`), so that before anything is
-    learned (Q = 0, β = 3) it covers the clip evenly. What was seen is not looked at again.
+    where d_i is the distance to the nearest frame seen (see `NearestSeen`), so that before anything
+    is learned (Q = 0, β = 3) it covers the clip evenly. No frame is observed twice.
 
-    In training each place is drawn from P(i), and it looks on until `max_looks`, so that what
+    In training each candidate is drawn from P(i), and it goes on until `max_looks`, so that what
     stopping anywhere would have been worth is known. With p_n the probability of the true class
-    after n looks and r_n = p_n - `cost`·n, r_0 = 1 / C, an episode that got to n looks is worth::
+    after n glimpses and r_n = p_n - `cost`·n, r_0 = 1 / C, a state of n
+    glimpses is worth::
 
-        V_n = σ_n r_n + (1 - σ_n) V_{n+1},  σ_n = P(stop) after n looks, 1 after the last
+        V_n = σ_n r_n + (1 - σ_n) V_{n+1},  σ_n = P(stop) after n glimpses, 1 after the last
 
-    which leaves nothing to chance but the places: the decision to stop learns by the gradient of
-    V_1. Places learn by REINFORCE (Williams, 1992): the log-probability of look n + 1 is raised by
-    G_n - v_n, times the probability (1 - σ_1)…(1 - σ_n) that it is taken, where G_n = V_{n+1} - r_n
-    is what it gained and the baseline v_n = w · [s_n, b_n] is learned by squared error. Evaluation
-    takes the most probable of everything, so it is deterministic.
+    which leaves nothing to chance but the candidates: the decision to stop learns by the gradient
+    of V_1. Candidates are learned by REINFORCE (Williams, 1992): the log-probability of glimpse n +
+    1 is raised by G_n - v_n, times the probability (1 - σ_1)…(1 - σ_n) that it is taken, where G_n
+    = V_{n+1} - r_n is what it gained and the baseline v_n = w · [s_n, b_n] is learned by squared
+    error. Evaluation takes the most probable of everything, so it is deterministic.
 
-    The classifier learns by cross-entropy after every look, of which the n-th counts n: later ones
-    can tell more, and stopping early while little is known does not keep it from learning what
-    further looks show. Rewards reach neither it nor the GRU: on few clips they are noise beside the
-    labels.
+    The classifier learns by cross-entropy after every glimpse, of which the n-th counts n: later
+    ones can tell more, and stopping early while little is known does not keep it from learning what
+    further glimpses show. Rewards reach neither it nor the GRU: on few clips they are noise beside
+    the labels.
 
     Frame Glimpses (Yeung et al.) look anywhere and learn by REINFORCE; AdaFrame (Wu et al.) rewards
-    what a look adds, and stops by what its value function expects. Both carry the state from look
-    to look, in the order in which the agent looked. Here the GRU reads anew in the order of time
-    what is seen: what moves where is easier to tell, and it takes few steps, since looks are few.
+    what a glimpse adds, and stops by what its value function expects. Both carry the state from
+    glimpse to glimpse. Here the GRU reads the seen frames anew in the order of time: what moves
+    where is easier to tell, and it takes few steps, since glimpses are few.
 
     Shapes: frame [P], P = D·g·g → projected [hidden] → state [hidden] → logits [C].
 
-    Cost: P·(hidden + C) products a look and 6·hidden² for each of the N(N+1)/2 steps of the GRU.
-    The backbone, which costs far more, runs on the frames looked at only. Training reads all
-    candidates of a clip once, for all of its episodes.
+    Cost: P·(hidden + C) MACs a glimpse and 6·hidden² for each of the N(N+1)/2 steps of the GRU.
+    The backbone, which costs far more, runs on the observed frames only.
 
     Args:
         channels: Channels D of the features.
         grid: Side g of the features' grid.
         classes: Number of classes C.
         hidden: Units of the projection and of the GRU.
-        max_looks: Frames that it looks at, at most. How many it can choose from is `--frames`.
-        cost: Accuracy that a frame must add to be worth a look: 0.01 is one clip in a hundred.
+        max_looks: Maximum number of glimpses. How many candidates there are is `--frames`.
+        cost: Accuracy that a frame must add to be worth its cost: 0.01 is one clip in a hundred.
         entropy: Weight of the entropy of P(i) in training, against deciding too early.
         episodes: Episodes of each clip in a training step; each takes its time.
         dropout: Share dropped in training before the classifier, 0..1.
@@ -125,7 +124,7 @@ class Policy(ChoosingHead):
                 raise ValueError(f"{what} must be at least 0, not {value:g}")
         self.hidden = hidden
         self.max_looks = max_looks
-        self.cost = self.price = cost
+        self.cost = self.frame_cost = cost
         self.entropy = entropy
         self.episodes = episodes
         self.dropout = dropout
@@ -152,86 +151,63 @@ class Policy(ChoosingHead):
         """Mean loss of each clip's episodes [B], and the logits at the end of the first [B, C]."""
         real = mask(lengths, features.shape[1])[..., None]
         frames = self.norm(features.flatten(2).masked_fill(~real, 0.0))
-        inputs, votes = self._glance(frames, middles(lengths, frames.shape[1], frames.dtype))
+        inputs, votes = self._glance(frames, relative_times(lengths, frames.shape[1], frames.dtype))
 
         def glance(clips: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
             return inputs[clips, positions], votes[clips, positions]
 
         with torch.no_grad():
-            positions = self._look(glance, lengths, Exploring(), self.episodes).positions
-        # One mask for all looks at a clip: what a look adds is not blurred by other masks.
+            positions = self._observe(glance, lengths, Sampled(), self.episodes).positions
+        # One mask for all glimpses at a clip: what a glimpse adds is not blurred by other masks.
         dropped = self.vote(frames * self.drop(torch.ones_like(frames[:, :1])))
-        review = self.review(inputs, votes.detach(), dropped, lengths, positions)
+        replay = self.replay(inputs, votes.detach(), dropped, lengths, positions)
         truth = labels.repeat_interleave(self.episodes)
         errors = F.cross_entropy(
-            review.logits.transpose(1, 2),
+            replay.logits.transpose(1, 2),
             truth[:, None].expand_as(positions),
             reduction="none",
             label_smoothing=label_smoothing,
         )
-        looks = torch.arange(positions.shape[1], device=labels.device)
-        weights = (looks + 1) * review.taken
-        losses = (errors * weights).sum(1) / weights.sum(1) + self._agent_loss(review, truth)
-        ends = review.logits[:: self.episodes]
-        last = (review.taken[:: self.episodes].sum(1) - 1)[:, None, None]
-        answers = ends.gather(1, last.expand(-1, 1, self.classes)).squeeze(1)
-        return losses.view(-1, self.episodes).mean(1), answers
+        numbers = torch.arange(1, positions.shape[1] + 1, device=labels.device)
+        weights = numbers * replay.taken
+        losses = (errors * weights).sum(1) / weights.sum(1) + self._agent_loss(replay, truth)
+        ends = replay.logits[:: self.episodes]
+        last = (replay.taken[:: self.episodes].sum(1) - 1)[:, None, None]
+        logits = ends.gather(1, last.expand(-1, 1, self.classes)).squeeze(1)
+        return losses.view(-1, self.episodes).mean(1), logits
 
-    def _agent_loss(self, review: Review, truth: Tensor) -> Tensor:
+    def _agent_loss(self, replay: Replay, truth: Tensor) -> Tensor:
         """Expected reward, REINFORCE, baseline and entropy, over the decisions of each row [R]."""
-        worth, gains, reached = self.gains(review, truth)
-        advantages = gains - review.values.detach()
-        looks = (
-            -review.log_probs * advantages
-            - self.entropy * review.entropies
-            + (review.values - gains).square()
+        worth, gains, reached = replay.gains(truth, self.cost)
+        advantages = gains - replay.values.detach()
+        losses = (
+            -replay.log_probs * advantages
+            - self.entropy * replay.entropies
+            + (replay.values - gains).square()
         )
-        return (looks * reached).sum(1) - worth
+        return (losses * reached).sum(1) - worth
 
-    def gains(self, review: Review, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What episodes are worth, given the true classes [R].
-
-        Returns:
-            What each is worth, r_0 [R], through which the decisions to stop learn; what is still
-            to be gained before each look, G_n [R, M]; and the probability that it is taken [R, M].
-        """
-        looks = review.taken.shape[1]
-        numbers = torch.arange(looks, device=truth.device)
-        index = truth[:, None, None].expand(-1, looks, 1)
-        scores = review.logits.detach().softmax(2).gather(2, index).squeeze(2)
-        rewards = scores - self.cost * (numbers + 1).to(scores)
-        last = numbers == review.taken.sum(1, keepdim=True) - 1
-        leaves = review.stops.to(rewards).sigmoid().masked_fill(last, 1.0)
-        worth, ahead = torch.zeros_like(rewards[:, 0]), []
-        for look in reversed(range(looks)):
-            worth = torch.lerp(worth, rewards[:, look], leaves[:, look])
-            ahead.append(worth.detach())
-        before = torch.cat([torch.full_like(rewards[:, :1], 1 / self.classes), rewards], dim=1)
-        stays = (1 - leaves.detach()).cumprod(1)
-        reached = torch.cat([torch.ones_like(stays[:, :1]), stays[:, :-1]], dim=1)
-        return worth, torch.stack(ahead[::-1], 1) - before[:, :-1], reached
-
-    def review(
+    def replay(
         self, inputs: Tensor, votes: Tensor, dropped: Tensor, lengths: Tensor, positions: Tensor
-    ) -> Review:
-        """Think once more about episodes without an end, of all their looks at once.
+    ) -> Replay:
+        """Compute episodes that never stop once more, all glimpses at once.
 
-        It gives what `look` does, with gradients, in fewer and larger steps.
+        It gives what `observe` does, with gradients, in fewer and larger steps.
 
         Args:
-            inputs: What the GRU reads of all K candidates of B clips [B, K, hidden].
+            inputs: Inputs to the GRU of all K candidates of B clips [B, K, hidden].
             votes: Their parts of the logits [B, K, C].
             dropped: The same with dropout.
             lengths: Candidates of each clip [B].
-            positions: What was looked at [R, M], -1 behind a clip's last look; R is a multiple of
-                B, and rows r·R/B … are clip r.
+            positions: Observed candidates [R, M], -1 behind a clip's last glimpse; R is a multiple
+                of B, and rows r·R/B … are clip r.
         """
-        rows, looks = positions.shape
+        rows, glimpses = positions.shape
         clips = torch.arange(rows, device=positions.device) // (rows // len(lengths))
         taken, where = positions >= 0, positions.clamp(min=0)
         states = self._read_prefixes(inputs, clips, lengths, positions)
         chosen = clips[:, None], where
-        numbers = torch.arange(1, looks + 1, device=positions.device)
+        numbers = torch.arange(1, glimpses + 1, device=positions.device)
         kept = self.drop(torch.ones_like(states[:: rows // len(lengths), :1]))[clips]
         logits = self.classifier(states * kept) + dropped[chosen].cumsum(1) / numbers[:, None]
         with torch.no_grad():  # dropout would make it less sure than it is in evaluation
@@ -239,9 +215,9 @@ class Policy(ChoosingHead):
         after = self._outlook(states, surest, numbers)
         nothing = self._outlook(torch.zeros_like(states[:, :1]), torch.zeros_like(logits[:, :1]), 0)
         before = torch.cat([nothing, after[:, :-1]], dim=1)
-        room = Room(lengths[clips], inputs.shape[1], inputs.dtype)
-        rates = self._rate(before, waves(room.places), room.before(positions))
-        return Review(
+        nearest = NearestSeen(lengths[clips], inputs.shape[1], inputs.dtype)
+        rates = self._rate(before, waves(nearest.times), nearest.before(positions))
+        return Replay(
             taken,
             logits,
             stops=self.stop(after).squeeze(2),
@@ -250,116 +226,121 @@ class Policy(ChoosingHead):
             values=self.value(before).squeeze(2),
         )
 
-    def look(self, source: FrameSource, chooser: Chooser | None = None) -> Episode:
-        """Look at clips until it stops or there is nothing more to see.
+    def observe(self, source: FrameSource, selector: ActionSelector | None = None) -> Episode:
+        """Observe frames of clips until it stops or all candidates were observed.
 
         Args:
-            source: Where the frames of B clips are; only those chosen are asked for.
-            chooser: Who decides; by default the agent takes what it rates highest.
+            source: Where the frames of B clips are; only those selected are asked for.
+            selector: Decides; by default the agent takes what it rates highest.
 
         Returns:
-            B rows, and as many looks M as the longest of them took.
+            Episodes of B rows and as many glimpses M as the longest of them took.
         """
         lengths = source.lengths
 
         def glance(clips: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
             frames = source.at(clips, positions).to(self.norm.weight).flatten(1)
-            places = (positions.to(frames) + 0.5) / lengths[clips]
-            return self._glance(self.norm(frames), places)
+            times = (positions.to(frames) + 0.5) / lengths[clips]
+            return self._glance(self.norm(frames), times)
 
-        return self._look(glance, lengths, chooser or Greedy(), 1)
+        return self._observe(glance, lengths, selector or Greedy(), 1)
 
-    def _look(self, glance: Glance, lengths: Tensor, chooser: Chooser, episodes: int) -> Episode:
-        """Look at each clip so many times; rows r·episodes … of the result are clip r."""
+    def _observe(
+        self, glance: Glance, lengths: Tensor, selector: ActionSelector, episodes: int
+    ) -> Episode:
+        """Run so many episodes of each clip; rows r·episodes … of the result are clip r."""
         lengths = lengths.repeat_interleave(episodes)
         limit = lengths.clamp(max=self.max_looks)
         rows = torch.arange(len(lengths), device=lengths.device)
         weight = self.classifier.weight
-        room = Room(lengths, int(lengths.max()), weight.dtype)
-        curves = waves(room.places)
-        seen = Seen.nothing(len(rows), self.hidden, self.classes, weight)
+        nearest = NearestSeen(lengths, int(lengths.max()), weight.dtype)
+        curves = waves(nearest.times)
+        seen = Observation.nothing(len(rows), self.hidden, self.classes, weight)
         outlook = self._outlook(seen.inputs.sum(1), seen.votes, 0)
-        trace = Trace(len(rows))
-        for look in range(int(limit.max())):
-            rates = self._rate(outlook[:, None], curves[rows], room.left[:, None]).squeeze(1)
-            positions = chooser.position(rows, look, rates)
+        recorder = EpisodeRecorder(len(rows))
+        for glimpse in range(int(limit.max())):
+            rates = self._rate(outlook[:, None], curves[rows], nearest.distance[:, None]).squeeze(1)
+            positions = selector.position(rows, glimpse, rates)
             seen = seen.and_also(positions, *glance(rows // episodes, positions))
-            room.look(positions)
+            nearest.add(positions)
             state = self._read(seen, lengths[rows])
-            logits = self.classifier(state) + seen.votes / (look + 1)
-            outlook = self._outlook(state, logits, look + 1)
+            logits = self.classifier(state) + seen.votes / (glimpse + 1)
+            outlook = self._outlook(state, logits, glimpse + 1)
             stop = self.stop(outlook).squeeze(1)
-            trace.see(rows, positions, logits, stop)
-            stays = (limit[rows] > look + 1) & ~chooser.stop(look + 1, stop)
+            recorder.add(rows, positions, logits, stop)
+            stays = (limit[rows] > glimpse + 1) & ~selector.stop(glimpse + 1, stop)
             if not stays.any():
                 break
             if not stays.all():
                 rows, outlook, seen = rows[stays], outlook[stays], seen.kept(stays)
-                room.keep(stays)
-        return trace.episode()
+                nearest.keep(stays)
+        return recorder.episode()
 
-    def _glance(self, frames: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """What it takes of normalised frames [..., P] at places [...]: see `Glance`."""
-        return self.project(frames) + self.place(waves(places)), self.vote(frames)
+    def _glance(self, frames: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and votes of normalised frames [..., P] at times [...]: see `Glance`."""
+        return self.project(frames) + self.place(waves(times)), self.vote(frames)
 
-    def _outlook(self, state: Tensor, logits: Tensor, looks: Tensor | int) -> Tensor:
-        """What decisions go by [..., hidden + 3]: the state [..., hidden] and how sure it is."""
+    def _outlook(self, state: Tensor, logits: Tensor, glimpses: Tensor | int) -> Tensor:
+        """The basis of decisions [..., hidden + 3]: the state [..., hidden] and how sure it is."""
         scores = logits.detach().softmax(-1)
         doubt = -(scores * scores.clamp(min=1e-9).log()).sum(-1) / math.log(max(self.classes, 2))
-        taken = torch.zeros_like(doubt) + looks / self.max_looks
+        taken = torch.zeros_like(doubt) + glimpses / self.max_looks
         beliefs = torch.stack([scores.amax(-1), doubt, taken], dim=-1)
         return torch.cat([state.detach(), beliefs.to(state)], dim=-1)
 
-    def _rate(self, outlook: Tensor, curves: Tensor, left: Tensor) -> Tensor:
-        """Log-probabilities of looking at each candidate next [n, M, L]; -inf where none is.
+    def _rate(self, outlook: Tensor, curves: Tensor, distance: Tensor) -> Tensor:
+        """Log-probabilities of observing each candidate next [n, M, L]; -inf where none is.
 
         Args:
-            outlook: What the decisions go by [n, M, hidden + 3].
-            curves: Waves of the candidates' places [n, L, 2·WAVES].
-            left: The room at each candidate [n, M, L].
+            outlook: The basis of the decisions [n, M, hidden + 3].
+            curves: Waves of the candidates' times [n, L, 2·WAVES].
+            distance: Distance of each candidate to the nearest observed frame [n, M, L].
         """
-        scores = self.query(outlook) @ curves.mT + self.spread * left.clamp(min=1.0).log()
-        some = (left > 0).any(2, keepdim=True)  # of nothing, all are as probable: no NaN
-        return scores.masked_fill((left <= 0) & some, -torch.inf).log_softmax(2)
+        scores: Tensor = (
+            self.query(outlook) @ curves.mT + self.spread * distance.clamp(min=1.0).log()
+        )
+        some = (distance > 0).any(2, keepdim=True)  # of nothing, all are as probable: no NaN
+        return scores.masked_fill((distance <= 0) & some, -torch.inf).log_softmax(2)
 
-    def _read(self, seen: Seen, lengths: Tensor) -> Tensor:
+    def _read(self, seen: Observation, lengths: Tensor) -> Tensor:
         """The largest state of each unit [n, hidden] over the frames seen, in the order of time."""
         positions, order = seen.positions.sort(1)
         inputs = seen.inputs.gather(1, order[..., None].expand_as(seen.inputs))
-        states, _ = self.recurrence(inputs + self._gaps(positions, lengths))
+        states: Tensor = self.recurrence(inputs + self._gaps(positions, lengths))[0]
         return states.max(1).values
 
     def _gaps(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """What tells the GRU how long ago the frame before was [n, ..., t, hidden].
+        """Inputs that tell the GRU how long ago the frame before was [n, ..., t, hidden].
 
         Args:
             positions: Candidates in the order of time [n, ..., t].
-            lengths: How many candidates each clip has [n].
+            lengths: Number of candidates of each clip [n].
         """
         steps = positions.diff(dim=-1, prepend=positions[..., :1]).to(self.gap.weight.dtype)
-        return self.gap(waves(steps / lengths.view(-1, *[1] * (steps.dim() - 1))))
+        gaps: Tensor = self.gap(waves(steps / lengths.view(-1, *[1] * (steps.dim() - 1))))
+        return gaps
 
     def _read_prefixes(
         self, inputs: Tensor, clips: Tensor, lengths: Tensor, positions: Tensor
     ) -> Tensor:
-        """The same after each of some looks [R, M], of the inputs of all candidates [B, K, hidden].
+        """As `_read`, after each of some glimpses [R, M].
 
         Args:
-            inputs: Those of B clips.
-            clips: Which clip each row is [R].
+            inputs: Inputs to the GRU of all candidates of B clips [B, K, hidden].
+            clips: The clip of each row [R].
             lengths: Candidates of each clip [B].
-            positions: What was looked at [R, M], -1 behind a clip's last look.
+            positions: Observed candidates [R, M], -1 behind a clip's last glimpse.
 
         Returns:
-            Such states [R, M, hidden]; behind a clip's last look that after it.
+            Such states [R, M, hidden]; behind a clip's last glimpse that after it.
         """
-        looks, size = positions.shape[1], inputs.shape[2]
-        known = torch.ones(looks, looks, dtype=torch.bool, device=positions.device).tril()
+        glimpses, size = positions.shape[1], inputs.shape[2]
+        known = torch.ones(glimpses, glimpses, dtype=torch.bool, device=positions.device).tril()
         known = known & (positions >= 0)[:, None]
         far = inputs.shape[1]  # sorts unseen ones behind all others
         order = positions[:, None].expand_as(known).masked_fill(~known, far).sort(2).values
-        places = clips[:, None, None] * far + order.clamp(max=far - 1)
-        sequences = inputs.flatten(0, 1).index_select(0, places.flatten())
+        indices = clips[:, None, None] * far + order.clamp(max=far - 1)
+        sequences = inputs.flatten(0, 1).index_select(0, indices.flatten())
         sequences = sequences.view(*order.shape, size) + self._gaps(order, lengths[clips])
         counts = known.sum(2).flatten()
         packed = pack_padded_sequence(
@@ -369,10 +350,3 @@ class Policy(ChoosingHead):
             self.recurrence(packed)[0], batch_first=True, padding_value=-torch.inf
         )
         return states.max(1).values.view(*positions.shape, size)
-
-
-def waves(places: Tensor) -> Tensor:
-    """Sines and cosines [..., 2·WAVES] of places [...] within a clip."""
-    counts = torch.arange(1, WAVES + 1, dtype=places.dtype, device=places.device)
-    angles = math.pi * counts * places[..., None]
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -1,4 +1,4 @@
-"""Where a head that chooses its frames gets them: one look at a time, and nothing unasked."""
+"""Sources of frames for a head that selects them: one glimpse at a time, and nothing unasked."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class FrameSource(Protocol):
 
     Candidates are what a sampling rule chooses of a clip, in the order of time. In training they
     come from cached features (`CachedSource`); at prediction each is decoded and encoded when it
-    is asked for (`vidfuse.features.live.LiveSource`).
+    is asked for (`vidfuse.inference.frame_selection.LiveSource`).
     """
 
     @property
     def lengths(self) -> Tensor:
-        """How many candidates each clip has [B], int64, at least 1."""
+        """Number of candidates of each clip [B], int64, at least 1."""
 
     def at(self, clips: Tensor, positions: Tensor) -> Tensor:
         """Features [n, D, g, g] of n candidates.
 
         Args:
-            clips: Which clips, as indices into `lengths` [n].
-            positions: Which candidate of each, from 0 [n].
+            clips: The clips, as indices into `lengths` [n].
+            positions: The candidate of each, from 0 [n].
         """
 
 

@@ -1,0 +1,571 @@
+"""The results of all functions: what the commands print as JSON is ``to_dict()`` of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import NoneType, UnionType
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+
+Interval = list[float] | None
+"""``[low, high]`` of a 95 % interval; None where it cannot be estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Base class: conversion to what JSON has, and back."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as the commands print it; fields that do not apply are left out.
+
+        A field whose metadata has ``only_with`` does not apply where the field of that name is
+        None.
+        """
+        return {
+            each.name: _plain(getattr(self, each.name))
+            for each in fields(self)
+            if getattr(self, each.metadata.get("only_with", each.name)) is not None
+            or "only_with" not in each.metadata
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The result of which ``to_dict`` gives these values."""
+        kinds = get_type_hints(cls)
+        return cls(**{name: _built(kinds.get(name), value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Result):
+        return value.to_dict()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value
+
+
+def _built(kind: Any, value: Any) -> Any:
+    """A value of JSON as the type that a field has."""
+    if get_origin(kind) in (Union, UnionType):
+        if value is None:
+            return None
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+    if isinstance(kind, type) and issubclass(kind, Result):
+        return kind.from_dict(value)
+    if get_origin(kind) is list:
+        return [_built(get_args(kind)[0], item) for item in value]
+    if get_origin(kind) is dict:
+        return {name: _built(get_args(kind)[1], item) for name, item in value.items()}
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure(Result):
+    """An input that could not be used."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore(Result):
+    """A class and its probability."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Result):
+    """The prediction for one input.
+
+    Attributes:
+        path: The input, as it was given or found.
+        ok: Whether it could be predicted.
+        label: The best class; None for a failure.
+        score: Its probability; None for a failure.
+        top: The best classes.
+        warnings: What went wrong without being fatal, such as damaged frames.
+        error: Why it failed, or None.
+        glimpses: Of a model that selects its frames, when those that it observed are shown, in
+            seconds and in the order in which it did; None of any other model.
+        frames_encoded: How many went through the backbone for this clip; None for a failure.
+        frames_decoded: How many were decoded; None for a failure.
+    """
+
+    path: str
+    ok: bool
+    label: str | None
+    score: float | None
+    top: list[ClassScore]
+    warnings: list[str]
+    error: str | None
+    glimpses: list[float] | None = field(default=None, metadata={"only_with": "glimpses"})
+    frames_encoded: int | None = field(default=None, metadata={"only_with": "glimpses"})
+    frames_decoded: int | None = field(default=None, metadata={"only_with": "glimpses"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMetrics(Result):
+    """The metrics of one class; ``support`` is the number of its clips."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics(Result):
+    """The metrics on one set of clips.
+
+    Attributes:
+        accuracy: Share of clips whose best class is the true one.
+        top5_accuracy: The same for the five best classes; None with five classes or fewer.
+        macro_precision: Mean over the classes that occur.
+        macro_recall: Likewise.
+        macro_f1: Likewise.
+        accuracy_interval: 95 % bootstrap interval over groups.
+        macro_f1_interval: Likewise.
+        interval_method: How the intervals were made, or why there are none.
+        per_class: The metrics of each class.
+        confusion_matrix: Clips by true class (rows) and predicted class, ``[C, C]``.
+    """
+
+    accuracy: float
+    top5_accuracy: float | None
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    accuracy_interval: Interval
+    macro_f1_interval: Interval
+    interval_method: str
+    per_class: list[ClassMetrics]
+    confusion_matrix: list[list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlimpseMeans(Result):
+    """Frames per clip that a model took which selects its frames; all but the first are means."""
+
+    candidates: int
+    glimpses: float
+    encoded: float
+    decoded: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Metrics):
+    """The metrics of a model on a dataset.
+
+    Attributes:
+        frames: Of a model that selects its frames, how many it took; None of any other.
+        classes: Names, in the order of ``confusion_matrix``.
+        split: Which clips these are.
+        protocol: How the model's own split was made.
+        clips: How many could be measured.
+        in_training: How many of them were used in training or validation.
+        failed: How many could not be read.
+        failures: Which, and why.
+        warnings: What may make the numbers mean less.
+        model: The model's file, or several.
+        dataset: The dataset's name.
+        timings: Seconds of each stage.
+    """
+
+    frames: GlimpseMeans | None = field(default=None, metadata={"only_with": "frames"})
+    classes: list[str]
+    split: str
+    protocol: str | None
+    clips: int
+    in_training: int
+    failed: int
+    failures: list[Failure]
+    warnings: list[str]
+    model: str
+    dataset: str
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation(Metrics):
+    """The metrics on the clips that chose the epoch."""
+
+    clips: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extracted(Result):
+    """The part of a result that an extraction has in common with a training run.
+
+    Attributes:
+        clips: How many there are.
+        computed: How many were computed now.
+        reused: How many were in the cache.
+        failed: How many could not be read.
+        failures: Which, and why.
+        cache: Folder of the feature cache.
+        spec: What the features mean, with the digest that names their folder.
+        timings: Seconds of each stage.
+    """
+
+    clips: int
+    computed: int
+    reused: int
+    failed: int
+    failures: list[Failure]
+    cache: str
+    spec: dict[str, Any]
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionResult(_Extracted):
+    """The result of filling the cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trained(_Extracted):
+    """The part that a training run has in common with a cross-validation.
+
+    Attributes:
+        model: The model file.
+        run: The run folder.
+        dataset: The dataset, as it was given.
+        head: Name of the head.
+        classes: Names, in the order of the logits.
+        protocol: How the split was made.
+        epochs: How many were run; after a cross-validation, those of the final model.
+        parameters: Parameters of the head.
+        warnings: What may make the numbers mean less.
+    """
+
+    model: str
+    run: str
+    dataset: str
+    head: str
+    classes: list[str]
+    protocol: str
+    epochs: int
+    parameters: int
+    warnings: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(_Trained):
+    """The result of a training run.
+
+    Attributes:
+        split: Clips in each part.
+        best_epoch: The epoch whose weights were kept.
+        validation: Its metrics on the validation clips; None without any.
+    """
+
+    split: dict[str, int]
+    best_epoch: int
+    validation: Validation | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold(Result):
+    """One fold of a cross-validation; ``clips`` are those that it tested."""
+
+    fold: int
+    train: int
+    val: int
+    clips: int
+    groups: list[str]
+    accuracy: float
+    macro_f1: float
+    best_epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(Result):
+    """A baseline that needs no frame, measured on the same folds."""
+
+    accuracy: float
+    macro_f1: float
+    accuracy_interval: Interval
+    macro_f1_interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsResult(_Trained, Metrics):
+    """The result of a cross-validation: metrics over all clips, and a model fitted on all of them.
+
+    Attributes:
+        folds: Each fold.
+        baselines: ``majority`` and ``geometry``.
+    """
+
+    folds: list[Fold]
+    baselines: dict[str, Baseline]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedBaseline(Baseline):
+    """The same in a comparison, which repeats everything with several seeds."""
+
+    accuracy_by_seed: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedHead(ComparedBaseline):
+    """One head of a comparison.
+
+    Attributes:
+        name: Its name.
+        interval_method: How the intervals were made, or why there are none.
+        difference: Accuracy less that of ``mean``; None for ``mean`` itself, as the next three.
+        difference_interval: Its 95 % interval.
+        p_value: Of a paired sign-flip test, Holm-corrected.
+        p_value_uncorrected: The same before the correction.
+        shuffled: Accuracy, trained and tested on shuffled frames.
+        shuffled_p_value: Of the loss of accuracy by that.
+        tested_shuffled: Accuracy, shuffled in the test only.
+        reversed: Accuracy, reversed in the test only.
+        training_seconds: Mean of a fit.
+        chosen: How often each learning rate and dropout was chosen.
+        frame_budget: Accuracy against frames of a head that selects them; None of any other.
+        grid: Side of the grid that it reads.
+        order_aware: Whether the order of frames matters to it.
+        reversal_aware: Whether their direction does.
+        parameters: How many it has.
+        multiply_adds: For one clip.
+        latency_ms: Of one clip alone.
+        latency_batched_ms: Of one clip in a batch.
+        latency_batch: Clips in that batch.
+    """
+
+    name: str
+    interval_method: str
+    difference: float | None
+    difference_interval: Interval
+    p_value: float | None
+    p_value_uncorrected: float | None
+    shuffled: float
+    shuffled_p_value: float
+    tested_shuffled: float
+    reversed: float
+    training_seconds: float
+    chosen: list[dict[str, float]]
+    frame_budget: dict[str, Any] | None
+    grid: int
+    order_aware: bool
+    reversal_aware: bool
+    parameters: int
+    multiply_adds: int
+    latency_ms: float
+    latency_batched_ms: float
+    latency_batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedHead(Result):
+    """A head without a result, and why."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Result):
+    """The result of a comparison of heads.
+
+    Attributes:
+        dataset: The dataset, as it was given.
+        dataset_path: The same, absolute.
+        out: Folder of the results.
+        classes: Their names.
+        clips: How many there are.
+        groups: How many groups of clips are known.
+        heads: The most accurate first.
+        baselines: ``majority`` and ``geometry``.
+        advice: Which head to take, in words.
+        recommended: Its name, or None.
+        protocol: How the numbers came about.
+        failed_heads: Those that failed.
+        left_out: Those that cannot be built here.
+        failures: Clips that could not be read.
+        warnings: What may make the numbers mean less.
+        timings: Seconds of each stage.
+    """
+
+    dataset: str
+    dataset_path: str
+    out: str
+    classes: list[str]
+    clips: int
+    groups: int
+    heads: list[ComparedHead]
+    baselines: dict[str, ComparedBaseline]
+    advice: str
+    recommended: str | None
+    protocol: dict[str, Any]
+    failed_heads: list[FailedHead]
+    left_out: list[dict[str, str]]
+    failures: list[Failure]
+    warnings: list[str]
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Result):
+    """The least, the median and the most of several numbers."""
+
+    least: float
+    median: float
+    most: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection(Result):
+    """Contents and problems of a dataset.
+
+    Attributes:
+        name: The dataset's name.
+        layout: Name of its layout.
+        clips: How many there are.
+        classes: Clips of each class.
+        unlabelled: Clips without a class.
+        groups: How many groups of clips are known.
+        splits: Clips of each part of its own split.
+        split_source: Where that comes from.
+        problems: What is wrong with it.
+        feature_bytes: Network → grid → bytes of its features in the cache.
+        unreadable: Clips that cannot be read; None, as all that follow, if none was tried.
+        with_warnings: Clips that can, but are damaged.
+        frames: Frames of a clip; None if no clip could be read.
+        seconds: Length of a clip; likewise.
+        sizes: Width and height → clips.
+        duplicates: The same content on both sides of its split.
+    """
+
+    name: str
+    layout: str
+    clips: int
+    classes: dict[str, int]
+    unlabelled: int
+    groups: int
+    splits: dict[str, int]
+    split_source: str | None
+    problems: list[str]
+    feature_bytes: dict[str, dict[str, int]]
+    unreadable: list[Failure] | None = field(default=None, metadata={"only_with": "unreadable"})
+    with_warnings: int | None = field(default=None, metadata={"only_with": "unreadable"})
+    frames: Range | None = field(default=None, metadata={"only_with": "unreadable"})
+    seconds: Range | None = field(default=None, metadata={"only_with": "unreadable"})
+    sizes: dict[str, int] | None = field(default=None, metadata={"only_with": "unreadable"})
+    duplicates: list[str] | None = field(default=None, metadata={"only_with": "unreadable"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult(Result):
+    """Throughput of feature extraction, in clips per second, and its limits.
+
+    Attributes:
+        decode_only: Decoding alone.
+        forward_only: The network alone.
+        pipeline: An extraction.
+        limit: What the two set as its limit.
+        fraction_of_limit: The share of it that is reached.
+        forward_fp32: The network alone in fp32.
+        gemm_fraction: Its FLOP/s as a share of ``gemm_gflops``.
+        gemm_gflops: GFLOP/s of a large product of fp32 matrices.
+        gflop_per_clip: GFLOP of a clip's forward pass.
+        precision: The numerical mode that was chosen.
+        reason: Why.
+        device: Where the network ran.
+        processor: The processor's name.
+        decode_processes: How many.
+        streams: Forward passes side by side.
+        batch: Frames in one.
+        clips: Clips in a round.
+        distinct_clips: How many of them differ.
+        failed: Clips that could not be read.
+        frames_per_clip: Mean.
+        rounds: All measurements.
+        spec: What the features mean.
+    """
+
+    decode_only: float
+    forward_only: float
+    pipeline: float
+    limit: float
+    fraction_of_limit: float
+    forward_fp32: float
+    gemm_fraction: float
+    gemm_gflops: float
+    gflop_per_clip: float
+    precision: str
+    reason: str
+    device: str
+    processor: str
+    decode_processes: int
+    streams: int
+    batch: int
+    clips: int
+    distinct_clips: int
+    failed: int
+    frames_per_clip: float
+    rounds: dict[str, list[float]]
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOption(Result):
+    """One option of a head; ``choices`` is None where any value of its type is taken."""
+
+    name: str
+    default: Any
+    choices: list[Any] | None
+    help: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency(Result):
+    """Milliseconds of a forward pass per clip, alone and in a batch of ``batch``."""
+
+    alone: float
+    batched: float
+    batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadDescription(Result):
+    """A head: what it reads, knows, needs and costs; None is what is not known of it.
+
+    Attributes:
+        name: Its name.
+        input: Shape of a clip's features.
+        grid: Side of the grid that it reads.
+        order_aware: Whether the order of frames matters to it.
+        reversal_aware: Whether their direction does.
+        paper: Where it was published.
+        summary: What it is, in a line.
+        options: Its options.
+        extra: The extra of vidfuse that it needs.
+        available: Whether it can be built here.
+        problem: Why not.
+        parameters: How many it has.
+        multiply_adds: For one clip.
+        latency_ms: The time that it takes; None, and left out, unless it was measured.
+    """
+
+    name: str
+    input: str | None
+    grid: Any
+    order_aware: bool | None
+    reversal_aware: bool | None
+    paper: str | None
+    summary: str | None
+    options: list[HeadOption] | None
+    extra: str | None
+    available: bool
+    problem: str | None
+    parameters: int | None
+    multiply_adds: int | None
+    latency_ms: Latency | None = field(default=None, metadata={"only_with": "latency_ms"})

@@ -1,0 +1,340 @@
+"""One training run: dataset → split → features → head → run folder.
+
+Cross-validation takes the same steps, one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import TYPE_CHECKING, Any
+
+from vidfuse.atomic import append_line
+from vidfuse.backbones.imports import resolve_device
+from vidfuse.data.clip import Clip
+from vidfuse.data.splits import make_split
+from vidfuse.errors import UserError
+from vidfuse.features.build import summary as summary_of
+from vidfuse.features.table import FeatureTable
+from vidfuse.metrics import summary
+from vidfuse.model import SEEN_DIGITS, Model
+from vidfuse.progress import Reporter
+from vidfuse.runs import Run, named_run, new_run, reopened_run
+from vidfuse.settings import read_toml
+from vidfuse.training.config import TrainConfig
+from vidfuse.training.data import TrainingData
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidfuse.training.fit import Fit
+
+Parts = Mapping[str, Sequence[Clip]]
+# A killed run repeats at most this much work, and writing its state stays a small part of it.
+SECONDS_BETWEEN_STATES = 1.0
+PACKAGES = ("vidfuse", "torch", "av", "numpy")
+"""A model file names their versions."""
+
+
+def train(
+    dataset: Path | str,
+    config: TrainConfig,
+    *,
+    reporter: Reporter | None = None,
+    resumed: Run | None = None,
+) -> dict[str, Any]:
+    """Train a head on a dataset and leave a run folder.
+
+    Args:
+        dataset: A dataset's folder or manifest.
+        config: All settings.
+        reporter: Receives progress updates and collects the time of each stage.
+        resumed: A run of the same settings that was cut off; it goes on where it stopped.
+
+    Returns:
+        A summary ready for JSON: where the model is, what was extracted, validation metrics.
+
+    Raises:
+        UserError: The dataset, the settings or the machine do not allow it.
+        KeyboardInterrupt: After the best weights so far were saved.
+    """
+    config.validate()
+    settings = config.to_file()  # what it refuses is told before the work, not behind it
+    reporter = reporter or Reporter()
+    data = TrainingData(dataset, config, reporter)
+    with ExitStack() as stack:
+        run = resumed
+        if run is None and config.out is not None:
+            run = named_run(config.out, stack)
+        split = make_split(data.data, split=config.split, seed=config.seed, contents=data.contents)
+        warnings = data.announce(split.protocol, split.warnings)
+        wanted = [*split.train, *split.val]
+        table = data.gather(wanted, mirrored=split.train)
+        parts: dict[str, Sequence[Clip]] = {}
+        parts["train"] = [clip for clip in split.train if clip in table.rows]
+        classes = data.classes_of(parts["train"])
+        parts["val"] = [clip for clip in split.val if clip in table.rows and clip.label in classes]
+
+        if run is None:
+            run = new_run(data.data.name, config.head, stack)
+        elif resumed is None:
+            run.clear()
+        fit = new_fit(config, table, parts, classes)
+        digest = data.fingerprint(parts)
+        if resumed is not None:
+            restore(fit, run, digest)
+            reporter.info(f"Resuming after epoch {fit.epoch}" if fit.epoch else "Starting again")
+        extraction = summary_of(data.extractor, data.all_stats)
+        run.describe(dataset, settings, extraction["failures"])
+        try:
+            run_epochs(fit, run, reporter, data=digest)
+        except KeyboardInterrupt:
+            if fit.best_state is not None:
+                save_model(fit, run, data, parts, classes, split.protocol, interrupted=True)
+                reporter.warn(
+                    f"interrupted: the best weights so far are in {run.model}; "
+                    f"go on with: vidfuse train --resume {run.folder}"
+                )
+            raise
+        validated = validation(fit, parts["val"], classes)
+        save_model(fit, run, data, parts, classes, split.protocol, validation=validated)
+        run.drop_state()
+    return {
+        "model": str(run.model),
+        "run": str(run.folder),
+        "dataset": str(dataset),
+        "head": config.head,
+        "classes": classes,
+        "clips": len(wanted),
+        **extraction,
+        "split": {part: len(getattr(split, part)) for part in ("train", "val", "test")},
+        "protocol": split.protocol,
+        "epochs": fit.epoch,
+        "best_epoch": fit.best_epoch,
+        "parameters": sum(p.numel() for p in fit.head.parameters()),
+        "validation": validated,
+        "warnings": warnings,
+        "timings": reporter.timings(),
+    }
+
+
+def resume(
+    folder: Path | str,
+    settings: Mapping[str, Any],
+    *,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Go on with a run that was killed or interrupted, to the weights it would have had.
+
+    Args:
+        folder: The run folder.
+        settings: Settings of the machine that differ from the run's; no others may.
+        reporter: Receives progress updates and collects the time of each stage.
+
+    Returns:
+        As ``train``.
+
+    Raises:
+        UserError: The run has ended, or other settings are asked for than it had.
+    """
+    with reopened_run(Path(folder)) as (run, dataset):
+        before = read_toml(run.config)
+        # Its folder is the one that is resumed.
+        machine = [
+            f.name for f in fields(TrainConfig) if not f.metadata.get("affects_result", True)
+        ]
+        may_differ = [name for name in machine if name != "out"]
+        changed = [
+            name
+            for name in settings
+            if name not in may_differ and settings[name] != before.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"{run.folder}: a run is resumed with its own settings, not with others for "
+                f"{', '.join(changed)}",
+                f"Leave them out (only {', '.join(may_differ)} may differ), or start a new run.",
+            )
+        config = TrainConfig.from_mapping({**before, **settings})
+        return train(dataset, config, reporter=reporter, resumed=run)
+
+
+def new_fit(
+    config: TrainConfig,
+    table: FeatureTable,
+    parts: Parts,
+    classes: list[str],
+) -> Fit:
+    """Make a new head, and the examples it learns from.
+
+    Args:
+        config: All settings.
+        table: Features of the clips.
+        parts: The clips to train on (``train``, with those mirrored views that the table has) and
+            those that choose the epoch (``val``).
+        classes: Names of the classes.
+    """
+    from vidfuse.training.examples import examples_of
+    from vidfuse.training.fit import Fit, new_head
+
+    mirrored = [clip for clip in parts["train"] if clip in table.mirrored_rows]
+    rows = [table.rows[clip] for clip in parts["train"]]
+    rows += [table.mirrored_rows[clip] for clip in mirrored]
+    train = examples_of(table, rows, labels_of([*parts["train"], *mirrored], classes))
+    train.frame_dropout = config.frame_dropout
+    rows = [table.rows[clip] for clip in parts["val"]]
+    val = examples_of(table, rows, labels_of(parts["val"], classes))
+    _, channels, side, _ = table.features.shape
+    head = new_head(config, channels=channels, grid=side, classes=len(classes))
+    device = resolve_device(config.device)
+    return Fit(head, train, val, config, device=device, classes=len(classes))
+
+
+def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
+    """Class indices ``[N]`` of clips."""
+    import torch
+
+    numbers = {name: number for number, name in enumerate(classes)}
+    return torch.tensor([numbers[str(clip.label)] for clip in clips], dtype=torch.int64)
+
+
+def run_epochs(
+    fit: Fit,
+    run: Run,
+    reporter: Reporter,
+    *,
+    fold: int | None = None,
+    data: str = "",
+) -> None:
+    """Train, log every epoch, and keep the state that a resumed run needs (not within folds).
+
+    Args:
+        fit: What to train.
+        run: Where epochs are logged and the state is kept.
+        reporter: Receives progress updates and collects the time of each stage.
+        fold: Number of the fold, where there are folds.
+        data: Digest of what the head learns from, which a resumed run must find again.
+    """
+    task = "Training" if fold is None else f"Fold {fold}"
+    reporter.start(task, fit.config.epochs)
+    reporter.advance(fit.epoch)
+    kept = time.monotonic()
+    state = None
+    try:
+        with reporter.measure("training"):
+            for epoch in fit:
+                line = asdict(epoch) | ({} if fold is None else {"fold": fold})
+                append_line(run.metrics, json.dumps(line), run.advice)
+                note = f"loss {epoch.train_loss:.3f}"
+                if epoch.val_accuracy is not None:
+                    note += f"  val accuracy {epoch.val_accuracy:.3f}"
+                reporter.advance(note=note)
+                if fold is not None:
+                    continue
+                # Ctrl-C comes in the middle of an epoch, whose weights are of no use.
+                state = {"data": data, "fit": fit.state_dict()}
+                if time.monotonic() - kept > SECONDS_BETWEEN_STATES:
+                    run.save_state(state)
+                    kept = time.monotonic()
+    except KeyboardInterrupt:
+        if state is not None:
+            run.save_state(state)
+        raise
+    finally:
+        reporter.finish()
+    if fit.first_step_seconds is not None:
+        reporter.note("first_step", fit.first_step_seconds)
+
+
+def restore(fit: Fit, run: Run, data: str) -> None:
+    """Bring a fit to where the run's state was kept; without a state, to the beginning.
+
+    Raises:
+        UserError: The state is damaged, or belongs to other data or settings.
+    """
+    state = run.load_state()
+    if state is not None:
+        try:
+            if state["data"] != data:
+                raise UserError(
+                    f"{run.folder}: the dataset or its features are not what this run began with",
+                    "Bring back the clips, labels and weights as they were, or start a new run.",
+                )
+            fit.load_state_dict(state["fit"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise run.damaged(error) from error
+    run.keep_epochs(fit.epoch)
+
+
+def validation(fit: Fit, clips: Sequence[Clip], classes: list[str]) -> dict[str, Any] | None:
+    """Measure the best weights on the validation clips, which chose them; None without any."""
+    from vidfuse.training.examples import predict
+
+    if not clips:
+        return None
+    fit.take_best()
+    logits, _ = predict(fit.head, fit.val, device=fit.device, batch_size=64)
+    groups = [clip.group for clip in clips]
+    metrics = summary(fit.val.labels.numpy(), logits.numpy(), classes, groups)
+    return {"clips": len(clips), **metrics}
+
+
+def save_model(
+    fit: Fit,
+    run: Run,
+    data: TrainingData,
+    parts: Parts,
+    classes: list[str],
+    protocol: str,
+    **more: Any,
+) -> None:
+    """Write the model of the best weights so far, and let ``runs/latest`` name the run.
+
+    Args:
+        fit: The trained head.
+        run: Where the model goes.
+        data: The dataset and its features.
+        parts: The clips that were trained on, and that chose the epoch.
+        classes: Names of the classes.
+        protocol: How the parts came about.
+        **more: What else the file says about its training.
+    """
+    from vidfuse.backbones.load import read_weights
+
+    fit.take_best()
+    spec, choice = data.extractor.spec, data.choice
+    # Weights of the user's own are nowhere else, so the file must carry them.
+    own = None if choice.published or choice.weights is None else read_weights(choice.weights)
+    model = Model(
+        head_name=fit.head.name,
+        selects_frames=fit.head.selects_frames,
+        head=fit.head.cpu(),
+        classes=classes,
+        spec=replace(spec, frames=fit.config.frames),
+        cached=spec,
+        sampling=str(fit.config.rule),
+        choice=choice,
+        backbone_weights=own,
+        metadata={
+            "dataset": data.data.name,
+            "split": data.config.split,
+            "protocol": protocol,
+            "seed": data.config.seed,
+            "config": data.config.to_dict(),
+            "versions": {"python": python_version(), **{name: version(name) for name in PACKAGES}},
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **more,
+        },
+        seen={
+            part: sorted({data.hashes[clip][:SEEN_DIGITS] for clip in clips})
+            for part, clips in parts.items()
+        },
+    )
+    model.save(run.model, run.advice)
+    run.set_latest()
