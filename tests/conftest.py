@@ -65,10 +65,10 @@ def write_clip(path: Path, *, seed: int = 0, frames: int = 12, fps: int = 10) ->
         stream.width, stream.height, stream.pix_fmt = 48, 32, "bgr0"
         stream.options = {"threads": "1"}
         for i in range(frames):
-            picture = background.copy()
+            image = background.copy()
             y, x = (start + i * step) % (24, 40)
-            picture[y : y + 8, x : x + 8] = 255 - 10 * (seed % 20)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image[y : y + 8, x : x + 8] = 255 - 10 * (seed % 20)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path
 

@@ -75,7 +75,7 @@ def test_a_reason_is_given_where_the_system_s_is_missing(
 ) -> None:
     """As numpy's ``50 requested and 10 written``, an OSError without a number."""
 
-    def short(path: Path, content: bytes) -> int:
+    def short(_path: Path, _content: bytes) -> int:
         raise OSError("50 requested and 10 written")
 
     monkeypatch.setattr(Path, "write_bytes", short)

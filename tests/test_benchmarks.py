@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ("items", "words"),
     [
         ("limit,peer", "of the limit"),
-        ("growth", "ms a further clip"),
+        ("growth", "ms per additional clip"),
         ("cache", "A finished extraction"),
         ("latency", "import torch"),
     ],
@@ -24,7 +24,16 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_its_short_form_works(tmp_path: Path, items: str, words: str) -> None:
     out = tmp_path / "speed.json"
     clips = [ROOT / "sample_data" / "blink" / f"g{group}_1.mp4" for group in (11, 12)]
-    options = ["--items", items, "--networks", "bundled", "--out", out]
+    options: list[str | Path] = [
+        "--items",
+        items,
+        "--networks",
+        "bundled",
+        "--before",
+        ROOT,
+        "--out",
+        out,
+    ]
     command = [sys.executable, ROOT / "benchmarks" / "speed.py", *clips, "--short", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -32,7 +41,10 @@ def test_its_short_form_works(tmp_path: Path, items: str, words: str) -> None:
     report = json.loads(out.read_text())
     if items == "limit,peer":
         compared = report["extraction"]["bundled"]["compared"]
-        parts = ("decode_of_independent", "forward_of_independent", "times_sampled", "times_every")
+        parts = ["decode_of_independent", "forward_of_independent", "times_sampled", "times_every"]
+        parts += ("fraction_of_slower", "before_of_slower", "times_before")
         assert all(compared[part] > 0 for part in parts)
+    if items == "latency":
+        assert report["latency"]["cold"]["ratio to before"]["median"]["cpu"] > 0
     if items == "growth":
         assert [row["clips"] for row in report["growth"]["rows"]] == [2, 4]

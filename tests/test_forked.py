@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,17 @@ import vidfuse
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
-CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
+CHEAP: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "layer": "layer1",
+    "size": 32,
+    "frames": 4,
+}
 PROGRAM = """
 import os, sys, warnings
 import vidfuse
+from typing import Any
 from vidfuse.errors import UserError
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process that has threads
@@ -25,16 +33,18 @@ model, cache, *clips = sys.argv[1:]
 def predict(paths):
     return vidfuse.predict(paths, model=model, cache=cache, workers=1)
 
-print([record["ok"] for record in predict(clips[:1])], flush=True)
+print([record.ok for record in predict(clips[:1])], flush=True)
 begun = predict(iter(clips))
 next(begun)
+loaded = vidfuse.load_model(model, cache=cache, workers=1, use_cache=False)
+loaded.predict(clips[0])
 if os.fork() == 0:
     {child}
     os._exit(0)
 os.wait()
 """
 PACKAGE = str(Path(vidfuse.__file__).parents[1])
-DEADLINE = 60  # seconds; a child that hangs is ended with the test's process group
+DEADLINE = 240  # seconds; a child that hangs is ended with the test's process group
 
 
 def run(child: str, dataset: Path, cache: str, out: Path) -> str:
@@ -57,8 +67,15 @@ def run(child: str, dataset: Path, cache: str, out: Path) -> str:
 def test_a_prediction_in_a_fork_is_answered(
     dataset: Path, shared_cache: str, tmp_path: Path
 ) -> None:
-    child = 'print(sum(record["ok"] for record in predict(clips)), flush=True)'
+    child = "print(sum(record.ok for record in predict(clips)), flush=True)"
     assert run(child, dataset, shared_cache, tmp_path / "run").split() == ["[True]", "20"]
+
+
+def test_a_loaded_model_predicts_in_a_fork(
+    dataset: Path, shared_cache: str, tmp_path: Path
+) -> None:
+    child = "print(loaded.predict(clips[1]).ok, flush=True)"
+    assert run(child, dataset, shared_cache, tmp_path / "run").split() == ["[True]", "True"]
 
 
 def test_records_that_another_process_began_are_refused(

@@ -13,12 +13,12 @@ import pytest
 
 import vidfuse
 from vidfuse.errors import UserError
-from vidfuse.locks import LOCK, alone_in
+from vidfuse.runs import LOCK, alone_in
 
 HOLD = """
 import sys
 from pathlib import Path
-from vidfuse.locks import alone_in
+from vidfuse.runs import alone_in
 with alone_in(Path(sys.argv[1]), "another one"):
     print("held", flush=True)
     sys.stdin.read()
@@ -89,7 +89,7 @@ def test_a_drive_without_locks_keeps_nobody_out(
 ) -> None:
     import fcntl
 
-    def unknown(file: int, operation: int) -> None:
+    def unknown(_file: int, _operation: int) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", unknown)

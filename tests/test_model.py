@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_file import rewrite
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vidfuse.backbones import choose
-from vidfuse.backbones.load import read_weights
+from vidfuse.backbones.load import load_backbone, read_weights
 from vidfuse.errors import UserError
+from vidfuse.features.cache import Entry, EntryInfo
 from vidfuse.features.spec import FeatureSpec
-from vidfuse.features.store import Entry, EntryInfo
-from vidfuse.fusion import build_head
+from vidfuse.features.table import collate
+from vidfuse.heads import build_head
 from vidfuse.model import SEEN_DIGITS, Model, load_model, open_model
+from vidfuse.video.sampling import Sampling
 
 SPEC = FeatureSpec("auto/1", "uniform", 4, 32, "center", "resnet18", "layer1", "random", 2)
 SEEN = {"train": ["a" * SEEN_DIGITS], "val": ["b" * SEEN_DIGITS]}
@@ -30,6 +33,8 @@ def make_model(**changes: Any) -> Model:
     torch.manual_seed(0)
     head = build_head("lstm", channels=3, grid=2, classes=3, settings={"hidden": 8})
     fields: dict[str, Any] = {
+        "head_name": "lstm",
+        "selects_frames": False,
         "head": head.eval(),
         "classes": ["jump", "läuft", "sit down"],
         "spec": SPEC,
@@ -37,10 +42,16 @@ def make_model(**changes: Any) -> Model:
         "sampling": "segment",
         "choice": choose("resnet18", "random", "layer1"),
         "backbone_weights": None,
-        "facts": {"protocol": "by group", "seed": 3, "versions": {"torch": "2"}},
+        "metadata": {"protocol": "by group", "seed": 3, "versions": {"torch": "2"}},
         "seen": SEEN,
     }
     return Model(**fields | changes)
+
+
+def scores(model: Model, entries: list[Entry]) -> np.ndarray[Any, Any]:
+    """Class probabilities [B, C] of clips."""
+    rule = Sampling.parse(model.sampling)
+    return model.probabilities(*collate(entries, rule, model.spec.frames))
 
 
 def clips(count: int = 5) -> list[Entry]:
@@ -63,8 +74,8 @@ def saved(tmp_path: Path, **changes: Any) -> Path:
 
 def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
     model, loaded = make_model(), load_model(saved(tmp_path))
-    assert np.array_equal(model.probabilities(clips()), loaded.probabilities(clips()))
-    for name in ("classes", "spec", "cached", "sampling", "facts", "seen", "choice"):
+    assert np.array_equal(scores(model, clips()), scores(loaded, clips()))
+    for name in ("classes", "spec", "cached", "sampling", "metadata", "seen", "choice"):
         assert getattr(loaded, name) == getattr(model, name), name
     assert loaded.head.settings == model.head.settings
     assert loaded.path == tmp_path / "model.safetensors"
@@ -78,20 +89,19 @@ def test_a_small_head_has_one_thread() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        model.probabilities(clips(70))
-        assert (threads, torch.get_num_threads()) == ([1, 1], 2)
+        scores(model, clips(70))
+        assert (threads, torch.get_num_threads()) == ([1], 2)
     finally:
         torch.set_num_threads(before)
 
 
 def test_probabilities_do_not_depend_on_the_batch() -> None:
     model, many = make_model(), clips(150)
-    together = model.probabilities(many)
-    alone = np.concatenate([model.probabilities([clip]) for clip in many])
+    together = scores(model, many)
+    alone = np.concatenate([scores(model, [clip]) for clip in many])
     assert together.shape == (150, 3)
     assert np.allclose(together, alone, atol=1e-6)
     assert np.allclose(together.sum(1), 1)
-    assert model.probabilities([]).shape == (0, 3)
 
 
 def test_the_manifest_says_what_the_design_lists(tmp_path: Path) -> None:
@@ -118,9 +128,9 @@ def test_the_manifest_says_what_the_design_lists(tmp_path: Path) -> None:
 
 def test_seen_goes_by_content() -> None:
     model = make_model()
-    assert model.saw("a" * 64)
-    assert model.saw("b" * 64)
-    assert not model.saw("c" * 64)
+    assert model.in_training("a" * 64)
+    assert model.in_training("b" * 64)
+    assert not model.in_training("c" * 64)
 
 
 def test_own_weights_travel_with_the_model(tmp_path: Path) -> None:
@@ -133,11 +143,13 @@ def test_own_weights_travel_with_the_model(tmp_path: Path) -> None:
     torch.save(state, weights)
     choice = choose("resnet18", str(weights), "layer1")
     path = saved(tmp_path, choice=choice, backbone_weights=read_weights(weights))
-    pictures = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    pixels = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     with torch.inference_mode():
-        expected = make_model(choice=choice).build_backbone()(pictures)
+        expected = load_backbone(choice)(pixels)
         weights.unlink()
-        assert torch.equal(load_model(path).build_backbone()(pictures), expected)
+        loaded = load_model(path)
+        found = load_backbone(loaded.choice, state=loaded.backbone_weights)(pixels)
+        assert torch.equal(found, expected)
 
 
 def test_published_weights_stay_where_they_are(tmp_path: Path) -> None:
@@ -146,32 +158,20 @@ def test_published_weights_stay_where_they_are(tmp_path: Path) -> None:
     assert loaded.backbone_weights is None
 
 
-def rewrite(path: Path, change: Any) -> None:
-    """Change a model's manifest, with a checksum that fits."""
-    from vidfuse.model import _checksum
-
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        manifest = json.loads(file.metadata()["vidfuse"])
-    change(manifest)
-    text = json.dumps(manifest)
-    save_file(tensors, path, {"vidfuse": text, "crc32": _checksum(tensors, text)})
-
-
 @pytest.mark.parametrize("head", ["lstm", "policy"])
 def test_whether_it_chooses_frames_is_known_with_and_without_the_manifest(
     tmp_path: Path, head: str
 ) -> None:
     built = build_head(head, channels=3, grid=2, classes=3)
     path = saved(tmp_path, head=built)
-    assert open_model(path).chooses_frames is (head == "policy")
-    rewrite(path, lambda manifest: manifest["head"].pop("chooses_frames"))
-    assert open_model(path).chooses_frames is (head == "policy")
+    assert open_model(path).selects_frames is (head == "policy")
+    rewrite(path, path, lambda manifest: manifest["head"].pop("chooses_frames"))
+    assert open_model(path).selects_frames is (head == "policy")
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    rewrite(path, lambda manifest: manifest.update(format=2))
+    rewrite(path, path, lambda manifest: manifest.update(format=2))
     with pytest.raises(UserError, match="newer vidfuse") as error:
         load_model(path)
     assert "upgrade" in str(error.value.hint)
@@ -179,7 +179,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 
 def test_a_head_that_is_not_installed(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    rewrite(path, lambda manifest: manifest["head"].update(name="somebody-elses"))
+    rewrite(path, path, lambda manifest: manifest["head"].update(name="somebody-elses"))
     with pytest.raises(UserError, match="needs the head 'somebody-elses'") as error:
         load_model(path)
     assert str(path) in error.value.message
@@ -200,7 +200,7 @@ def test_a_head_that_is_not_installed(tmp_path: Path) -> None:
 )
 def test_a_manifest_that_does_not_fit(tmp_path: Path, change: Any) -> None:
     path = saved(tmp_path)
-    rewrite(path, change)
+    rewrite(path, path, change)
     with pytest.raises(UserError, match="a damaged model file") as error:
         load_model(path)
     assert str(path) in error.value.message
@@ -212,7 +212,7 @@ def test_damage_is_noticed_wherever_it_is(tmp_path: Path) -> None:
     content = path.read_bytes()
     header = 8 + struct.unpack("<Q", content[:8])[0]
     places = [*range(0, header, 41), *range(header, len(content), len(content) // 50)]
-    expected = load_model(path).probabilities(clips())
+    expected = scores(load_model(path), clips())
     refused = 0
     for at in places:
         damaged = bytearray(content)
@@ -223,7 +223,7 @@ def test_damage_is_noticed_wherever_it_is(tmp_path: Path) -> None:
         except UserError:
             refused += 1
         else:  # a bit of the header's padding
-            assert np.array_equal(loaded.probabilities(clips()), expected), at
+            assert np.array_equal(scores(loaded, clips()), expected), at
     assert refused >= len(places) - 1
     for size in (0, 5, 8, header - 1, header, len(content) - 1):
         path.write_bytes(content[:size])
@@ -270,7 +270,7 @@ def test_the_model_that_was_there_stays_when_another_cannot_be_written(
     path = saved(tmp_path)
     before = path.read_bytes()
 
-    def full(file: Path, content: bytes) -> None:
+    def full(_file: Path, _content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)

@@ -12,28 +12,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from model_file import Manifest, Tensors, rewrite
 
 import vidfuse
 from vidfuse import model as module
 from vidfuse.errors import UserError
-from vidfuse.fusion import HEADS, build_head, registry
-from vidfuse.fusion.pooling import Mean
+from vidfuse.heads import HEADS, build_head, registry
+from vidfuse.heads.pooling import Mean
 from vidfuse.manifest import check_readable, check_tensors
 from vidfuse.model import load_model, open_model
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.fit import new_head
 
-CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
-Manifest = dict[str, Any]
-Tensors = dict[str, torch.Tensor]
+CHEAP: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "layer": "layer1",
+    "size": 32,
+    "frames": 4,
+}
 
 
 @pytest.fixture(scope="session")
 def trained(dataset: Path, shared_cache: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of a short training."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    options = {"hidden": 8}
+    options: dict[str, Any] = {"hidden": 8}
     vidfuse.train(
         *(dataset,),
         **{**CHEAP, "cache": shared_cache, "workers": 1, "epochs": 1, "out": str(out)},
@@ -41,27 +45,6 @@ def trained(dataset: Path, shared_cache: str, tmp_path_factory: pytest.TempPathF
         device="cpu",
     )
     return out / "model.safetensors"
-
-
-def rewrite(
-    source: Path,
-    path: Path,
-    change: Callable[[Manifest], Any] = lambda manifest: None,
-    tensors: Callable[[Tensors], Any] = lambda tensors: None,
-) -> Path:
-    """A model like another, with a checksum that fits."""
-    from safetensors import safe_open
-
-    from vidfuse.model import _checksum
-
-    with safe_open(source, framework="pt") as file:
-        manifest = json.loads(file.metadata()["vidfuse"])
-    state = load_file(source)
-    change(manifest)
-    tensors(state)
-    text = json.dumps(manifest)
-    save_file(state, path, {"vidfuse": text, "crc32": _checksum(state, text)})
-    return path
 
 
 def refused(path: Path, match: str | None = None) -> str:
@@ -120,7 +103,7 @@ HUGE = [
 def test_what_does_not_fit_the_tensors_takes_no_memory(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: Any, value: Any
 ) -> None:
-    def build(*arguments: Any, **more: Any) -> None:
+    def build(*_arguments: Any, **_more: Any) -> None:
         pytest.fail("the head was built")  # no Exception, which would be taken for damage
 
     monkeypatch.setattr(module, "build_head", build)
@@ -199,9 +182,9 @@ def test_scores_that_are_not_finite_are_no_answer(
     )
     clip = next(dataset.rglob("*.mkv"))
     (record,) = vidfuse.predict([clip], model=path, cache=shared_cache, device="cpu")
-    assert not record["ok"]
-    assert "scores of this clip are not finite" in record["error"]
-    json.dumps(record, allow_nan=False)
+    assert not record.ok
+    assert "scores of this clip are not finite" in (record.error or "")
+    json.dumps(record.to_dict(), allow_nan=False)
 
 
 def test_a_head_that_does_not_fit_its_backbone(
@@ -253,7 +236,7 @@ class Waves(Mean):
         *,
         trunk: str = "resnet18",
         period: int = 10_000,
-        sides: list | None = None,
+        sides: list | None = None,  # type: ignore[type-arg]
     ) -> None:
         super().__init__(channels, grid, classes)
         self.trunk, self.period, self.sides = trunk, period, sides

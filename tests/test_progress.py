@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from vidfuse.timing import Timings
+from vidfuse.progress import Reporter
 
 
 class Clock:
@@ -26,48 +26,48 @@ def clock() -> Clock:
 
 
 def test_a_stage_stands_still_while_another_within_it_is_measured(clock: Clock) -> None:
-    timings = Timings(clock=clock)
-    with timings.measure("forward"):
+    reporter = Reporter(clock=clock)
+    with reporter.measure("forward"):
         clock.pass_seconds(1)
-        with timings.measure("imports"):
+        with reporter.measure("imports"):
             clock.pass_seconds(5)
-            with timings.measure("model"):
+            with reporter.measure("model"):
                 clock.pass_seconds(2)
             clock.pass_seconds(0.5)
         clock.pass_seconds(3)
-    assert timings.seconds == {"other": 0, "forward": 4, "imports": 5.5, "model": 2}
+    assert reporter.seconds == {"other": 0, "forward": 4, "imports": 5.5, "model": 2}
 
 
 def test_stages_add_up_to_the_total(clock: Clock) -> None:
-    timings = Timings(began=97.0, clock=clock)  # for 3 seconds the command was being imported
+    reporter = Reporter(began=97.0, clock=clock)  # for 3 seconds the command was being imported
     clock.pass_seconds(0.25)
     for _ in range(3):
-        with timings.measure("decode"):
+        with reporter.measure("decode"):
             clock.pass_seconds(1.5)
         clock.pass_seconds(0.125)
-        with suppress(ZeroDivisionError), timings.measure("forward"):
+        with suppress(ZeroDivisionError), reporter.measure("forward"):
             clock.pass_seconds(2)
             raise ZeroDivisionError
-    told = timings.to_dict()
+    told = reporter.timings()
     assert told == {"imports": 3, "decode": 4.5, "forward": 6, "other": 0.625, "total": 14.125}
     assert sum(told.values()) == 2 * told["total"]
 
 
 def test_it_adds_up_in_the_middle_of_a_stage_as_well(clock: Clock) -> None:
-    timings = Timings(clock=clock)
-    with timings.measure("training"):
+    reporter = Reporter(clock=clock)
+    with reporter.measure("training"):
         clock.pass_seconds(2)
-        assert timings.to_dict() == {"training": 2, "other": 0, "total": 2}
+        assert reporter.timings() == {"training": 2, "other": 0, "total": 2}
         clock.pass_seconds(1)
-    assert timings.to_dict() == {"training": 3, "other": 0, "total": 3}
+    assert reporter.timings() == {"training": 3, "other": 0, "total": 3}
 
 
 def test_a_moment_is_no_stage(clock: Clock) -> None:
-    timings = Timings(clock=clock)
-    timings.expect("write")
+    reporter = Reporter(clock=clock)
+    reporter.expect("write")
     clock.pass_seconds(2)
-    timings.note("first_step", clock())
+    reporter.note("first_step", clock())
     clock.pass_seconds(1)
-    timings.note("first_step", clock())
-    assert timings.to_dict() == {"write": 0, "other": 3, "first_step": 2, "total": 3}
-    assert "first_step" not in timings.seconds
+    reporter.note("first_step", clock())
+    assert reporter.timings() == {"write": 0, "other": 3, "first_step": 2, "total": 3}
+    assert "first_step" not in reporter.seconds

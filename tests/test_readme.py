@@ -50,10 +50,11 @@ def run(commands: str, folder: Path, **settings: object) -> subprocess.Completed
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `videos` (two classes), `new_clips` and `holiday.mp4`."""
+    """A folder with `videos` (two classes), `ucf101` (the same), `new_clips`, `holiday.mp4`."""
     for label, step in (("jump", -12), ("run", 12)):
         for take in range(8):
             write_clip(tmp_path / "videos" / label / f"{take}.mp4", take, step)
+    (tmp_path / "ucf101").symlink_to("videos")
     for copy in ("new_clips/a.mp4", "new_clips/more/b.mp4", "holiday.mp4"):
         (tmp_path / copy).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(tmp_path / "videos/run/1.mp4", tmp_path / copy)
@@ -68,8 +69,8 @@ def write_clip(path: Path, take: int, step: int) -> None:
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         for i in range(8):
-            picture = np.full((32, 32, 3), 120 + take + i * step, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.full((32, 32, 3), 120 + take + i * step, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
 
@@ -106,7 +107,8 @@ def test_the_command_for_the_tests_is_what_ci_runs():
     assert f"check {command}" in (README.parent / ".ci" / "run").read_text("utf-8")
 
 
-def test_the_python_runs(folder, monkeypatch, capsys):
+@pytest.mark.usefixtures("folder")
+def test_the_python_runs(monkeypatch, capsys):
     train = vidfuse.train
     monkeypatch.setattr(
         vidfuse, "train", lambda *a, **k: train(*a, **k | TINY | {"workers": 1}), raising=False
@@ -120,3 +122,9 @@ def test_the_files_that_it_names_exist():
     links = re.findall(r"\]\(([\w./-]+)\)", README.read_text("utf-8"))
     assert links
     assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_the_figure_is_what_its_script_draws():
+    script = README.parent / "scripts" / "make_figure.py"
+    drawn = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert drawn.stdout == (README.parent / "docs/img/pipeline.svg").read_text("utf-8")

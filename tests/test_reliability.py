@@ -26,7 +26,15 @@ def test_nothing_happens_that_should_not(tmp_path: Path, parts: str, options: li
     clips = []
     if folder := os.environ.get("VIDFUSE_TEST_DATA"):
         clips = sorted(Path(folder, "odd_videos").glob("*.mp4"))[:2]
-    words = [ROOT / "benchmarks" / "reliability", *clips, "--parts", parts, *options, "--out", out]
+    words: list[str | Path] = [
+        ROOT / "benchmarks" / "reliability",
+        *clips,
+        "--parts",
+        parts,
+        *options,
+        "--out",
+        out,
+    ]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     report = json.loads(out.read_text())

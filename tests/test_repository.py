@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from vidfuse.backbones import BACKBONES
 from vidfuse.cli.commands import COMMANDS
 from vidfuse.data.layouts import LAYOUTS
 from vidfuse.data.layouts.manifest import COLUMNS
-from vidfuse.fusion.registry import HEADS
+from vidfuse.heads.registry import HEADS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")})
@@ -45,6 +46,15 @@ def test_the_command_reference_names_every_option(command):
     section = text("docs/commands.md").partition(f"## vidfuse {command}\n")[2].partition("\n## ")[0]
     assert OPTION.findall(section) == OPTION.findall(shown), (
         "renew it: python scripts/command_reference.py > docs/commands.md"
+    )
+
+
+def test_the_python_reference_is_current():
+    words = [sys.executable, "scripts/api_reference.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    made = subprocess.run(words, capture_output=True, check=True, cwd=ROOT, env=environment).stdout
+    assert made.decode("utf-8") == text("docs/api.md"), (
+        "renew it: python scripts/api_reference.py > docs/api.md"
     )
 
 

@@ -58,6 +58,24 @@ def test_what_is_late_is_killed(child: Child) -> None:
     assert not child.alive()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_an_interrupted_order_leaves_no_answer_for_the_next(child: Child) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    child.ask({}, limit=60)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            child.ask({"text": "first", "sleep": 1})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(ChildEndedError):
+        child.ask({"text": "second"})
+
+
 def test_no_limit_is_too_long(child: Child) -> None:
     assert child.ask({}, limit=1e300)[0]["pid"] == child.process.pid
 
@@ -103,5 +121,5 @@ def test_a_busy_child_ends_when_its_program_is_killed(monkeypatch: pytest.Monkey
         assert program.stdout is not None
         child = psutil.Process(int(program.stdout.readline()))
         program.kill()
-    gone, _ = psutil.wait_procs([child], timeout=30)
+    gone, _ = psutil.wait_procs([child], timeout=240)
     assert gone

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from vidfuse.errors import UnknownNameError, UserError
-from vidfuse.evaluation.inference import InferenceConfig
-from vidfuse.features.config import FeatureConfig, cache_folder
-from vidfuse.settings import Settings, option, read_toml
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.inference.config import InferenceConfig
+from vidfuse.settings import MachineConfig, Settings, option, read_toml
 from vidfuse.training.config import TrainConfig
 
 
@@ -108,11 +108,11 @@ def test_jitter_caches_three_times_the_frames() -> None:
 
 def test_the_cache_is_where_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VIDFUSE_CACHE", "~/somewhere")
-    assert cache_folder() == Path.home() / "somewhere"
-    assert cache_folder(str(tmp_path)) == tmp_path
+    assert MachineConfig().cache_folder == Path.home() / "somewhere"
+    assert MachineConfig(cache=str(tmp_path)).cache_folder == tmp_path
     monkeypatch.delenv("VIDFUSE_CACHE")
-    assert cache_folder().name == "features"
-    assert cache_folder().is_relative_to(Path.home())
+    assert MachineConfig().cache_folder.name == "features"
+    assert MachineConfig().cache_folder.is_relative_to(Path.home())
 
 
 def test_toml(tmp_path: Path) -> None:

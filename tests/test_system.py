@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vidfuse import system
-from vidfuse.system import cpu_quota, instruction_sets, mac_flags, memory_limit
+from vidfuse import machine
+from vidfuse.machine import cpu_quota, instruction_sets, mac_flags, memory_limit
 
 
 def test_instruction_sets_of_x86():
@@ -82,19 +82,19 @@ def test_no_limits(files, tmp_path):
 
 
 def test_cores_are_those_that_both_affinity_and_quota_give(monkeypatch):
-    monkeypatch.setattr(system, "usable_cores", lambda: 8)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
     given = {None: 8, 1.5: 2, 0.3: 1, 64.0: 8}
     for quota, cores in given.items():
-        monkeypatch.setattr(system, "cpu_quota", lambda quota=quota: quota)
-        assert system.cores() == cores
+        monkeypatch.setattr(machine, "cpu_quota", lambda quota=quota: quota)
+        assert machine.cores() == cores
 
 
 def test_this_machine():
-    total, available = system.memory()
+    total, available = machine.memory()
     assert total > 2**28
     assert 0 < available <= total
-    assert system.usable_cores() >= 1
-    assert isinstance(system.cpu_flags(), frozenset)
+    assert machine.usable_cores() >= 1
+    assert isinstance(machine.cpu_flags(), frozenset)
 
 
 ALLOCATOR = """
@@ -103,18 +103,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from vidfuse import system
+from vidfuse import machine
 
 def touched():
     raise AssertionError("the allocator of the caller's process was changed")
 
-system.keep_memory = touched
+machine.keep_memory = touched
 import vidfuse
 report = vidfuse.extract(
     sys.argv[1], grid="1", frames=2, workers=1, device="cpu", cache=sys.argv[2],
     backbone="resnet18", layer="layer1", weights="random", size=32,
 )
-assert report["computed"] == 2, report
+assert report.computed == 2, report
 """
 
 
@@ -126,7 +126,7 @@ def test_a_call_from_python_leaves_the_allocator_alone(tmp_path: Path) -> None:
             Image.new("L", (32, 32), shade).save(folder / name)
     done = subprocess.run(
         [sys.executable, "-c", ALLOCATOR, str(tmp_path / "data"), str(tmp_path / "cache")],
-        env=os.environ | {"PYTHONPATH": str(Path(system.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(machine.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,

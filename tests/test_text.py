@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vidfuse.text import csv_cell, printable, printable_lines
+from vidfuse.streams import csv_cell, printable, printable_lines
 
 
 @pytest.mark.parametrize(

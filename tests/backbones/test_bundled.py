@@ -13,21 +13,20 @@ import torch
 from torch import nn
 
 from vidfuse.backbones import BACKBONES, choose
+from vidfuse.backbones.grid import pool
 from vidfuse.backbones.imports import reinstall
 from vidfuse.backbones.load import fetch, load_backbone
 from vidfuse.backbones.thin_resnet import DEPTHS, WIDTHS, fold_norms, thin_resnet
+from vidfuse.data.content import ContentIndex
 from vidfuse.errors import UnknownNameError, UserError
-from vidfuse.features.config import FeatureConfig
-from vidfuse.features.identity import ContentIndex
-from vidfuse.features.pool import pool
-from vidfuse.features.setup import Setup, weights_digest
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
+from vidfuse.features.build import build_extractor
+from vidfuse.features.spec import FeatureConfig, weights_digest
+from vidfuse.progress import Reporter
 
 INFO = BACKBONES["thin_resnet"]
 
 
-def pictures(count: int, size: int) -> torch.Tensor:
+def pixels(count: int, size: int) -> torch.Tensor:
     rng = np.random.default_rng(0)
     return torch.from_numpy(rng.integers(0, 256, (count, size, size, 3), np.uint8))
 
@@ -44,7 +43,7 @@ def test_the_weights_are_whole_and_small() -> None:
 def test_each_stage_gives_a_map(layer: str, width: int, stride: int) -> None:
     backbone = load_backbone(choose(layer=layer))
     with torch.inference_mode():
-        features = backbone(pictures(2, 128))
+        features = backbone(pixels(2, 128))
     assert features.shape == (2, width, 128 // stride, 128 // stride)
     assert features.isfinite().all()
     assert features.std() > 0
@@ -58,7 +57,7 @@ def test_a_layer_that_does_not_exist_names_those_that_do() -> None:
 
 def test_every_grid_nests() -> None:
     with torch.inference_mode():
-        native = load_backbone(choose())(pictures(3, INFO.size)).numpy()
+        native = load_backbone(choose())(pixels(3, INFO.size)).numpy()
     assert native.shape[-2:] == (4, 4)
     assert pool(native, 4) is native
     assert np.allclose(pool(pool(native, 2), 1), native.mean((2, 3), keepdims=True), atol=1e-5)
@@ -89,10 +88,10 @@ def test_the_stages_have_the_stated_blocks() -> None:
     assert stages[-1](torch.zeros(1, WIDTHS[2], 8, 8)).shape == (1, WIDTHS[3], 4, 4)
 
 
-def test_pictures_have_the_backbones_own_size(tmp_path: Path) -> None:
+def test_frames_have_the_backbones_own_size(tmp_path: Path) -> None:
     def size(**settings: object) -> int:
         config = FeatureConfig.from_mapping({"cache": str(tmp_path), **settings})
-        return Setup(config, Timings(), Progress()).spec(1).size
+        return build_extractor(config, 1, Reporter()).spec.size
 
     assert size() == 128
     assert size(size=96) == 96
@@ -120,9 +119,9 @@ def test_missing_or_damaged_weights_say_how_to_get_them_back(
     info = Elsewhere(**{name: getattr(INFO, name) for name in INFO.__slots__})
     monkeypatch.setitem(BACKBONES, "thin_resnet", info)
     with pytest.raises(UserError, match="missing") as error:
-        fetch(choose(), Progress())
+        fetch(choose(), Reporter())
     assert error.value.hint == reinstall()
     info.place.write_bytes(INFO.place.read_bytes()[:-1] + b"\1")
     with pytest.raises(UserError, match="damaged") as error:
-        weights_digest(choose(), ContentIndex(tmp_path), Progress())
+        weights_digest(choose(), ContentIndex(tmp_path), Reporter())
     assert error.value.hint == reinstall()

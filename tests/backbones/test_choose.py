@@ -19,7 +19,7 @@ def test_the_table_agrees_with_torchvision() -> None:
     for name, info in BACKBONES.items():
         if info.sha256 is not None:
             continue  # bundled, and so not torchvision's
-        weights = get_model_weights(name).IMAGENET1K_V1  # type: ignore[attr-defined]
+        weights = get_model_weights(name).IMAGENET1K_V1
         assert weights.url == DOWNLOAD_URL + info.weights
         preprocessing = weights.transforms()
         assert tuple(preprocessing.mean) == info.mean

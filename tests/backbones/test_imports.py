@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vidfuse.backbones import imports
-from vidfuse.backbones.imports import find_factory, import_torchvision, reinstall, repair
+from vidfuse.backbones.imports import import_torchvision, load_factory, reinstall, repair
 from vidfuse.errors import UserError
 
 NMS = "RuntimeError('operator torchvision::nms does not exist')"
@@ -62,14 +62,14 @@ def test_a_missing_torchvision_is_told(package, versions):
     package("torchvision", "ModuleNotFoundError('No module', name='torchvision')")
     versions(torch="2.15.0")
     with pytest.raises(UserError) as caught:
-        find_factory("torchvision.models:resnet18")
+        load_factory("torchvision.models:resnet18")
     assert caught.value.message == "torchvision is not installed"
     assert caught.value.hint == "Run: pip install torch==2.15.0 torchvision"
 
 
 def test_a_network_of_ours_needs_no_torchvision(package):
     package("torchvision", NMS)
-    assert find_factory("vidfuse.backbones.load:load_backbone").__name__ == "load_backbone"
+    assert load_factory("vidfuse.backbones.load:load_backbone").__name__ == "load_backbone"
 
 
 # version of torch → how the last line ends

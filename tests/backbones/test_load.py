@@ -19,7 +19,7 @@ from torchvision import models
 from vidfuse.backbones import BackboneChoice, choose
 from vidfuse.backbones.load import fetch, load_backbone, read_weights
 from vidfuse.errors import UnknownNameError, UserError
-from vidfuse.progress import Progress
+from vidfuse.progress import Reporter
 
 FOLDED = "weights/resnet18_in1k_v1_to_layer3_bnfolded.pth"
 Find = Callable[[str], Path]
@@ -31,7 +31,7 @@ def state() -> dict[str, torch.Tensor]:
     return models.resnet18(weights=None).state_dict()
 
 
-def pictures(count: int = 2, size: int = 64) -> torch.Tensor:
+def pixels(count: int = 2, size: int = 64) -> torch.Tensor:
     rng = np.random.default_rng(0)
     return torch.from_numpy(rng.integers(0, 256, (count, size, size, 3), np.uint8))
 
@@ -56,9 +56,9 @@ def test_features_are_torchvisions_own(state: dict[str, torch.Tensor], tmp_path:
     save_file(state, path)
     network = models.resnet18(weights=None)
     network.load_state_dict(state)
-    expected = torchvision_layer3(network, pictures())
+    expected = torchvision_layer3(network, pixels())
     with torch.inference_mode():
-        features = load_backbone(choose("resnet18", str(path), "layer3"))(pictures())
+        features = load_backbone(choose("resnet18", str(path), "layer3"))(pixels())
     assert features.shape == (2, 256, 4, 4)
     assert torch.allclose(features, expected, rtol=1e-4, atol=1e-5)
 
@@ -73,7 +73,7 @@ def test_folded_weights_up_to_layer3(reference_data: Find) -> None:
             module.bias = torch.nn.Parameter(torch.zeros(module.out_channels))
     folded = read_weights(path)
     with torch.inference_mode():
-        features = backbone(pictures(size=224))
+        features = backbone(pixels(size=224))
     assert features.shape == (2, 256, 14, 14)
     if any(name.endswith("running_mean") for name in folded):
         network = models.resnet18(weights=None)
@@ -82,7 +82,7 @@ def test_folded_weights_up_to_layer3(reference_data: Find) -> None:
         strict=False,
     )
     assert torch.allclose(
-        features, torchvision_layer3(network, pictures(size=224)), rtol=1e-4, atol=1e-4
+        features, torchvision_layer3(network, pixels(size=224)), rtol=1e-4, atol=1e-4
     )
 
 
@@ -113,7 +113,7 @@ def test_features_leave_at_any_layer(
     for function in ("kaiming_normal_", "normal_", "kaiming_uniform_"):
         monkeypatch.setattr(torch.nn.init, function, lambda tensor, *a, **k: tensor.data.zero_())
     with torch.inference_mode():
-        features = load_backbone(choose(name, "random", layer))(pictures())
+        features = load_backbone(choose(name, "random", layer))(pixels())
     assert features.shape == (2, *shape)
     assert features.dtype == torch.float32
 
@@ -134,7 +134,7 @@ def test_weights_behind_the_cut_do_not_matter(
     torch.save(state, path)
     whole = load_backbone(choose("resnet18", str(path), "layer1"))
     with torch.inference_mode():
-        assert torch.equal(cut(pictures()), whole(pictures()))
+        assert torch.equal(cut(pixels()), whole(pixels()))
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "prefix", "half"])
@@ -219,7 +219,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, name: str) -> None:
 def test_want_of_memory_is_no_fault_of_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: tuple[Any, str | None]
 ) -> None:
-    def fail(*arguments: Any, **more: Any) -> None:
+    def fail(*_arguments: Any, **_more: Any) -> None:
         raise error
 
     monkeypatch.setattr(torch, "load", fail)
@@ -276,8 +276,8 @@ class TestFetch:
         choice.weights.parent.mkdir(parents=True)
         choice.weights.write_bytes(b"there")
         monkeypatch.setattr(torch.hub, "download_url_to_file", None)
-        fetch(choice, Progress())
-        fetch(choose("resnet18", "random"), Progress())
+        fetch(choice, Reporter())
+        fetch(choose("resnet18", "random"), Reporter())
 
     @pytest.mark.parametrize(
         "error", [URLError("no route to host"), ConnectionResetError("reset"), TimeoutError("slow")]
@@ -285,12 +285,12 @@ class TestFetch:
     def test_no_network(
         self, choice: BackboneChoice, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
-        def fail(*args: object, **kwargs: object) -> None:
+        def fail(*_args: object, **_kwargs: object) -> None:
             raise error
 
         monkeypatch.setattr(torch.hub, "urlopen", fail)
         with pytest.raises(UserError, match="cannot download the weights of resnet18") as raised:
-            fetch(choice, Progress())
+            fetch(choice, Reporter())
         assert choice.weights is not None
         assert str(choice.weights.parent) in str(raised.value.hint)
         assert "--weights" in str(raised.value.hint)
@@ -325,7 +325,7 @@ class TestFetch:
         monkeypatch.setattr(torch.hub, "urlopen", lambda request: Answer())
         expected = KeyboardInterrupt if end == "interrupted" else UserError
         with pytest.raises(expected):
-            fetch(choice, Progress())
+            fetch(choice, Reporter())
         assert choice.weights is not None
         assert list(choice.weights.parent.iterdir()) == []
 
@@ -335,4 +335,4 @@ class TestFetch:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "torch"))
         with pytest.raises(UserError, match="cannot download"):
-            fetch(choose("resnet18"), Progress())
+            fetch(choose("resnet18"), Reporter())

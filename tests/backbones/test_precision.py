@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from vidfuse.backbones import choose, precision
+from vidfuse.backbones import FP32, choose, precision
 from vidfuse.backbones.load import Backbone, load_backbone
-from vidfuse.backbones.precision import FP32, MATCH, Choice, Modes, agreement, promising
+from vidfuse.backbones.precision import (
+    MATCH,
+    PrecisionChoice,
+    PrecisionSelector,
+    cosine,
+    supported,
+)
 from vidfuse.errors import UserError
 from vidfuse.video.decoder import read_frames
 from vidfuse.video.frames import FrameRequest
@@ -38,7 +44,7 @@ def network(error: float = 0.0) -> Backbone:
 
 
 @pytest.fixture
-def pictures() -> torch.Tensor:
+def pixels() -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8, generator=generator)
 
@@ -48,9 +54,9 @@ def bf16_takes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Says how long bf16 takes where fp32 takes a second, on a processor that promises it."""
 
     def take(seconds: float) -> None:
-        monkeypatch.setattr(precision, "promising", lambda device: ["bf16"])
+        monkeypatch.setattr(precision, "supported", lambda device: ["bf16"])
         told = {FP32: 1.0, "bf16": seconds}
-        monkeypatch.setattr(Modes, "_time", lambda modes, name, pictures: told[name])
+        monkeypatch.setattr(PrecisionSelector, "_time", lambda modes, name, pixels: told[name])
 
     return take
 
@@ -69,42 +75,50 @@ def test_a_mode_must_be_faster_and_agree(
     error: float,
     chosen: str,
     reason: str,
-    pictures: torch.Tensor,
+    pixels: torch.Tensor,
     bf16_takes: Callable[[float], None],
     tmp_path: Path,
 ) -> None:
     bf16_takes(seconds)
-    choice = Modes(network(error), file=tmp_path / "notes.json").choose(pictures, many=True)
+    choice = PrecisionSelector(network(error), file=tmp_path / "notes.json").choose(
+        pixels, many=True
+    )
     assert choice.precision == chosen
     assert reason in choice.reason
 
 
 def test_few_clips_are_always_fp32(
-    pictures: torch.Tensor, bf16_takes: Callable[[float], None], tmp_path: Path
+    pixels: torch.Tensor, bf16_takes: Callable[[float], None], tmp_path: Path
 ) -> None:
     bf16_takes(0.1)
-    modes = Modes(network(), file=tmp_path / "notes.json")
-    assert modes.choose(pictures, many=False).precision == FP32
-    assert modes.choose(pictures, many=True).precision == "bf16"
-    assert modes.choose(pictures, many=False).precision == FP32
+    modes = PrecisionSelector(network(), file=tmp_path / "notes.json")
+    assert modes.choose(pixels, many=False).precision == FP32
+    assert modes.choose(pixels, many=True).precision == "bf16"
+    assert modes.choose(pixels, many=False).precision == FP32
 
 
 def test_it_is_measured_once_for_each_use(
-    pictures: torch.Tensor,
+    pixels: torch.Tensor,
     bf16_takes: Callable[[float], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "new" / "notes.json"
     bf16_takes(0.5)
-    first = Modes(network(), identity=("a", 1), file=file).choose(pictures, many=True)
+    first = PrecisionSelector(network(), identity=("a", 1), file=file).choose(pixels, many=True)
     bf16_takes(2.0)
-    assert Modes(network(), identity=("a", 1), file=file).choose(pictures, many=True) == first
-    other = Modes(network(), identity=("a", 2), file=file).choose(pictures, many=True)
+    assert (
+        PrecisionSelector(network(), identity=("a", 1), file=file).choose(pixels, many=True)
+        == first
+    )
+    other = PrecisionSelector(network(), identity=("a", 2), file=file).choose(pixels, many=True)
     assert other.precision == FP32
     assert len(json.loads(file.read_text())) == 2
     monkeypatch.setattr(precision, "processor", lambda device: "another")
-    assert Modes(network(), identity=("a", 1), file=file).choose(pictures, True).precision == FP32
+    assert (
+        PrecisionSelector(network(), identity=("a", 1), file=file).choose(pixels, True).precision
+        == FP32
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,38 +126,41 @@ def test_it_is_measured_once_for_each_use(
 )
 def test_damaged_notes_are_measured_again(
     damage: str | bytes,
-    pictures: torch.Tensor,
+    pixels: torch.Tensor,
     bf16_takes: Callable[[float], None],
     tmp_path: Path,
 ) -> None:
     bf16_takes(0.5)
-    modes = Modes(network(), file=tmp_path / "notes.json")
-    content = damage if isinstance(damage, bytes) else damage.replace("KEY", modes._key()).encode()
+    modes = PrecisionSelector(network(), file=tmp_path / "notes.json")
+    first = modes.choose(pixels, many=True)
     assert modes.file is not None
+    ((key, noted),) = json.loads(modes.file.read_text()).items()
+    assert PrecisionChoice(**noted) == first
+    content = damage if isinstance(damage, bytes) else damage.replace("KEY", key).encode()
     modes.file.write_bytes(content)
-    choice = modes.choose(pictures, many=True)
+    choice = PrecisionSelector(network(), file=modes.file).choose(pixels, many=True)
     assert choice.precision == "bf16"
-    assert Choice(**json.loads(modes.file.read_text())[modes._key()]) == choice
+    assert PrecisionChoice(**json.loads(modes.file.read_text())[key]) == choice
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(
-    pictures: torch.Tensor, bf16_takes: Callable[[float], None], tmp_path: Path
+    pixels: torch.Tensor, bf16_takes: Callable[[float], None], tmp_path: Path
 ) -> None:
     bf16_takes(0.5)
     (tmp_path / "file").write_text("")
-    modes = Modes(network(), file=tmp_path / "file" / "notes.json")
-    assert modes.choose(pictures, many=True).precision == "bf16"
+    modes = PrecisionSelector(network(), file=tmp_path / "file" / "notes.json")
+    assert modes.choose(pixels, many=True).precision == "bf16"
 
 
-def test_a_pinned_mode_must_agree_too(pictures: torch.Tensor) -> None:
-    assert Modes(network(), "bf16").choose(pictures, many=False).precision == "bf16"
+def test_a_pinned_mode_must_agree_too(pixels: torch.Tensor) -> None:
+    assert PrecisionSelector(network(), "bf16").choose(pixels, many=False).precision == "bf16"
     with pytest.raises(UserError, match=r"bf16 do not agree .*0\.9") as error:
-        Modes(network(0.5), "bf16").choose(pictures, many=False)
+        PrecisionSelector(network(0.5), "bf16").choose(pixels, many=False)
     assert "auto" in str(error.value.hint)
 
 
 def test_a_pinned_mode_that_the_device_lacks(
-    pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forward(body: Body, images: torch.Tensor) -> torch.Tensor:
         if body.weight.dtype == torch.float16:
@@ -152,14 +169,14 @@ def test_a_pinned_mode_that_the_device_lacks(
 
     monkeypatch.setattr(Body, "forward", forward)
     with pytest.raises(UserError, match=r"cannot compute in fp16 here .*Half"):
-        Modes(network(), "fp16").choose(pictures, many=False)
+        PrecisionSelector(network(), "fp16").choose(pixels, many=False)
 
 
 def test_what_a_processor_promises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     for flags, expected in (({"avx2", "avx512f"}, []), ({"avx512_bf16"}, ["bf16"])):
         monkeypatch.setattr(precision, "cpu_flags", lambda flags=flags: frozenset(flags))
-        assert promising(CPU) == expected
+        assert supported(CPU) == expected
 
 
 def test_bf16_of_the_bundled_network_on_real_clips(
@@ -168,16 +185,16 @@ def test_bf16_of_the_bundled_network_on_real_clips(
     """Same features, and the same nearest clip for every clip."""
     paths = sorted(reference_data("ut_interaction").rglob("*.avi"))[::8][:6]
     paths += sorted(reference_data("real_clips").glob("*.mp4"))
-    modes = Modes(load_backbone(choose()))
+    modes = PrecisionSelector(load_backbone(choose()))
     features: dict[str, list[Any]] = {FP32: [], "bf16": []}
     for path in paths:
         frames = read_frames(FrameRequest(str(path), "uniform", 4, size=128), "pyav")
-        shown = torch.from_numpy(frames.pictures.copy())
+        shown = torch.from_numpy(frames.pixels.copy())
         with torch.inference_mode():
             for name, found in features.items():
                 found.append(modes.network(name)(shown))
     assert len(paths) >= 6
-    worst = min(agreement(*pair) for pair in zip(*features.values(), strict=True))
+    worst = min(cosine(*pair) for pair in zip(*features.values(), strict=True))
     assert worst >= MATCH
     assert nearest(features[FP32]) == nearest(features["bf16"])
 

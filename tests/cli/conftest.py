@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from program import CLASSES, GROUPS, TINY, Answer, Vidfuse, run_vidfuse, write_moving_square
@@ -41,8 +42,8 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def vidfuse(feature_cache: Path, tmp_path: Path) -> Vidfuse:
     """Runs the program in ``tmp_path``: ``vidfuse("predict", "a.mp4", stdin=..., env=...)``."""
 
-    def run(*arguments: str | Path, cwd: Path | None = None, **options: object) -> Answer:
-        return run_vidfuse(feature_cache, *arguments, cwd=cwd or tmp_path, **options)  # type: ignore[arg-type]
+    def run(*arguments: str | Path, cwd: Path | None = None, **options: Any) -> Answer:
+        return run_vidfuse(feature_cache, *arguments, cwd=cwd or tmp_path, **options)
 
     return run
 

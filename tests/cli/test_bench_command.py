@@ -8,13 +8,13 @@ import pytest
 from program import NETWORK
 from typer.testing import CliRunner
 
+from vidfuse import benchmark
 from vidfuse.cli.bench import app
-from vidfuse.features import bench
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(bench, "SIDE", 256)
+    monkeypatch.setattr(benchmark, "SIDE", 256)
 
 
 def run(*arguments, code=0):

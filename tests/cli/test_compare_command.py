@@ -61,15 +61,15 @@ def test_what_choosing_frames_is_worth(vidfuse, dataset, tmp_path):
     assert rows["mean"]["frame_budget"] is None
     own = rows["policy"]["frame_budget"]["own"]
     assert own["policy"] == pytest.approx(rows["policy"]["accuracy"])
-    picture = tmp_path / "runs/compare-squares/frame_budget.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    image = tmp_path / "runs/compare-squares/frame_budget.png"
+    assert image.read_bytes().startswith(b"\x89PNG")
     text = vidfuse(*words).out
     assert (
-        f"policy looks at {own['frames']:.1f} of 4 frames, accuracy {own['policy']:.3f}. With the "
+        f"policy observes {own['frames']:.1f} of 4 frames, accuracy {own['policy']:.3f}. With the "
         f"same weights and as many frames: uniform {own['uniform']:.3f}, " in " ".join(text.split())
     )
     assert vidfuse("compare", dataset, *QUICK).code == 0
-    assert not picture.exists(), "it is of another comparison"
+    assert not image.exists(), "it is of another comparison"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -121,7 +121,7 @@ def test_a_head_that_fails_makes_the_exit_code_1(vidfuse, dataset, tmp_path):
         "[vidfuse.heads]\nbroken = brokenhead:Broken\n"
     )
     (package / "brokenhead.py").write_text(
-        "from vidfuse.fusion.pooling import Mean\n"
+        "from vidfuse.heads.pooling import Mean\n"
         "class Broken(Mean):\n"
         "    def forward(self, features, lengths):\n"
         "        raise RuntimeError('it is broken')\n"

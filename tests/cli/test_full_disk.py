@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import TINY, Answer, environment
+from program import PATIENCE, TINY, Answer, environment
 
 resource = pytest.importorskip("resource")
 NETWORK = TINY[: TINY.index("--epochs")]
@@ -22,7 +22,7 @@ def run_with_small_files(feature_cache: Path, limit: int, *arguments: object) ->
         [sys.executable, "-m", "vidfuse", *map(str, arguments)],
         capture_output=True,
         env=environment(feature_cache, {}),
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
@@ -38,11 +38,12 @@ def refused(answer: Answer, path: Path) -> None:
     assert "room" in hint
 
 
+@pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize(
     ("limit", "file"),
     [(100, "config.toml"), (1200, "metrics.jsonl"), (100_000, "model.safetensors")],
 )
-def test_train(trained, dataset, feature_cache, tmp_path, limit, file):
+def test_train(dataset, feature_cache, tmp_path, limit, file):
     """The features are in the cache already; what cannot be kept is the run."""
     run = tmp_path / "run"
     more = ("--epochs", 30) if file == "metrics.jsonl" else ()
@@ -56,7 +57,8 @@ def test_train(trained, dataset, feature_cache, tmp_path, limit, file):
         assert path.read_text().endswith("}\n")
 
 
-def test_a_run_goes_on_when_there_is_room_again(vidfuse, trained, dataset, feature_cache, tmp_path):
+@pytest.mark.usefixtures("trained")
+def test_a_run_goes_on_when_there_is_room_again(vidfuse, dataset, feature_cache, tmp_path):
     """Here the state is what is too large; what was trained until then is not needed again."""
     run = tmp_path / "run"
     arguments = ("train", dataset, *TINY, "--epochs", 300, "--patience", 0, "--out", run)
@@ -68,7 +70,8 @@ def test_a_run_goes_on_when_there_is_room_again(vidfuse, trained, dataset, featu
     ]
 
 
-def test_extract(dataset, feature_cache, trained, tmp_path):
+@pytest.mark.usefixtures("trained")
+def test_extract(dataset, feature_cache, tmp_path):
     out = tmp_path / "features"
     arguments = ("extract", dataset, *NETWORK, "--grid", 1, "--out", out)
     answer = run_with_small_files(feature_cache, 500, *arguments)

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from vidfuse.cli.output import human_count
-from vidfuse.fusion import HEADS, head_names
+from vidfuse.cli.console import human_count
+from vidfuse.heads import HEADS, head_names
 
 SMALL = ("--channels", "8", "--frames", "4", "--classes", "3")
 

@@ -46,7 +46,7 @@ def test_training_says_so_before_it_downloads_weights(vidfuse, dataset, misfit, 
     assert "Downloading" not in answer.err
 
 
-def test_what_is_in_the_cache_needs_no_torchvision(vidfuse, dataset, misfit, tmp_path):
+def test_what_is_in_the_cache_needs_no_torchvision(vidfuse, dataset, misfit):
     assert vidfuse("extract", dataset, *NETWORK, "--frames", "4").code == 0
     again = vidfuse("extract", dataset, *NETWORK, "--frames", "4", env=misfit)
     assert again.code == 0, again.err

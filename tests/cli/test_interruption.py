@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import NETWORK, TINY, environment, interrupt
+from program import NETWORK, PATIENCE, TINY, environment, interrupt
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and terminals")
 
@@ -83,7 +83,7 @@ def on_terminal(feature_cache: Path, *arguments: str | Path, env: dict[str, str]
     except OSError:
         pass  # how Linux says that the other side is gone
     os.close(master)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     return shown.decode()
 
 
@@ -128,7 +128,7 @@ def test_ctrl_c_is_understood_while_the_program_is_imported(clips, trained, tmp_
         capture_output=True,
         text=True,
         env=environment(tmp_path, {}),
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.endswith("Interrupted.\n")

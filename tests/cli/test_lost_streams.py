@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import TINY, environment
+from program import PATIENCE, TINY, environment
 
 pytestmark = pytest.mark.skipif(
     not Path("/dev/full").exists(), reason="needs a shell and /dev/full"
@@ -33,7 +33,7 @@ def shell(feature_cache, trained, tmp_path):
                 cwd=tmp_path,
                 pass_fds=[write],
                 env=environment(feature_cache, {"VIDFUSE_MODEL": str(trained.run)}),
-                timeout=120,
+                timeout=PATIENCE,
                 check=False,
             )
         finally:
@@ -103,7 +103,7 @@ def test_a_bar_on_a_terminal_that_goes_away_does_not_end_the_work(feature_cache,
     os.close(slave)
     os.read(master, 1)  # it has begun to say something
     os.close(master)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (0, b"run/model.safetensors\n")
 
 

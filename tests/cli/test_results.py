@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from program import CLASSES, NETWORK, TINY, environment
+from program import CLASSES, NETWORK, PATIENCE, TINY, environment
 
 SCRIPTING = Path(__file__).resolve().parents[2] / "docs" / "scripting.md"
 FIELDS = ["path", "ok", "label", "score", "top", "warnings", "error"]
@@ -218,7 +218,7 @@ def test_a_closed_pipe_ends_quietly(feature_cache, trained, clips):
     process.stdout.close()  # before the first record: nobody reads at all
     err = process.stderr.read().decode()
     process.stderr.close()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert "Traceback" not in err
     assert "Error" not in err
 
@@ -251,11 +251,11 @@ def test_evaluate_as_text_and_json(vidfuse, trained, dataset):
     report = json.loads(answer.out)
     assert undocumented(report) == []
     assert report["clips"] == 4
-    assert report["seen"] == 0
+    assert report["in_training"] == 0
     assert np.sum(report["confusion_matrix"]) == 4
     subset = ("--subset", "train", "--format", "json")
     report = json.loads(vidfuse("evaluate", dataset, *subset, "--model", trained.run).out)
-    assert report["clips"] == report["seen"] == 4
+    assert report["clips"] == report["in_training"] == 4
 
 
 def test_the_matrix_tells_long_names_apart():
@@ -309,7 +309,7 @@ def test_train_stops_when_too_many_clips_fail(vidfuse, clips, tmp_path):
     assert [Path(each["path"]).name for each in failures] == [clips[0].name]
 
 
-def test_inspect_as_text_and_json(vidfuse, dataset, clips):
+def test_inspect_as_text_and_json(vidfuse, dataset):
     text = vidfuse("inspect", dataset, "--no-read")
     assert text.code == 0
     assert text.out.startswith("squares: 12 clips, 2 classes\n")

@@ -49,7 +49,7 @@ def logged(run: Path, lines: int) -> bool:
 
 
 @posix_only
-def test_ctrl_c_in_folds(vidfuse, feature_cache, dataset, tmp_path):
+def test_ctrl_c_in_folds(feature_cache, dataset, tmp_path):
     endless = (*TINY, "--epochs", "1000000", "--patience", "0", "--folds", "3", "--out", "run")
     answer = interrupt(
         feature_cache,
@@ -100,7 +100,7 @@ def test_train_without_a_dataset(vidfuse, words, message):
     assert "Traceback" not in answer.err
 
 
-def test_an_ensemble(vidfuse, trained, dataset, clips, tmp_path):
+def test_an_ensemble(vidfuse, trained, dataset, clips):
     words = ("train", dataset, *NETWORK, "--frames", "3", "--head", "mean", "--epochs", "2")
     second = vidfuse(*words, "--workers", "1", "--out", "second")
     assert second.code == 0, second.err
@@ -112,7 +112,7 @@ def test_an_ensemble(vidfuse, trained, dataset, clips, tmp_path):
     assert measured.code == 0, measured.err
     report = json.loads(measured.out)
     assert report["model"] == f"{trained.model}, second/model.safetensors"
-    assert report["seen"] == 0
+    assert report["in_training"] == 0
     assert measured.err.count("Model: ") == 2
 
 

@@ -28,7 +28,7 @@ def test_version_and_console_script(vidfuse):
     assert answer.stderr == ""
 
 
-def test_the_list_of_commands_imports_nothing_heavy(feature_cache):
+def test_the_list_of_commands_imports_nothing_heavy():
     code = "import runpy, sys; sys.argv = ['vidfuse', '--help']\n"
     code += "try: runpy.run_module('vidfuse', run_name='__main__')\n"
     code += "except SystemExit: print(*sys.modules, file=sys.stderr)"
@@ -108,7 +108,7 @@ MISTAKES = {
     "predict a --top 0": "must be at least 1",
     "predict a --top many": "not a whole number",
     "evaluate . --subset tset": "'tset' is not one of 'auto'",
-    "predict a --workers 99999999999": "must be at most 1024",
+    "predict a --workers 99999999999": "workers: 99999999999 is above 1024",
     "cache prune --max-size lots": "--max-size: 'lots' is not a size",
     "cache prune --older-than -1": "must be at least 0",
     "cache prune --spec 0123": "unknown spec '0123'",
@@ -145,6 +145,7 @@ def test_a_configuration_file_is_checked_like_the_command_line(vidfuse, tmp_path
         "epoch: unknown setting, did you mean 'epochs'?",
         "batch-size: unknown setting, did you mean 'batch_size'?",
         "lr: 'fast' is not a number",
+        "Set by odd.toml.",
     ]
 
 
@@ -162,6 +163,20 @@ def test_command_line_wins_over_file_over_environment_over_default(vidfuse, tmp_
     assert taken() == "Error: epochs: -1 is below 1"
     assert "epochs" not in taken(env={})
     assert "epochs" not in taken(env={"VIDFUSE_EPOCHS": ""})
+
+
+def test_a_wrong_setting_that_nobody_typed_says_where_it_is(vidfuse, tmp_path):
+    answer = vidfuse("train", "nowhere", env={"VIDFUSE_HEAD": "foo"})
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1] == "Set by VIDFUSE_HEAD."
+    file = tmp_path / "own.toml"
+    file.write_text("epochs = 'many'\nlr = 0.1\n")
+    answer = vidfuse("train", "nowhere", "--config", str(file))
+    assert answer.err.splitlines()[-1] == f"Set by {file}."
+    file.write_text('"a(b" = 1\n')
+    assert vidfuse("train", "nowhere", "--config", str(file)).code == 2
+    typed = vidfuse("train", "nowhere", "--head", "foo", env={"VIDFUSE_HEAD": "bar"})
+    assert "Set by" not in typed.err
 
 
 @pytest.mark.parametrize("variable", ["VIDFUSE_DECODER", "VIDFUSE_WORKERS", "VIDFUSE_TIME_LIMIT"])

@@ -10,7 +10,7 @@ import pytest
 
 import vidfuse
 
-QUICK = {
+QUICK: dict[str, Any] = {
     **{"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4},
     **{"heads": "middle", "seeds": 2, "folds": 2, "epochs": 2, "lrs": "0.01", "dropouts": "0.2"},
     **{"workers": 1, "jobs": 1, "device": "cpu"},
@@ -34,7 +34,7 @@ def compare(grouped: Path, shared_cache: str, tmp_path: Path) -> Compare:
 
     def run(data: Path = grouped, **settings: Any) -> dict[str, Any]:
         options = {**QUICK, "cache": shared_cache, "out": str(tmp_path / "out")}
-        progress = settings.pop("progress", None)
-        return vidfuse.compare(data, progress=progress, **{**options, **settings})
+        reporter = settings.pop("reporter", None)
+        return vidfuse.compare(data, reporter=reporter, **{**options, **settings}).to_dict()
 
     return run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidfuse.evaluation.compare.advice import advise, smallest_p_value
-from vidfuse.metrics import holm, paired_sign_flip
+from vidfuse.comparison.advice import advise, smallest_p_value
+from vidfuse.statistics import holm, paired_sign_flip
 
 GROUPS = [f"g{i // 10}" for i in range(160)]
 
@@ -78,7 +78,7 @@ def test_worse_than_mean_is_not_better():
 
 
 @pytest.mark.parametrize("baselines", [(0.4, 0.1), (0.1, 0.9)])
-def test_nothing_beats_what_needs_no_picture(baselines):
+def test_nothing_beats_what_needs_no_frame(baselines):
     given = advice({"mean": 0.35, "lstm": 0.42}, baselines=baselines)
     assert given.head is None
     name = "most frequent class" if baselines[0] > 0.3 else "clip geometry"

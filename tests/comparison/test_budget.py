@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from heard import Heard
 
+from vidfuse.comparison.budget import RESERVE, Budgets, Estimate, announce, format_duration
 from vidfuse.errors import UserError
-from vidfuse.evaluation.compare.budget import RESERVE, Budgets, Estimate, announce, spoken
-from vidfuse.progress import Progress
 
 ESTIMATE = Estimate({"mean": 0.1, "lstm": 0.5}, {"mean": 10, "lstm": 20}, jobs=2)
 
@@ -34,26 +34,18 @@ def test_numbers_are_kept(tmp_path):
     assert budgets.find("a") is None
 
 
-class Heard(Progress):
-    def __init__(self):
-        self.said = []
-
-    def info(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.said.append(f"Warning: {text}")
-
-
 def test_what_is_said_beforehand():
     heard = Heard()
     announce(40, 50, ESTIMATE, heard)
-    assert heard.said == ["30 fits of 40 epochs in 2 processes: about 4 min"]
+    assert (heard.infos, heard.warnings) == (
+        ["30 fits of 40 epochs in 2 processes: about 4 min"],
+        [],
+    )
     announce(3, 50, ESTIMATE, heard)
-    assert "3 epochs are few" in heard.said[-1]
-    heard.said.clear()
+    assert (len(heard.infos), len(heard.warnings)) == (2, 1)
+    assert "3 epochs are few" in heard.warnings[0]
     announce(3, 3, ESTIMATE, heard)  # somebody wants so few
-    assert len(heard.said) == 1
+    assert (len(heard.infos), len(heard.warnings)) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +53,4 @@ def test_what_is_said_beforehand():
     [(0.05, "0.05 s"), (3.2, "3 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")],
 )
 def test_durations(seconds, text):
-    assert spoken(seconds) == text
+    assert format_duration(seconds) == text

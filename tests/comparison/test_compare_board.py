@@ -1,4 +1,4 @@
-"""From outcomes to the leaderboard, its files and pictures."""
+"""From results to the leaderboard, its files and frames."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from vidfuse.data.clip import Clip
-from vidfuse.evaluation.compare.kept import KINDS, Outcome
-from vidfuse.evaluation.compare.leaderboard import (
+from vidfuse.comparison.fit_store import KINDS, FitResult
+from vidfuse.comparison.leaderboard import (
     baseline_predictions,
     baseline_rows,
     head_rows,
     predictions,
 )
-from vidfuse.evaluation.compare.plan import Plan
-from vidfuse.evaluation.compare.plots import pareto_front
-from vidfuse.evaluation.compare.results import COLUMNS, write_csv
-from vidfuse.features.store import EntryInfo
+from vidfuse.comparison.plan import Plan
+from vidfuse.comparison.plots import pareto_front
+from vidfuse.comparison.results import COLUMNS, write_csv
+from vidfuse.data.clip import Clip
+from vidfuse.features.cache import EntryInfo
 
 CLIPS = [Clip(Path(f"{i}.mp4"), "ab"[i % 2], f"g{i // 2}") for i in range(8)]
 SPLITS = [
@@ -37,7 +38,7 @@ SPLITS = [
 PLAN = Plan(CLIPS, [clip.path.name for clip in CLIPS], ["a", "b"], SPLITS, "protocol")
 
 
-def outcomes(head, right_by_kind, plan=PLAN):
+def results(head, right_by_kind, plan=PLAN):
     """Outcomes in which the given clips are right, for each kind and seed."""
     found = {}
     for task in plan.tasks([head]):
@@ -47,7 +48,7 @@ def outcomes(head, right_by_kind, plan=PLAN):
             right = np.isin(rows, right_by_kind[kind][task.seed])
             predicted = np.where(right, PLAN.labels[rows], 1 - PLAN.labels[rows])
             scores[kind] = np.eye(2, dtype=np.float32)[predicted]
-        found[task] = Outcome(
+        found[task] = FitResult(
             scores, {"lr": 0.1 * (task.fold + 1), "dropout": 0.5, "training_seconds": 2.0}
         )
     return found
@@ -61,16 +62,16 @@ def same(*right):
 
 
 def board(**heads):
-    done = {}
+    done: dict[Any, Any] = {}
     for head, right in heads.items():
-        done |= outcomes(head, right)
+        done |= results(head, right)
     found = {head: predictions(PLAN, done, head) for head in heads}
     return {row["name"]: row for row in head_rows(PLAN, done, found)}
 
 
 def test_predictions_are_put_where_their_clips_are():
     right = {kind: ([0, 5], [1, 2, 3]) for kind in KINDS}
-    found = predictions(PLAN, outcomes("lstm", right), "lstm")
+    found = predictions(PLAN, results("lstm", right), "lstm")
     for kind in KINDS:
         hits = found[kind] == PLAN.labels
         assert [np.flatnonzero(row).tolist() for row in hits] == [[0, 5], [1, 2, 3]]
@@ -111,10 +112,10 @@ def test_without_mean_nothing_is_compared():
 def test_accuracy_against_frames_is_averaged_by_clips():
     splits = [[SPLITS[0][0], {"train": [], "val": [], "test": [4]}]]
     plan = replace(PLAN, splits=splits)
-    done = outcomes("policy", same([0, 1], [0, 2]), plan)
+    done = results("policy", same([0, 1], [0, 2]), plan)
     for task, accuracy in zip(done, (0.5, 1.0), strict=True):
         point = dict.fromkeys(("policy", "uniform", "random", "early_exit"), accuracy)
-        done[task].facts["frame_budget"] = {
+        done[task].metadata["frame_budget"] = {
             "own": {"frames": 1.0 + accuracy, **point},
             "curve": [{"frames": 1.0, **point}],
         }

@@ -6,9 +6,9 @@ from dataclasses import fields
 
 import pytest
 
+from vidfuse.comparison.config import CompareConfig
 from vidfuse.errors import UserError
-from vidfuse.evaluation.compare.config import CompareConfig
-from vidfuse.fusion import head_names
+from vidfuse.heads import head_names
 from vidfuse.training.config import TrainConfig
 
 SHARED = {each.name for each in fields(CompareConfig)} & {each.name for each in fields(TrainConfig)}

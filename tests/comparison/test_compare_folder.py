@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from vidfuse.comparison import tables
 from vidfuse.errors import UserError
-from vidfuse.evaluation.compare import tables
-from vidfuse.locks import LOCK, alone_in
-from vidfuse.training.prepare import Material
+from vidfuse.runs import LOCK, alone_in
+from vidfuse.training.data import TrainingData
 
 
 def test_a_clip_that_fails_on_one_grid_is_in_the_table_of_none(compare, monkeypatch):
-    gather, save_table = Material.gather, tables.save_table
+    gather, save_table = TrainingData.gather, tables.save_table
     saved = {}
 
     def unlucky(self, clips, *, grid=None, **more):
         found = gather(self, clips, grid=grid, **more)
         if grid == 2:
-            found._rows[True].popitem()
+            found.mirrored_rows.popitem()
         return found
 
     def counted(table, path):
         saved[path] = len(table.chosen_lengths)
         save_table(table, path)
 
-    monkeypatch.setattr(Material, "gather", unlucky)
+    monkeypatch.setattr(TrainingData, "gather", unlucky)
     monkeypatch.setattr(tables, "save_table", counted)
     summary = compare(heads="lstm,convlstm", seeds=1, epochs=1, mirror=True)
     assert summary["clips"] == 24

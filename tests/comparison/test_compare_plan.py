@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidfuse.comparison.config import CompareConfig
+from vidfuse.comparison.plan import Task, budget_key, fit_digests, make_plan
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.folds import make_folds
-from vidfuse.evaluation.compare.config import CompareConfig
-from vidfuse.evaluation.compare.plan import Keys, Task, budget_key, make_plan
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.settings import option
 from vidfuse.training.config import TrainConfig
@@ -35,7 +35,7 @@ TASK = Task("lstm", 0, 0)
 
 
 def planned(clips=CLIPS, seeds=2, contents=None):
-    data = Dataset("name", Path("root"), "manifest", list(CLIPS))
+    data = Dataset(Path("root"), "manifest", list(CLIPS))
     folds = [make_folds(data, 4, seed=seed) for seed in range(seeds)]
     return make_plan(clips, contents or [str(clip.path) for clip in clips], folds)
 
@@ -67,7 +67,8 @@ def test_tasks_take_all_heads_through_a_fold_before_the_next():
 
 
 def key(plan=None, config=None, epochs=5, task=TASK, spec=SPEC):
-    return Keys(plan or planned(), config or CompareConfig(), epochs).key(task, spec)
+    specs = {task.head: spec}
+    return fit_digests(plan or planned(), config or CompareConfig(), epochs, specs)[task]
 
 
 def test_the_same_fit_has_the_same_key():
@@ -125,24 +126,25 @@ def test_a_new_setting_of_training_makes_another_key_even_where_a_comparison_has
         optimizer: str = option("adamw", "Which one.")
 
     before = key()
-    monkeypatch.setattr("vidfuse.evaluation.compare.config.TrainConfig", NewTraining)
+    monkeypatch.setattr("vidfuse.comparison.config.TrainConfig", NewTraining)
     assert key() != before
 
 
 def test_another_default_of_a_head_makes_another_key(monkeypatch):
-    from vidfuse.fusion.recurrent import LSTM
+    from vidfuse.heads.recurrent import LSTM
+    from vidfuse.heads.registry import options_of
 
     before = key()
-    known = LSTM.known_settings()
-    known["hidden"] = known["hidden"].replace(default=128)
-    monkeypatch.setattr(LSTM, "known_settings", lambda: known)
+    known = options_of(LSTM)
+    known["hidden"] = replace(known["hidden"], default=128)
+    monkeypatch.setattr("vidfuse.comparison.plan.options_of", lambda cls: known)
     assert key() != before
 
 
 def test_another_package_s_head_has_another_key_when_its_code_changes(monkeypatch, tmp_path):
-    from vidfuse.fusion import registry
+    from vidfuse.heads import registry
 
-    code = "from vidfuse.fusion.pooling import Max\nclass Outside(Max):\n    name = 'outside'\n"
+    code = "from vidfuse.heads.pooling import Max\nclass Outside(Max):\n    name = 'outside'\n"
     module = tmp_path / "written_outside.py"
     module.write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

@@ -5,36 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from heard import Heard
 
 from vidfuse import rpc
+from vidfuse.comparison import fits
+from vidfuse.comparison.fit_store import FitResult
+from vidfuse.comparison.workers import WorkerPool
 from vidfuse.errors import UserError
-from vidfuse.evaluation.compare import fits
-from vidfuse.evaluation.compare.kept import Outcome
-from vidfuse.evaluation.compare.processes import Crew
-from vidfuse.fusion import registry
-from vidfuse.fusion.pooling import Mean
-from vidfuse.progress import Progress
-
-
-class Heard(Progress):
-    def __init__(self):
-        self.infos, self.warnings, self.boards, self.notes = [], [], [], []
-
-    def info(self, text):
-        self.infos.append(text)
-
-    def warn(self, text):
-        self.warnings.append(text)
-
-    def advance(self, steps=1, note=""):
-        self.notes.append(note)
-
-    def board(self, header, rows):
-        self.boards.append(list(rows))
+from vidfuse.heads import registry
+from vidfuse.heads.pooling import Mean
 
 
 def scores(summary):
@@ -44,7 +28,7 @@ def scores(summary):
 
 def test_a_comparison(compare, tmp_path):
     heard = Heard()
-    summary = compare(progress=heard, heads="middle,lstm")
+    summary = compare(reporter=heard, heads="middle,lstm")
     assert {row["name"] for row in summary["heads"]} == {"mean", "middle", "lstm"}
     assert (summary["clips"], summary["groups"], summary["failed_heads"]) == (24, 8, [])
     wanted = {
@@ -64,8 +48,8 @@ def test_a_comparison(compare, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == [
         *(".lock", "fits", "leaderboard.png", "pareto.png", "results.csv", "results.json")
     ]
-    for picture in ("leaderboard.png", "pareto.png"):
-        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    for image in ("leaderboard.png", "pareto.png"):
+        assert (out / image).read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "fits").iterdir())) == 3 * 2 * 2
     assert [row[-1] for row in heard.boards[-1]] == ["4 of 4"] * 3
     assert len(heard.boards) == 13
@@ -74,10 +58,13 @@ def test_a_comparison(compare, tmp_path):
 
 def count_fits(monkeypatch):
     done = []
-    carry_out = fits.Bench.carry_out
-    monkeypatch.setattr(
-        fits.Bench, "carry_out", lambda self, *task: done.append(task) or carry_out(self, *task)
-    )
+    run = fits.FitRunner.run
+
+    def counted(self, *task):
+        done.append(task)
+        return run(self, *task)
+
+    monkeypatch.setattr(fits.FitRunner, "run", counted)
     return done
 
 
@@ -107,9 +94,9 @@ def test_what_was_kept_before_frames_were_measured_is_done_again(compare, monkey
     compare(**settings)
     assert len(done) == 4
     for path in (tmp_path / "out" / "fits").glob("policy-*"):
-        outcome = Outcome.load(path)
-        del outcome.facts["frame_budget"]
-        outcome.save(path)
+        result = FitResult.load(path)
+        del result.metadata["frame_budget"]
+        result.save(path)
     row = {row["name"]: row for row in compare(**settings)["heads"]}["policy"]
     assert [task.head for task, _ in done[4:]] == ["policy"] * 2
     assert row["frame_budget"]["own"]["policy"] == pytest.approx(row["accuracy"])
@@ -117,18 +104,18 @@ def test_what_was_kept_before_frames_were_measured_is_done_again(compare, monkey
 
 def test_ctrl_c_keeps_what_is_done(compare, monkeypatch):
     heard = Heard()
-    carry_out = fits.Bench.carry_out
+    run = fits.FitRunner.run
     done = []
 
     def interrupted(self, *task):
         done.append(task)
         if len(done) == 4:
             raise KeyboardInterrupt
-        return carry_out(self, *task)
+        return run(self, *task)
 
-    monkeypatch.setattr(fits.Bench, "carry_out", interrupted)
+    monkeypatch.setattr(fits.FitRunner, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        compare(progress=heard)
+        compare(reporter=heard)
     assert any("interrupted: 3 of 8 folds are kept" in line for line in heard.warnings)
     compare()
     assert len(done) == 4 + 5
@@ -156,7 +143,7 @@ class Broken(Mean):
 def test_a_head_that_fails_is_named_and_the_others_are_measured(compare, monkeypatch):
     monkeypatch.setitem(registry.HEADS, "broken", f"{Broken.__module__}:Broken")
     heard = Heard()
-    summary = compare(progress=heard, heads="broken")
+    summary = compare(reporter=heard, heads="broken")
     assert [row["name"] for row in summary["heads"]] == ["mean"]
     assert summary["failed_heads"] == [
         {"name": "broken", "error": "RuntimeError: it is broken"},
@@ -173,7 +160,7 @@ def test_a_head_that_cannot_be_built(compare, monkeypatch):
     with pytest.raises(UserError, match="needs the package no_such_module"):
         compare(heads="gcn")
     heard = Heard()
-    summary = compare(progress=heard, heads="all")
+    summary = compare(reporter=heard, heads="all")
     assert [row["name"] for row in summary["heads"]] == ["mean"]
     assert [each["name"] for each in summary["left_out"]] == ["gcn"]
     assert heard.warnings[0].startswith("left out: head 'gcn' needs the package")
@@ -182,62 +169,64 @@ def test_a_head_that_cannot_be_built(compare, monkeypatch):
 def test_a_process_that_dies_costs_its_head(tmp_path, monkeypatch):
     worker = "import sys, os; line = sys.stdin.readline(); os.kill(os.getpid(), 9)"
     monkeypatch.setattr(rpc, "PROGRAM", worker)
-    with Crew(tmp_path / "none.json", 2) as crew:
-        found = list(crew.run([{"head": "a"}, {"head": "b"}]))
+    with WorkerPool(tmp_path / "none.json", 2) as pool:
+        found = list(pool.run([{"head": "a"}, {"head": "b"}]))
     assert sorted(request["head"] for request, _ in found) == ["a", "b"]
     for _, answered in found:
         assert answered["error"].startswith("the process that fitted it was killed by signal 9")
 
 
 def test_what_is_wrong_with_any_head_ends_it_all(tmp_path, monkeypatch):
-    worker = (
-        'import sys\nfor line in sys.stdin: print(\'{"fatal": "x: No space left"}\', flush=True)'
-    )
+    answer = '{"fatal": "x: No space left", "bytes": 0}'
+    worker = f"import sys\nfor line in sys.stdin: print({answer!r}, flush=True)"
     monkeypatch.setattr(rpc, "PROGRAM", worker)
-    with Crew(tmp_path / "none.json", 2) as crew, pytest.raises(UserError, match="No space left"):
-        list(crew.run([{"head": "a"}, {"head": "b"}]))
+    with (
+        WorkerPool(tmp_path / "none.json", 2) as pool,
+        pytest.raises(UserError, match="No space left"),
+    ):
+        list(pool.run([{"head": "a"}, {"head": "b"}]))
 
 
 def test_a_process_that_cannot_be_started_ends_it_all(tmp_path, monkeypatch):
-    def refuse(*arguments, **more):
+    def refuse(*_arguments, **_more):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(rpc.subprocess, "Popen", refuse)
-    with Crew(tmp_path / "none.json", 2) as crew, pytest.raises(UserError) as raised:
-        list(crew.run([{"head": "a"}, {"head": "b"}]))
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with WorkerPool(tmp_path / "none.json", 2) as pool, pytest.raises(UserError) as raised:
+        list(pool.run([{"head": "a"}, {"head": "b"}]))
     assert raised.value.message == "a process cannot be started (Too many open files)"
-    assert "ulimit -n" in raised.value.hint
+    assert "ulimit -n" in (raised.value.hint or "")
 
 
 def test_an_error_in_the_choice_of_requests_is_raised(tmp_path):
-    def wanted(request):
+    def wanted(_request):
         raise IndexError("a bug")
 
-    with Crew(tmp_path / "none.json", 2) as crew, pytest.raises(IndexError, match="a bug"):
-        list(crew.run([{"head": "a"}, {"head": "b"}], wanted))
+    with WorkerPool(tmp_path / "none.json", 2) as pool, pytest.raises(IndexError, match="a bug"):
+        list(pool.run([{"head": "a"}, {"head": "b"}], wanted))
 
 
 def test_requests_that_are_no_longer_wanted_are_left_out(tmp_path, monkeypatch):
-    worker = "import sys\nfor line in sys.stdin: print('{}', flush=True)"
+    worker = "import sys\nfor line in sys.stdin: print('{\"bytes\": 0}', flush=True)"
     monkeypatch.setattr(rpc, "PROGRAM", worker)
     requests = [{"head": name} for name in "abcd"]
-    with Crew(tmp_path / "none.json", 2) as crew:
-        found = [request["head"] for request, _ in crew.run(requests, lambda r: r["head"] != "b")]
+    with WorkerPool(tmp_path / "none.json", 2) as pool:
+        found = [request["head"] for request, _ in pool.run(requests, lambda r: r["head"] != "b")]
     assert sorted(found) == ["a", "c", "d"]
 
 
 def test_a_budget_decides_the_epochs_once(compare, monkeypatch):
     times = iter([2.0] * 4)
-    monkeypatch.setattr(fits.Bench, "seconds_per_epoch", lambda self, head: next(times))
+    monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", lambda self, head: next(times))
     heard = Heard()
     # 4 folds of 2 heads; one candidate, and middle once more shuffled: 12 fits.
-    summary = compare(progress=heard, budget="2m", epochs=9)
+    summary = compare(reporter=heard, budget="2m", epochs=9)
     assert summary["protocol"]["epochs"] == int(120 / (1.15 * 12 * 2)) == 4
     assert "Budget of 2 min: 4 epochs for every head" in heard.infos
     assert any("4 epochs are few" in line for line in heard.warnings)
     assert scores(compare(budget="2m", epochs=9)) == scores(summary)
     assert len(list(times)) == 2, "the second call takes over what the first one chose"
-    monkeypatch.setattr(fits.Bench, "seconds_per_epoch", lambda self, head: 20.0)
+    monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", lambda self, head: 20.0)
     with pytest.raises(UserError, match="is too small"):
         compare(budget="1s")
 
@@ -249,23 +238,24 @@ def test_clips_that_cannot_be_read(grouped, compare, tmp_path):
     manifest = tmp_path / "more.csv"
     manifest.write_text("\n".join([*rows, f"{bad},class0,g3"]))
     heard = Heard()
-    summary = compare(manifest, progress=heard, heads="middle,lstm", seeds=1)
+    summary = compare(manifest, reporter=heard, heads="middle,lstm", seeds=1)
     assert summary["clips"] == 24
     assert [each["path"] for each in summary["failures"]] == [str(bad)]
     assert sum(str(bad) in line for line in heard.warnings) == 1
 
 
-def test_grids_that_nest_are_extracted_in_one_pass(grouped, compare, monkeypatch, tmp_path):
+def test_grids_that_nest_are_extracted_in_one_pass(compare, monkeypatch, tmp_path):
     from vidfuse.features import extract
 
     decoded = []
-    compute = extract.Extractor._compute
+    compute = extract.Extractor.compute
 
-    def counted(self, missing, changed):
-        decoded.append((self.spec.grid, len(missing)))
-        return compute(self, missing, changed)
+    def counted(self, waiting, *, many):
+        if waiting:
+            decoded.append((self.spec.grid, len(waiting)))
+        return compute(self, waiting, many=many)
 
-    monkeypatch.setattr(extract.Extractor, "_compute", counted)
+    monkeypatch.setattr(extract.Extractor, "compute", counted)
     compare(heads="lstm,convlstm", seeds=1, epochs=1, cache=str(tmp_path / "cache"))
     assert decoded == [(4, 24)]
 

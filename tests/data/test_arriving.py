@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from itertools import count
+from pathlib import Path
 
 import pytest
 from trees import make_tree
 
-from vidfuse.data import arriving
-from vidfuse.data.arriving import as_it_comes, watch
+from vidfuse.data import watch as watching
+from vidfuse.data.watch import as_it_comes, watch
 from vidfuse.errors import InputError
 
 
@@ -35,7 +37,7 @@ def test_a_list_without_an_end_is_not_read_ahead_of_its_reader():
     items = as_it_comes(next(taken) for _ in iter(int, 1))
     found = [item for item, _ in zip(items, range(20), strict=False) if item is not None]
     assert found == list(range(len(found)))
-    assert next(taken) <= len(found) + arriving.AHEAD + 2
+    assert next(taken) <= len(found) + watching.AHEAD + 2
 
 
 def test_what_the_source_raises_is_raised():
@@ -53,16 +55,19 @@ def test_what_the_source_raises_is_raised():
 def look(tmp_path, monkeypatch):
     """Looks at the folder once more, a quarter of a second later by a clock of its own."""
     now = count(step=0.25)
-    monkeypatch.setattr(arriving.time, "monotonic", lambda: next(now))
-    monkeypatch.setattr(arriving.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     items = watch(tmp_path)
 
     def once(times: int = 1) -> list[str]:
         found = []
         for _ in range(times):
             for item in iter(lambda: next(items), None):
-                problem = isinstance(item, InputError)
-                found.append(item.reason if problem else item.relative_to(tmp_path).as_posix())
+                assert isinstance(item, Path | InputError)
+                if isinstance(item, InputError):
+                    found.append(item.reason)
+                else:
+                    found.append(item.relative_to(tmp_path).as_posix())
         return found
 
     return once

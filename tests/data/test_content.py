@@ -6,7 +6,7 @@ import os
 import pytest
 from trees import make_tree
 
-from vidfuse.data.hashing import content_hash
+from vidfuse.data.content import content_hash
 from vidfuse.errors import InputError
 
 

@@ -84,9 +84,9 @@ def test_a_picture_alone_is_told_where_it_may_be_a_clip(tmp_path, files, told):
     problems: list[InputError] = []
     list(walk_videos(tmp_path, problems))
     assert [Path(p.path).name for p in problems] == told
-    assert all("one picture alone" in p.reason for p in problems)
+    assert all("one frame alone" in p.reason for p in problems)
     list(walk_videos(tmp_path, problems := [], growing=True))
-    assert not problems, "the second picture may still come"
+    assert not problems, "the second frame may still come"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

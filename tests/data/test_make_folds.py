@@ -14,7 +14,7 @@ from vidfuse.errors import UnknownNameError, UserError
 
 
 def dataset(clips) -> Dataset:
-    return Dataset("set", Path("set"), "manifest", list(clips))
+    return Dataset(Path("set"), "manifest", list(clips))
 
 
 def grid(groups: int, classes: int = 3, takes: int = 2, **more) -> Dataset:
@@ -128,7 +128,7 @@ def test_what_cannot_be_divided(data, count, message, hint):
 
 def test_without_groups_it_is_random_and_says_so():
     folds = make_folds(ungrouped(12), 3)
-    assert any("near-duplicates" in line for line in folds.warnings)
+    assert any("similar clips" in line for line in folds.warnings)
     assert folds.protocol.startswith("3 folds at random, seed 0 (12 video files)")
     with pytest.raises(UserError, match="no groups are known"):
         make_folds(ungrouped(12), 3, split="group")
@@ -138,7 +138,7 @@ def test_random_folds_of_grouped_clips_when_asked_for():
     data = grid(4, takes=5)
     folds = make_folds(data, 5, split="random")
     check(folds, data, 5, "path")
-    assert any("near-duplicates" in line for line in folds.warnings)
+    assert any("similar clips" in line for line in folds.warnings)
     together = [{clip.group for clip in split.test} for split in folds.splits]
     assert any(len(groups) > 1 for groups in together)
 

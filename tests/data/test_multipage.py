@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from trees import make_tree
 
-from vidfuse.data import multipage
 from vidfuse.data.files import expand_inputs, is_frame_folder, is_video, peek_videos, walk_videos
 from vidfuse.data.multipage import is_multipage
-from vidfuse.rpc import ChildEndedError
+from vidfuse.errors import InputError
+from vidfuse.rpc import Child, ChildEndedError
 
 
 def tiff(path, pages, **options):
@@ -116,12 +116,12 @@ def test_numbers_that_are_too_long_for_python(tmp_path):
 
 
 def test_a_file_on_which_the_child_dies_or_hangs_is_one_file(tmp_path, monkeypatch):
-    def late(child, order, limit=None):
+    def late(*_arguments, **_more):
         raise ChildEndedError(late=True, status=-9)
 
     slow, sound = tiff(tmp_path / "slow.tif", 1), tiff(tmp_path / "sound.tif", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(multipage.Child, "ask", late)
+        patched.setattr(Child, "ask", late)
         assert is_multipage(slow)  # for a reader to find out
     assert not is_multipage(slow), "what nobody could tell was remembered"
     assert not is_multipage(sound)
@@ -143,7 +143,7 @@ def test_a_link_to_itself_is_one_problem(tmp_path):
     make_tree(tmp_path, "clips/a.mp4")
     for name in ("loop.mp4", "loop", "loop.tif"):
         (tmp_path / "clips" / name).symlink_to(name)
-    problems = []
+    problems: list[InputError] = []
     assert [path.name for path in walk_videos(tmp_path, problems)] == ["a.mp4"]
     assert [os.path.basename(problem.path) for problem in problems] == ["loop.mp4"]
     assert not is_frame_folder(tmp_path / "clips")

@@ -16,7 +16,7 @@ from vidfuse.errors import UnknownNameError, UserError
 
 
 def dataset(clips, **more) -> Dataset:
-    return Dataset("set", Path("set"), "manifest", list(clips), **more)
+    return Dataset(Path("set"), "manifest", list(clips), **more)
 
 
 def parts(split: Split) -> dict[str, list[Clip]]:
@@ -104,7 +104,7 @@ def test_the_hash_seed_does_not_matter():
         "from pathlib import Path; from vidfuse.data.clip import Clip, Dataset\n"
         "from vidfuse.data.splits import make_split\n"
         "clips = [Clip(Path(f'{c}{i}'), c, f'g{i % 7}{c}') for c in 'abcde' for i in range(30)]\n"
-        "print(make_split(Dataset('s', Path('s'), 'm', clips), seed=3))"
+        "print(make_split(Dataset(Path('s'), 'm', clips), seed=3))"
     )
     outputs = {
         subprocess.run(
@@ -156,9 +156,10 @@ class TestRandom:
         split = make_split(dataset(clips))
         assert [len(found) for found in parts(split).values()] == [28, 6, 6]
         assert split.protocol == (
-            "random 70/15/15, seed 0: no groups known, so near-duplicates may straddle the split"
+            "random 70/15/15, seed 0: no groups known, "
+            "so similar clips may be in both train and test"
         )
-        assert "near-duplicates" in split.warnings[0]
+        assert "similar clips" in split.warnings[0]
         with pytest.raises(UserError, match="no groups are known"):
             make_split(dataset(clips), split="group")
 

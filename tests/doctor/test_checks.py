@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from vidfuse import system
+from vidfuse import backbones
+from vidfuse import machine as host
 from vidfuse.backbones.imports import reinstall
 from vidfuse.doctor import decoders, libraries, machine, storage
 from vidfuse.doctor.probe import Probe
@@ -34,7 +37,7 @@ def test_bundled_weights_that_are_not_right(monkeypatch, tmp_path, content, prob
     if content is not None:
         place.write_bytes(content)
     info = SimpleNamespace(place=place, sha256="0" * 64)
-    monkeypatch.setitem(libraries.BACKBONES, libraries.DEFAULT_BACKBONE, info)
+    monkeypatch.setitem(backbones.BACKBONES, backbones.DEFAULT_BACKBONE, info)
     check = libraries.bundled_weights()
     assert (check.status, problem in check.summary) == ("broken", True)
     assert check.fix == reinstall()
@@ -115,7 +118,7 @@ def test_gpus_are_asked_of_the_driver(tmp_path, monkeypatch):
 
 
 def test_instructions(monkeypatch):
-    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     fast = machine.instructions(torch(capability="AVX512"), frozenset({"avx2", "avx512f"}))
     assert (fast.status, fast.summary) == ("ok", "AVX2, AVX-512; torch uses AVX512")
     assert fast.values["sets"] == {
@@ -131,7 +134,7 @@ def test_instructions(monkeypatch):
 
 def test_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(system, "usable_cores", lambda: 16)
+    monkeypatch.setattr(host, "usable_cores", lambda: 16)
     assert machine.cores(quota=16).status == "ok"
     check = machine.cores(quota=1.5)
     assert check.status == "warning"
@@ -141,17 +144,17 @@ def test_cores(monkeypatch):
 
 
 def test_memory(monkeypatch):
-    monkeypatch.setattr(system, "memory", lambda: (8_000_000_000, 6_000_000_000))
-    monkeypatch.setattr(system, "memory_limit", lambda: None)
+    monkeypatch.setattr(host, "memory", lambda: (8_000_000_000, 6_000_000_000))
+    monkeypatch.setattr(host, "memory_limit", lambda: None)
     assert machine.memory().summary == "6.0 GB free of 8.0 GB"
-    monkeypatch.setattr(system, "memory_limit", lambda: 900_000_000)
+    monkeypatch.setattr(host, "memory_limit", lambda: 900_000_000)
     check = machine.memory()
     assert (check.status, check.summary) == ("warning", "0.9 GB free of 0.9 GB")
 
 
 def test_videos_cannot_be_read_without_pyav():
     for found, words in ((BROKEN, "libx.so"), (MISSING, "not installed")):
-        check = decoders.pyav(found)
+        check = decoders.decoder("pyav", found)
         assert check.status == "broken"
         assert words in check.summary
         assert check.fix == "Run: pip install --force-reinstall av"
@@ -161,15 +164,15 @@ def test_videos_cannot_be_read_without_pyav():
     ("found", "machine_name", "status", "words"),
     [
         (Probe({"version": "0.6.0", "gpu_error": None}), "x86_64", "ok", "0.6.0, used for"),
-        (BROKEN, "x86_64", "warning", "not used, since it cannot be imported: libx.so"),
+        (BROKEN, "x86_64", "warning", "not used: libx.so"),
         (MISSING, "x86_64", "warning", "not used, since it is not installed"),
         (MISSING, "aarch64", "ok", "no wheels for linux aarch64"),
     ],
 )
 def test_decord_is_not_needed(monkeypatch, found, machine_name, status, words):
-    monkeypatch.setattr(decoders.sys, "platform", "linux")
-    monkeypatch.setattr(decoders.platform, "machine", lambda: machine_name)
-    check = decoders.decord(found)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "machine", lambda: machine_name)
+    check = decoders.decoder("decord", found)
     assert check.status == status
     assert words in check.summary
     assert bool(check.fix) == (status == "warning")
@@ -180,11 +183,11 @@ def test_decord_on_a_gpu_takes_a_build_of_its_own():
         ("it was built without CUDA", "not used"),
         (None, "--decoder decord-gpu"),
     ):
-        check = decoders.decord_gpu(Probe({"version": "0.6.0", "gpu_error": problem}))
+        check = decoders.decoder("decord-gpu", Probe({"version": "0.6.0", "gpu_error": problem}))
         assert check.status == "ok"
         assert used in check.summary
-    assert decoders.decord_gpu(MISSING).summary == "not used: decord is not installed"
-    assert decoders.decord_gpu(BROKEN).summary == "not used: decord cannot be imported"
+    assert decoders.decoder("decord-gpu", MISSING).summary == "not used: decord is not installed"
+    assert decoders.decoder("decord-gpu", BROKEN).summary == "not used: decord does not work"
 
 
 def test_a_cache_that_can_be_written(tmp_path):
@@ -204,14 +207,15 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 
 
 def test_a_cache_that_cannot_be_looked_at(monkeypatch):
-    monkeypatch.setitem(sys.modules, "vidfuse.features.config", None)
-    assert storage.cache().status == storage.disk().status == "broken"
+    monkeypatch.setitem(sys.modules, "vidfuse.features.maintenance", None)
+    assert storage.cache().status == "broken"
+    assert storage.disk().status != "broken"  # it needs none of that
 
 
 @pytest.mark.parametrize(("free", "status"), [(50e9, "ok"), (1e9, "warning"), (5e7, "broken")])
 def test_disk(monkeypatch, tmp_path: Path, free, status):
     monkeypatch.setattr(
-        storage.shutil, "disk_usage", lambda place: SimpleNamespace(free=int(free), total=10**12)
+        shutil, "disk_usage", lambda place: SimpleNamespace(free=int(free), total=10**12)
     )
     check = storage.disk(str(tmp_path))
     assert check.status == status
@@ -231,7 +235,7 @@ TORCHCODEC = {"version": "0.17.0+cu130", "ffmpeg": 5, "gpu_error": None}
     ],
 )
 def test_torchcodec_is_an_extra(found, status, words, fix):
-    check = decoders.torchcodec(found)
+    check = decoders.decoder("torchcodec", found)
     assert check.status == status
     assert words in check.summary
     assert (check.fix or "").startswith(fix or "")
@@ -246,5 +250,5 @@ def test_torchcodec_on_a_gpu():
         (MISSING, "not used: torchcodec is not installed"),
         (BROKEN, "not used: torchcodec does not work"),
     ):
-        check = decoders.torchcodec_cuda(found)
+        check = decoders.decoder("torchcodec-cuda", found)
         assert (check.status, check.summary) == ("ok", words)

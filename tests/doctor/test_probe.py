@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,10 @@ def test_one_broken_package_does_not_hide_the_others(package):
     assert "typer" in found.values["versions"]
 
 
+@pytest.mark.skipif(
+    tuple(int(part) for part in version("torch").split(".")[:2]) < (2, 11),
+    reason="torchcodec is not asked with a torch before 2.11",
+)
 def test_torchcodec_says_what_it_lacks(package):
     package("torchcodec", "ffmpeg_major_version = None")
     found = probe("torchcodec")

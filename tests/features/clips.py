@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 
 from vidfuse.backbones import choose
+from vidfuse.backbones.engine import TorchEngine
 from vidfuse.backbones.load import Backbone, load_backbone
 from vidfuse.data.clip import Clip
+from vidfuse.data.content import ContentIndex
 from vidfuse.errors import InputError
+from vidfuse.features.cache import Entry, Store
+from vidfuse.features.encode import Encoder
 from vidfuse.features.extract import Extractor
-from vidfuse.features.gather import Gathered
-from vidfuse.features.identity import ContentIndex
-from vidfuse.features.pile import Pile
 from vidfuse.features.spec import FeatureSpec
-from vidfuse.features.store import Entry, Store
-from vidfuse.features.table import TableBuilder
-from vidfuse.progress import Progress
+from vidfuse.features.table import FeatureBuffer, FeatureTable, build_table
 from vidfuse.video.sampling import Sampling
 
 SPEC = FeatureSpec("auto/1", "uniform", 4, 32, "center", "resnet18", "layer1", "random", 2)
@@ -28,31 +27,7 @@ SPEC = FeatureSpec("auto/1", "uniform", 4, 32, "center", "resnet18", "layer1", "
 # Two ways to the same float32 features (other batches, other shapes) may differ in the last bits
 # of float32, which moves a float16 by one step of its 11 bits: 2^-11 of its size at most, and
 # pooling a float16 map rounds twice.
-TOLERANCE = {"rtol": 2**-9, "atol": 2**-9}
-
-
-@dataclass
-class Heard(Progress):
-    warnings: list[str] = field(default_factory=list)
-    infos: list[str] = field(default_factory=list)
-    steps: int = 0
-    total: int = 0
-    finished: int = 0
-
-    def start(self, task: str, total: int) -> None:
-        self.total = total
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        self.steps += steps
-
-    def finish(self) -> None:
-        self.finished += 1
-
-    def info(self, text: str) -> None:
-        self.infos.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+TOLERANCE: dict[str, Any] = {"rtol": 2**-9, "atol": 2**-9}
 
 
 @cache
@@ -61,14 +36,17 @@ def network(layer: str) -> Backbone:
 
 
 def extractor(folder: Path | None, spec: FeatureSpec = SPEC, **changes: Any) -> Extractor:
-    """An extractor with a fresh tally."""
+    """An extractor with fresh statistics; ``backbone`` builds its network."""
+    build = changes.pop("backbone", lambda: network(spec.layer))
+    precision = changes.pop("precision", "auto")
     options = {
         "spec": spec,
-        "backbone": lambda: network(spec.layer),
+        "encoder": Encoder(lambda: TorchEngine(build(), precision, spec.network)),
         "decoder": "auto",
         "store": None if folder is None else Store(folder),
         "index": ContentIndex(folder),
         "workers": 1,
+        "more": spec.sources[1:2] if changes.pop("more", False) and spec.grid == 1 else [],
         **changes,
     }
     return Extractor(**options)
@@ -84,20 +62,20 @@ def entries(extractor: Extractor, clips: list[Clip]) -> dict[Clip, Entry]:
 
 
 def gathered(
-    plain: dict[Clip, Entry], mirrored: dict[Clip, Entry] | None = None, pile: Pile | None = None
-) -> Gathered:
+    plain: dict[Clip, Entry],
+    mirrored: dict[Clip, Entry] | None = None,
+    pile: FeatureBuffer | None = None,
+) -> FeatureTable:
     """Features side by side, of which a head reads all frames."""
     frames = max(len(entry.times) for entry in plain.values())
-    builder = TableBuilder(Sampling.parse("uniform"), frames, pile or Pile(len(plain)))
-    found = Gathered(builder)
-    found.add(plain.items())
-    found.add((mirrored or {}).items(), mirrored=True)
-    found.close()
-    return found
+    entries = [(clip, False, entry) for clip, entry in plain.items()]
+    entries += [(clip, True, entry) for clip, entry in (mirrored or {}).items()]
+    buffer = pile or FeatureBuffer(len(plain))
+    return build_table(entries, Sampling.parse("uniform"), frames, buffer)
 
 
 def close(one: Entry, other: Entry) -> bool:
-    """Whether two entries hold the same features of the same pictures."""
+    """Whether two entries hold the same features of the same frames."""
     return np.array_equal(one.times, other.times) and np.allclose(
         one.features.astype(np.float32), other.features.astype(np.float32), **TOLERANCE
     )

@@ -7,26 +7,24 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from heard import Heard
 
 import vidfuse
 from vidfuse.data.clip import Clip
 from vidfuse.errors import UserError
-from vidfuse.progress import Progress
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.pool import DecodePool
 
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
-CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
+CHEAP: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "layer": "layer1",
+    "size": 32,
+    "frames": 4,
+}
 
 
 def index(folder: Path) -> list[dict[str, str]]:
@@ -65,7 +63,7 @@ def test_names_that_are_short_enough_stay(dataset: Path, tmp_path: Path, shared_
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*args: object, **kwargs: object) -> None:
+    def never(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("something was decoded")
 
     monkeypatch.setattr(DecodePool, "__init__", never)
@@ -91,8 +89,8 @@ def test_segments_that_end_behind_their_video_are_counted(
     lines[0] = "person11_boxing_d1 frames 1-20, 21-45, 60-70"
     (tmp_path / "kth" / "00sequences.txt").write_text("\n".join(lines))
     heard = Heard()
-    report = vidfuse.extract(tmp_path / "kth", progress=heard, workers=1, **CHEAP)
-    assert (report["clips"], report["failed"]) == (13, 1), "one begins behind the end"
+    report = vidfuse.extract(tmp_path / "kth", reporter=heard, workers=1, **CHEAP)
+    assert (report.clips, report.failed) == (13, 1), "one begins behind the end"
     short = [line for line in heard.warnings if "read with warnings" in line]
     assert len(short) == 1
     assert short[0].startswith("4 clips were read with warnings, such as ")
@@ -100,7 +98,7 @@ def test_segments_that_end_behind_their_video_are_counted(
     for run in ("as they are", "from the cache"):
         heard = Heard()
         vidfuse.train(
-            tmp_path / "kth", out=tmp_path / run, epochs=1, max_failed=0.5, progress=heard,
+            tmp_path / "kth", out=tmp_path / run, epochs=1, max_failed=0.5, reporter=heard,
             workers=1, **CHEAP,
         )  # fmt: skip
         assert any(line.startswith("3 clips were read with warnings") for line in heard.warnings)

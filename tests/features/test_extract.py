@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import SPEC, TOLERANCE, Heard, close, entries, extractor, network, on_grid
+from clips import SPEC, TOLERANCE, close, entries, extractor, network, on_grid
+from heard import Heard
 from torch import Tensor
 
 from vidfuse.backbones import choose
 from vidfuse.backbones.load import Backbone, load_backbone
-from vidfuse.data import stamp
+from vidfuse.data import content as stamp
 from vidfuse.data.clip import Clip
-from vidfuse.data.hashing import content_hash
+from vidfuse.data.content import content_hash
 from vidfuse.errors import InputError, UserError
 from vidfuse.features import extract as extract_module
-from vidfuse.features.encode import Encoder
+from vidfuse.features.cache import Entry, Store
+from vidfuse.features.encode import Encoding, Job
 from vidfuse.features.extract import Extractor
-from vidfuse.features.store import Entry, Store
 from vidfuse.video.decoder import read_frames
 from vidfuse.video.frames import FrameRequest
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.pool import DecodePool
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clips(make_clip: Any) -> list[Clip]:
-    """Clips of 1 to 13 pictures, so that no batch ends where a clip does."""
+    """Clips of 1 to 13 frames, so that no batch ends where a clip does."""
     return [
         Clip(make_clip(f"{seed}.mkv", seed=seed, frames=frames))
         for seed, frames in enumerate((12, 1, 5, 2, 13, 3))
@@ -51,14 +51,13 @@ def clips(make_clip: Any) -> list[Clip]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the clips that were decoded."""
     names: list[str] = []
-    original = DecodePool.map
+    original = DecodePool.submit
 
-    def hook(pool: DecodePool, requests: Any) -> Any:
-        requests = list(requests)
-        names.extend(os.path.basename(request.path) for request in requests)
-        return original(pool, requests)
+    def hook(pool: DecodePool, request: FrameRequest) -> Any:
+        names.append(os.path.basename(request.path))
+        return original(pool, request)
 
-    monkeypatch.setattr(DecodePool, "map", hook)
+    monkeypatch.setattr(DecodePool, "submit", hook)
     return names
 
 
@@ -68,7 +67,7 @@ def forward_by_hand(clip: Clip) -> np.ndarray[Any, Any]:
         FrameRequest(str(clip.path), "uniform", SPEC.frames, size=SPEC.size), "pyav"
     )
     with torch.inference_mode():
-        maps = network("layer1")(torch.from_numpy(frames.pictures.copy()))
+        maps = network("layer1")(torch.from_numpy(frames.pixels.copy()))
     return torch.nn.functional.adaptive_avg_pool2d(maps, SPEC.grid).numpy()
 
 
@@ -81,7 +80,7 @@ def near(entry: Entry, clip: Clip) -> bool:
 def test_batches_across_clips_give_what_each_clip_gives_alone(
     clips: list[Clip], monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr("vidfuse.features.encode.CPU_BATCH", batch)
+    monkeypatch.setattr("vidfuse.backbones.engine.CPU_BATCH", batch)
     together = entries(extractor(None), clips)
     assert [len(together[clip].features) for clip in clips] == [4, 1, 4, 2, 4, 3]
     for clip in clips:
@@ -93,11 +92,11 @@ def test_batches_across_clips_give_what_each_clip_gives_alone(
 def test_streams_and_workers_change_nothing(
     clips: list[Clip], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidfuse.features.encode.CPU_BATCH", 3)
-    monkeypatch.setattr("vidfuse.features.encode.cores", lambda: 3)
+    monkeypatch.setattr("vidfuse.backbones.engine.CPU_BATCH", 3)
+    monkeypatch.setattr("vidfuse.backbones.engine.cores", lambda: 3)
     torch.set_num_threads(3)
     run = extractor(cache, workers=3)
-    assert run.encoder().streams == 3
+    assert run.encoder.engine.streams == 3
     together = entries(run, clips)
     assert torch.get_num_threads() == 3
     for clip in clips:
@@ -109,11 +108,11 @@ def test_streams_and_workers_change_nothing(
 def test_few_pictures_are_divided_among_the_streams(
     make_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidfuse.features.encode.cores", lambda: 3)
+    monkeypatch.setattr("vidfuse.backbones.engine.cores", lambda: 3)
     torch.set_num_threads(3)
     run = extractor(None)
     sizes = []
-    network = run.encoder().modes.network("fp32")
+    network = run.encoder.engine.backbone
     hook = network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     try:
         entries(run, [Clip(make_clip("a.mkv"))])
@@ -126,16 +125,17 @@ def test_a_large_extraction_takes_the_mode_that_pays_and_shares_its_entries(
     clips: list[Clip], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extract_module, "LARGE", 4)
-    monkeypatch.setattr("vidfuse.backbones.precision.promising", lambda device: ["bf16"])
+    monkeypatch.setattr("vidfuse.backbones.precision.supported", lambda device: ["bf16"])
     seconds = {"fp32": 2.0, "bf16": 1.0}
     monkeypatch.setattr(
-        "vidfuse.backbones.precision.Modes._time", lambda modes, name, pictures: seconds[name]
+        "vidfuse.backbones.precision.PrecisionSelector._time",
+        lambda modes, name, pixels: seconds[name],
     )
     many = entries(extractor(cache), clips[:5])
     assert {entry.info.mode for entry in many.values()} == {"bf16 channels_last"}
     rest = extractor(cache)
     few = entries(rest, clips)
-    assert rest.tally.reused == 5
+    assert rest.stats.reused == 5
     assert few[clips[5]].info.mode == "fp32 channels_last"
     for clip in clips[:5]:
         one, other = few[clip].features.astype(np.float32).ravel(), forward_by_hand(clip).ravel()
@@ -146,7 +146,7 @@ def test_decode_processes_are_started_as_they_are_needed(
     clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extract_module, "LARGE", 4)
-    monkeypatch.setattr("vidfuse.video.workers.cores", lambda: 3)
+    monkeypatch.setattr("vidfuse.video.pool.cores", lambda: 3)
     active: dict[bool, list[int]] = {True: [], False: []}
     grow = DecodePool.grow
     for idle, seen in active.items():
@@ -155,10 +155,13 @@ def test_decode_processes_are_started_as_they_are_needed(
             grow(pool, wanted)
             seen.append(pool.active)
 
+        def always(_encoding: Encoding, idle: bool = idle) -> bool:
+            return idle
+
         monkeypatch.setattr(DecodePool, "grow", note)
-        monkeypatch.setattr(Encoder, "idle", property(lambda encoder, idle=idle: idle))
+        monkeypatch.setattr(Encoding, "idle", property(always))
         entries(extractor(None, workers=None, precision="fp32"), clips)
-    assert active == {True: [1, 2, 3, 3, 3, 3, 3], False: [1]}
+    assert active == {True: [1, 2, 3], False: [1]}
 
 
 def test_order_does_not_matter(clips: list[Clip]) -> None:
@@ -172,32 +175,32 @@ def test_the_second_run_reads_and_decodes_nothing(
     monkeypatch.setattr(stamp, "TICK_NS", -1)  # these files are as young as the test
     first = extractor(cache)
     computed = entries(first, clips)
-    assert (first.tally.computed, first.tally.reused, first.tally.failures) == (6, 0, [])
-    assert first.tally.hashes == {clip: content_hash(clip.path) for clip in clips}
+    assert (first.stats.computed, first.stats.reused, first.stats.failures) == (6, 0, [])
+    assert first.stats.hashes == {clip: content_hash(clip.path) for clip in clips}
     assert sorted(decoded) == sorted(clip.path.name for clip in clips)
 
-    def never(*args: Any) -> Any:
+    def never(*_args: Any) -> Any:
         raise AssertionError("was called")
 
-    monkeypatch.setattr("vidfuse.features.identity.content_hash", never)
+    monkeypatch.setattr("vidfuse.data.content.content_hash", never)
     monkeypatch.setattr(DecodePool, "__init__", never)
     second = extractor(cache, backbone=never)
     again = entries(second, clips)
-    assert (second.tally.computed, second.tally.reused) == (0, 6)
-    assert second.tally.hashes == first.tally.hashes
+    assert (second.stats.computed, second.stats.reused) == (0, 6)
+    assert second.stats.hashes == first.stats.hashes
     for clip in clips:
         assert again[clip].info == computed[clip].info
         assert np.array_equal(again[clip].features, computed[clip].features)
     assert list(extractor(cache, backbone=never).run(clips, read=False)) == []
 
 
-def test_a_changed_file_is_computed_again(cache: Path, make_clip: Any, decoded: list[str]) -> None:
+def test_a_changed_file_is_computed_again(cache: Path, make_clip: Any) -> None:
     clip = Clip(make_clip("a.mkv", seed=1))
     before = entries(extractor(cache), [clip])[clip]
     make_clip("a.mkv", seed=2)
     run = extractor(cache)
     after = entries(run, [clip])[clip]
-    assert run.tally.computed == 1
+    assert run.stats.computed == 1
     assert not close(before, after)
     assert close(after, entries(extractor(None), [clip])[clip])
 
@@ -207,17 +210,17 @@ def test_the_same_content_is_decoded_once_under_any_name(
 ) -> None:
     clip = Clip(make_clip("a.mkv"))
     copies = [Clip(Path(shutil.copy(clip.path, clip.path.with_name(f"{i}.mkv")))) for i in range(3)]
-    run = extractor(cache, progress=Heard())
+    run = extractor(cache, reporter=Heard())
     found = entries(run, [clip, *copies[:2], clip])
-    assert (run.tally.computed, run.tally.reused) == (1, 3)
+    assert (run.stats.computed, run.stats.reused) == (1, 3)
     assert decoded == ["a.mkv"]
     assert all(close(found[clip], found[copy]) for copy in copies[:2])
     later = extractor(cache)
     entries(later, [copies[2]])
-    assert (later.tally.computed, later.tally.reused) == (0, 1)
+    assert (later.stats.computed, later.stats.reused) == (0, 1)
     uncached = extractor(None)
     assert len(list(uncached.run([clip, copies[0], clip]))) == 3
-    assert (uncached.tally.computed, uncached.tally.reused) == (1, 2)
+    assert (uncached.stats.computed, uncached.stats.reused) == (1, 2)
 
 
 def test_segments_of_one_file_are_clips_of_their_own(cache: Path, make_clip: Any) -> None:
@@ -229,7 +232,7 @@ def test_segments_of_one_file_are_clips_of_their_own(cache: Path, make_clip: Any
     )
     run = extractor(cache)
     found = entries(run, [whole, first, second])
-    assert run.tally.computed == 3
+    assert run.stats.computed == 3
     assert found[first].times.max() < 1.0 <= found[second].times.min()
     again = entries(extractor(cache), [second])[second]
     assert np.array_equal(again.times, found[second].times)
@@ -239,35 +242,35 @@ def test_one_bad_clip_among_good_ones(cache: Path, clips: list[Clip], tmp_path: 
     torn, text, missing = (Clip(tmp_path / name) for name in ("torn.mkv", "notes.mp4", "no.mp4"))
     torn.path.write_bytes(clips[0].path.read_bytes()[:100])
     text.path.write_text("Not a video.\n" * 50)
-    run = extractor(cache, progress=Heard())
+    run = extractor(cache, reporter=Heard())
     results = dict(run.run([torn, *clips[:2], missing, text, clips[2]]))
     bad = {clip for clip, result in results.items() if isinstance(result, InputError)}
     assert bad == {torn, text, missing}
-    assert {clip for clip, _ in run.tally.failures} == bad
-    assert len(run.tally.failures) == 3
-    assert run.tally.computed == 3
+    assert {clip for clip, _ in run.stats.failures} == bad
+    assert len(run.stats.failures) == 3
+    assert run.stats.computed == 3
     assert sum(1 for _ in cache.rglob("*.safetensors")) == 3
     alone = entries(extractor(None), clips[:3])
-    assert all(close(results[clip], alone[clip]) for clip in clips[:3])  # type: ignore[arg-type]
+    assert all(close(results[clip], alone[clip]) for clip in clips[:3])
 
 
 def test_stopping_midway_leaves_whole_entries_and_the_next_run_goes_on(
     cache: Path, clips: list[Clip]
 ) -> None:
     heard = Heard()
-    run = extractor(cache, progress=heard, workers=1)
+    run = extractor(cache, reporter=heard, workers=1)
     results = run.run(clips)
     for _ in range(2):
         next(results)
     with pytest.raises(KeyboardInterrupt):
-        results.throw(KeyboardInterrupt)  # type: ignore[attr-defined]  # it is a generator
+        results.throw(KeyboardInterrupt)  # it is a generator
     assert heard.finished == 1
     kept = list(cache.rglob("*.safetensors"))
     assert len(kept) >= 2
     assert not list(cache.rglob("*.partial"))
     later = extractor(cache)
     found = entries(later, clips)
-    assert (later.tally.reused, later.tally.computed) == (len(kept), len(clips) - len(kept))
+    assert (later.stats.reused, later.stats.computed) == (len(kept), len(clips) - len(kept))
     assert set(found) == set(clips)
 
 
@@ -289,7 +292,7 @@ def test_a_full_disk_stops_and_keeps_what_is_there(
     assert str(cache) in error.value.message
     later = extractor(cache)
     entries(later, clips)
-    assert later.tally.reused == 2
+    assert later.stats.reused == 2
 
 
 def test_damage_is_reported_and_computed_again(cache: Path, clips: list[Clip]) -> None:
@@ -297,9 +300,9 @@ def test_damage_is_reported_and_computed_again(cache: Path, clips: list[Clip]) -
     damaged = sorted(cache.rglob("*.safetensors"))[0]
     damaged.write_bytes(damaged.read_bytes()[:-3])
     heard = Heard()
-    run = extractor(cache, progress=heard)
+    run = extractor(cache, reporter=heard)
     again = entries(run, clips[:2])
-    assert (run.tally.computed, run.tally.reused) == (1, 1)
+    assert (run.stats.computed, run.stats.reused) == (1, 1)
     assert len(heard.warnings) == 1
     assert str(damaged) in heard.warnings[0]
     assert all(close(again[clip], sound[clip]) for clip in clips[:2])
@@ -310,8 +313,8 @@ class Scaled(Backbone):
 
     factor: float
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return super().forward(pictures) * self.factor
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().forward(pixels) * self.factor
 
 
 @pytest.mark.parametrize("factor", [1e9, float("nan"), float("inf")])
@@ -320,7 +323,7 @@ def test_features_that_fit_no_float16_are_refused(
     cache: Path, clips: list[Clip], factor: float, cached: bool
 ) -> None:
     def build() -> Backbone:
-        network = load_backbone(choose("resnet18", "random", "layer1"))
+        network: Any = load_backbone(choose("resnet18", "random", "layer1"))
         network.__class__ = Scaled
         network.factor = factor
         return network
@@ -337,12 +340,12 @@ def test_one_clip_that_overflows_a_narrow_precision_is_computed_in_fp32(
 ) -> None:
     ordinary = Backbone.forward
 
-    def overflowing(network: Backbone, pictures: Tensor) -> Tensor:
-        maps = ordinary(network, pictures)
+    def overflowing(network: Backbone, pixels: Tensor) -> Tensor:
+        maps = ordinary(network, pixels)
         return maps if network.dtype == torch.float32 else maps * torch.inf
 
     made = extractor(cache, precision="bf16")
-    made.encoder().modes._checked.add("bf16")
+    assert entries(made, clips[2:3])  # which shows that bf16 agrees with fp32 here
     monkeypatch.setattr(Backbone, "forward", overflowing)
     found = entries(made, clips[:2])
     monkeypatch.undo()
@@ -354,18 +357,18 @@ def test_a_batch_too_large_for_the_memory_is_divided(
 ) -> None:
     ordinary, sizes = Backbone.forward, []
 
-    def small(network: Backbone, pictures: Tensor, most: int = 3) -> Tensor:
-        sizes.append(len(pictures))
-        if len(pictures) > most:
+    def small(network: Backbone, pixels: Tensor, most: int = 3) -> Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > most:
             raise torch.OutOfMemoryError
-        return ordinary(network, pictures)
+        return ordinary(network, pixels)
 
     monkeypatch.setattr(Backbone, "forward", small)
     found = entries(extractor(None, precision="fp32"), clips)
     assert max(sizes) > 3
     monkeypatch.setattr(Backbone, "forward", ordinary)
     assert all(near(entry, clip) for clip, entry in found.items())
-    monkeypatch.setattr(Backbone, "forward", lambda *given: small(*given, most=0))
+    monkeypatch.setattr(Backbone, "forward", lambda network, pixels: small(network, pixels, most=0))
     with pytest.raises(UserError, match="too little memory"):
         entries(extractor(None, precision="fp32"), clips)
 
@@ -384,7 +387,7 @@ def test_coarser_grids_come_from_finer_ones(
             continue
         run = extractor(cache, on_grid(grid, layer=layer))
         derived = entries(run, clips)
-        assert (run.tally.reused, run.tally.computed) == (len(clips), 0)
+        assert (run.stats.reused, run.stats.computed) == (len(clips), 0)
         assert decoded == []
         direct = entries(extractor(None, on_grid(grid, layer=layer)), clips)
         decoded.clear()
@@ -398,7 +401,7 @@ def test_a_finer_grid_is_not_made_up_from_a_coarser(cache: Path, clips: list[Cli
     for grid in (4, 3, "native"):
         run = extractor(cache, on_grid(grid))
         entries(run, clips[:2])
-        assert run.tally.computed == 2
+        assert run.stats.computed == 2
 
 
 def test_a_native_map_of_14_by_14_gives_its_grids(cache: Path, make_clip: Any) -> None:
@@ -409,7 +412,7 @@ def test_a_native_map_of_14_by_14_gives_its_grids(cache: Path, make_clip: Any) -
     for grid in (1, 2, 4):
         run = extractor(cache, replace(native, grid=grid))
         derived = entries(run, [clip])[clip]
-        assert run.tally.reused == 1
+        assert run.stats.reused == 1
         assert close(derived, entries(extractor(None, replace(native, grid=grid)), [clip])[clip])
 
 
@@ -418,18 +421,20 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract_module, "LARGE", 3)
 
 
-def test_a_large_extraction_says_how_large(cache: Path, clips: list[Clip], large: None) -> None:
+@pytest.mark.usefixtures("large")
+def test_a_large_extraction_says_how_large(cache: Path, clips: list[Clip]) -> None:
     heard = Heard()
-    entries(extractor(cache, progress=heard), clips[:2])
+    entries(extractor(cache, reporter=heard), clips[:2])
     assert heard.infos == []
-    entries(extractor(cache, on_grid(4), progress=heard), clips)
+    entries(extractor(cache, on_grid(4), reporter=heard), clips)
     (line,) = heard.infos
     size = 6 * 4 * 64 * 4 * 4 * 2 / 1e9  # clips, frames, channels, cells, bytes
     assert line.startswith(f"6 clips to extract: at most {size:.2f} GB in {cache}, about ")
 
 
+@pytest.mark.usefixtures("large")
 def test_too_little_disk_stops_a_large_extraction_before_it_begins(
-    cache: Path, clips: list[Clip], large: None, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+    cache: Path, clips: list[Clip], decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = 6 * 4 * 64 * 2 * 2 * 2
     usage = shutil.disk_usage("/")
@@ -447,26 +452,26 @@ def test_too_little_disk_stops_a_large_extraction_before_it_begins(
 def test_memory_does_not_grow_with_the_number_of_clips(
     cache: Path, make_clip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No more pictures and features are alive than workers and a batch explain."""
-    pictures: list[weakref.ref[Any]] = []
+    """No more frames and features are alive than workers and a batch explain."""
+    pixels: list[weakref.ref[Any]] = []
     most = 0
-    original = DecodePool.map
+    add = Encoding.add
 
-    class Pictures(np.ndarray[Any, Any]):
+    class Pixels(np.ndarray[Any, Any]):
         """An array that can be counted."""
 
-    def hook(pool: DecodePool, requests: Any) -> Iterator[Any]:
+    def hook(encoding: Encoding, job: Job) -> list[Job]:
         nonlocal most
-        for request, frames in original(pool, requests):
-            counted = frames.pictures.copy().view(Pictures)  # type: ignore[union-attr]
-            pictures.append(weakref.ref(counted))
-            most = max(most, sum(each() is not None for each in pictures))
-            frames = replace(frames, pictures=counted)  # type: ignore[type-var]
-            del counted
-            yield request, frames
+        assert job.frames is not None
+        counted = job.frames.pixels.copy().view(Pixels)
+        pixels.append(weakref.ref(counted))
+        most = max(most, sum(each() is not None for each in pixels))
+        job.frames = replace(job.frames, pixels=counted)
+        del counted
+        return add(encoding, job)
 
-    monkeypatch.setattr(DecodePool, "map", hook)
-    monkeypatch.setattr("vidfuse.features.encode.CPU_BATCH", 8)
+    monkeypatch.setattr(Encoding, "add", hook)
+    monkeypatch.setattr("vidfuse.backbones.engine.CPU_BATCH", 8)
     clips = [Clip(make_clip(f"{seed}.mkv", seed=seed, frames=4)) for seed in range(40)]
     seen = 0
     for _, result in extractor(cache).run(clips):
@@ -480,7 +485,7 @@ def test_memory_does_not_grow_with_the_number_of_clips(
 def test_progress_counts_the_clips_to_compute(cache: Path, clips: list[Clip]) -> None:
     entries(extractor(cache), clips[:2])
     heard = Heard()
-    entries(extractor(cache, progress=heard), clips)
+    entries(extractor(cache, reporter=heard), clips)
     assert (heard.total, heard.steps, heard.finished) == (4, 4, 1)
 
 
@@ -488,7 +493,7 @@ def test_timings_say_where_the_time_went(cache: Path, clips: list[Clip]) -> None
     run: Extractor = extractor(cache)
     began = time.perf_counter()
     entries(run, clips)
-    seconds = run.timings.seconds
+    seconds = run.reporter.seconds
     assert set(seconds) >= {"cache", "decode", "forward", "write"}
     assert all(value > 0 for value in seconds.values())
     assert sum(seconds.values()) < time.perf_counter() - began

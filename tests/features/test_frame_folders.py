@@ -1,4 +1,4 @@
-"""Clips stored as pictures go through the pipeline as videos do."""
+"""Clips stored as frames go through the pipeline as videos do."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def test_a_second_run_opens_no_picture(folder: Path, tmp_path: Path) -> None:
     entries(first, [Clip(folder)])
     again = extractor(tmp_path / "cache")
     entries(again, [Clip(folder)])
-    assert (first.tally.computed, again.tally.computed, again.tally.reused) == (1, 0, 1)
+    assert (first.stats.computed, again.stats.computed, again.stats.reused) == (1, 0, 1)

@@ -6,17 +6,34 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from vidfuse.data import stamp
+from vidfuse.data import content
+from vidfuse.data import content as stamp
 from vidfuse.data.clip import Clip
-from vidfuse.data.hashing import content_hash
+from vidfuse.data.content import Content, ContentIndex, content_hash
 from vidfuse.errors import InputError
-from vidfuse.features import identity
-from vidfuse.features.identity import ContentIndex, entry_key
+from vidfuse.features.cache import entry_key
+from vidfuse.progress import Reporter
+
+
+def hash_of(index: ContentIndex, path: Path) -> str:
+    """The content hash of one path."""
+    found = index.contents([path])[path]
+    if isinstance(found, InputError):
+        raise found
+    return found.digest
+
+
+def digests(index: ContentIndex, paths: list[Path]) -> dict[Path, str]:
+    """The content hash of each path, all of which can be read."""
+    return {
+        path: content.digest
+        for path, content in index.contents(paths).items()
+        if isinstance(content, Content)
+    }
 
 
 @pytest.fixture
@@ -28,15 +45,14 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return content_hash(path)
 
-    monkeypatch.setattr(identity, "content_hash", hook)
+    monkeypatch.setattr(content, "content_hash", hook)
     return names
 
 
 @pytest.fixture(autouse=True)
-def settled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of this moment are as good as older ones, where a test does not say otherwise."""
     monkeypatch.setattr(stamp, "TICK_NS", -1)
-    return None
 
 
 @pytest.fixture
@@ -52,12 +68,12 @@ def video(tmp_path: Path) -> Path:
 
 
 def test_a_second_run_reads_no_video(index: ContentIndex, video: Path, read: list[str]) -> None:
-    first = index.hash(video)
+    first = hash_of(index, video)
     assert first == content_hash(video)
     assert read == ["video.mp4"]
     # Another run, and another way to write the path.
     again = ContentIndex(video.parent / "the cache")
-    assert dict(again.hashes([video.parent / "." / "video.mp4"])).popitem()[1] == first
+    assert hash_of(again, video.parent / "." / "video.mp4") == first
     assert read == ["video.mp4"]
 
 
@@ -65,7 +81,7 @@ def test_a_second_run_reads_no_video(index: ContentIndex, video: Path, read: lis
 def test_a_changed_file_is_read_again(
     index: ContentIndex, video: Path, read: list[str], change: str
 ) -> None:
-    before, times = index.hash(video), (video.stat().st_atime_ns, video.stat().st_mtime_ns)
+    before, times = hash_of(index, video), (video.stat().st_atime_ns, video.stat().st_mtime_ns)
     if change == "in place":  # of the same size, and with its old mtime
         video.write_bytes(b"other content")
         os.utime(video, ns=times)
@@ -77,7 +93,7 @@ def test_a_changed_file_is_read_again(
     else:
         with video.open("ab") as file:
             file.write(b"!")
-    after = index.hash(video)
+    after = hash_of(index, video)
     assert after == content_hash(video)
     assert after != before
     assert read == ["video.mp4"] * 2
@@ -86,11 +102,11 @@ def test_a_changed_file_is_read_again(
 def test_a_touched_file_is_read_again_and_keeps_its_hash(
     index: ContentIndex, video: Path, read: list[str]
 ) -> None:
-    before = index.hash(video)
+    before = hash_of(index, video)
     os.utime(video, (1, 1))
-    assert index.hash(video) == before
+    assert hash_of(index, video) == before
     assert len(read) == 2
-    index.hash(video)
+    hash_of(index, video)
     assert len(read) == 2
 
 
@@ -99,8 +115,8 @@ def test_what_changed_this_moment_is_not_remembered(
 ) -> None:
     """A file can be written twice within one tick of the clock, with the same stamp."""
     monkeypatch.setattr(stamp, "TICK_NS", 10**12)
-    index.hash(video)
-    index.hash(video)
+    hash_of(index, video)
+    hash_of(index, video)
     assert len(read) == 2
 
 
@@ -113,9 +129,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
         return digest
 
     with monkeypatch.context() as patch:
-        patch.setattr(identity, "content_hash", slow)
-        index.hash(video)
-    assert index.hash(video) == content_hash(video)
+        patch.setattr(content, "content_hash", slow)
+        hash_of(index, video)
+    assert hash_of(index, video) == content_hash(video)
 
 
 def test_folders_of_frames_are_read_again_when_a_file_in_them_changes(
@@ -125,13 +141,13 @@ def test_folders_of_frames_are_read_again_when_a_file_in_them_changes(
     folder.mkdir()
     for name in ("1.png", "2.png"):
         (folder / name).write_bytes(name.encode())
-    before = index.hash(folder)
-    assert index.hash(folder) == before
+    before = hash_of(index, folder)
+    assert hash_of(index, folder) == before
     assert len(read) == 1
     (folder / "1.png").write_bytes(b"other")
-    assert index.hash(folder) != before
+    assert hash_of(index, folder) != before
     (folder / "2.png").rename(folder / "3.png")
-    assert index.hash(folder) == content_hash(folder)
+    assert hash_of(index, folder) == content_hash(folder)
     assert len(read) == 3
 
 
@@ -140,24 +156,24 @@ def test_each_path_is_answered_once_in_order(index: ContentIndex, tmp_path: Path
     for i, path in enumerate(paths):
         if i != 7:
             path.write_bytes(bytes([i + 1]))
-    answers = list(index.hashes([*paths, paths[0]]))
-    assert [path for path, _ in answers] == paths
-    assert [path for path, value in answers if isinstance(value, InputError)] == [paths[7]]
-    assert len({str(value) for _, value in answers}) == 20
+    answers = index.contents([*paths, paths[0]])
+    assert list(answers) == paths
+    assert [path for path, value in answers.items() if isinstance(value, InputError)] == [paths[7]]
+    assert len({str(value) for value in answers.values()}) == 20
     with pytest.raises(InputError, match=r"7\.mp4"):
-        index.hash(paths[7])
+        hash_of(index, paths[7])
 
 
 def test_nothing_is_remembered_without_a_folder(video: Path, read: list[str]) -> None:
     index = ContentIndex(None)
-    assert index.hash(video) == index.hash(video)
+    assert hash_of(index, video) == hash_of(index, video)
     assert len(read) == 2
 
 
 def test_a_name_that_is_no_unicode(index: ContentIndex, tmp_path: Path, read: list[str]) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe video.mp4"))
     path.write_bytes(b"content")
-    assert index.hash(path) == index.hash(path)
+    assert hash_of(index, path) == hash_of(index, path)
     assert len(read) == 1
 
 
@@ -171,7 +187,7 @@ def test_a_corrupt_index_begins_anew(
     many = [video.with_name(f"{i}.mp4") for i in range(200)]
     for path in many:
         path.write_bytes(path.name.encode())
-    expected = dict(index.hashes(many))
+    expected = digests(index, many)
     file = video.parent / "the cache" / "index.sqlite"
     content = file.read_bytes()
     if damage == "middle":  # a sound first page
@@ -181,45 +197,43 @@ def test_a_corrupt_index_begins_anew(
         file.with_name("index.sqlite-journal").write_bytes(os.urandom(5000))
     else:
         file.write_bytes(damage)  # type: ignore[arg-type]
-    assert dict(index.hashes(many)) == expected
-    assert dict(index.hashes(many)) == expected
+    assert digests(index, many) == expected
+    assert digests(index, many) == expected
     read.clear()
-    assert dict(index.hashes(many)) == expected
+    assert digests(index, many) == expected
     assert read == [], "the new index remembers nothing"
 
 
-def test_an_index_that_cannot_be_written_is_only_slower(
-    tmp_path: Path, video: Path, read: list[str]
-) -> None:
+def test_an_index_that_cannot_be_written_is_only_slower(tmp_path: Path, video: Path) -> None:
     (tmp_path / "a file").write_text("")
     index = ContentIndex(tmp_path / "a file")
-    assert index.hash(video) == content_hash(video)
+    assert hash_of(index, video) == content_hash(video)
 
 
 def test_a_locked_index_is_only_slower(
     index: ContentIndex, video: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = index.hash(video)
+    expected = hash_of(index, video)
     connect = sqlite3.connect
     with connect(video.parent / "the cache" / "index.sqlite") as other:
         other.execute("BEGIN EXCLUSIVE")
         monkeypatch.setattr(sqlite3, "connect", lambda file, timeout: connect(file, timeout=0))
-        assert index.hash(video) == expected
+        assert hash_of(index, video) == expected
     other.close()
     assert len(read) == 2
-    assert index.hash(video) == expected
+    assert hash_of(index, video) == expected
     assert len(read) == 2
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from vidfuse.features.identity import ContentIndex
+from vidfuse.data.content import Content, ContentIndex
 folder = Path(sys.argv[1])
 for round in range(20):
     index = ContentIndex(folder / "cache")
-    for path, value in index.hashes(folder / f"{i}.mp4" for i in range(30)):
-        assert isinstance(value, str), value
+    for content in index.contents(folder / f"{i}.mp4" for i in range(30)).values():
+        assert isinstance(content, Content), content
         (folder / f"{round % 30}.mp4").touch()
 """
 
@@ -233,13 +247,13 @@ def test_two_processes_share_an_index(tmp_path: Path, read: list[str]) -> None:
         for _ in range(2)
     ]
     for writer in writers:
-        _, errors = writer.communicate(timeout=60)
+        _, errors = writer.communicate()
         assert writer.returncode == 0, errors.decode()
     index = ContentIndex(tmp_path / "cache")
     expected = {path: content_hash(path) for path in paths}
-    assert dict(index.hashes(paths)) == expected
+    assert digests(index, paths) == expected
     read.clear()
-    assert dict(index.hashes(paths)) == expected
+    assert digests(index, paths) == expected
     assert read == []
 
 
@@ -249,13 +263,17 @@ def test_stopping_midway_reads_no_further_and_keeps_what_is_known(
     paths = [tmp_path / f"{i}.mp4" for i in range(400)]
     for path in paths:
         path.write_bytes(path.name.encode() * 1000)
-    answers = index.hashes(paths)
-    next(answers)
-    next(answers)
-    answers.close()  # type: ignore[attr-defined]  # as Ctrl-C does
+
+    class Interrupted(Reporter):
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            if len(read) > 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.contents(paths, Interrupted())
     assert len(read) < 400
     read.clear()
-    assert len(dict(index.hashes(paths[:1]))) == 1
+    assert len(index.contents(paths[:1])) == 1
     assert read == []
 
 

@@ -12,10 +12,10 @@ import torch
 from clips import TOLERANCE, entries, extractor
 from PIL import Image
 
+from vidfuse.backbones.engine import TorchEngine
 from vidfuse.data.clip import Clip
-from vidfuse.features.encode import Encoder
-from vidfuse.features.live import LiveSource
-from vidfuse.features.looks import Looks
+from vidfuse.inference.frame_selection import LiveSource
+from vidfuse.inference.predictor import Glimpses
 from vidfuse.video.open_clips import OpenClips
 
 
@@ -43,25 +43,25 @@ def test_the_features_are_those_of_the_cache(clips: list[Clip], files: OpenClips
             cached = expected[clips[clip]].features[position].astype(np.float32)
             assert np.allclose(row.numpy(), cached, **TOLERANCE)
     times = [expected[clip].times for clip in clips]
-    assert source.looks[0].times == [times[0][2], times[0][0]]
-    assert source.looks[2].times == [times[2][3], times[2][0]]
-    assert [looks.encoded for looks in source.looks] == [2, 2, 2]
+    assert source.glimpses[0].times == [times[0][2], times[0][0]]
+    assert source.glimpses[2].times == [times[2][3], times[2][0]]
+    assert [seen.encoded for seen in source.glimpses] == [2, 2, 2]
     # Each short video is decoded once, as a whole.
-    assert [looks.decoded for looks in source.looks] == [12, 3, 7]
+    assert [seen.decoded for seen in source.glimpses] == [12, 3, 7]
 
 
 def test_only_what_is_asked_for_is_read_and_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: OpenClips
 ) -> None:
-    """Of clips stored as pictures, those that are not chosen may as well not be there."""
+    """Of clips stored as frames, those that are not chosen may as well not be there."""
     encoded: list[int] = []
-    original = Encoder.features
+    original = TorchEngine.features
 
-    def hook(encoder: Encoder, pictures: Any) -> Any:
-        encoded.append(len(pictures))
-        return original(encoder, pictures)
+    def hook(engine: TorchEngine, parts: Any, *more: Any) -> Any:
+        encoded.append(sum(map(len, parts)))
+        return original(engine, parts, *more)
 
-    monkeypatch.setattr(Encoder, "features", hook)
+    monkeypatch.setattr(TorchEngine, "features", hook)
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
@@ -70,15 +70,15 @@ def test_only_what_is_asked_for_is_read_and_encoded(
             if i in (1, 3):
                 Image.fromarray(np.full((32, 32, 3), 50 * i, np.uint8)).save(file)
             else:
-                file.write_bytes(b"not a picture")
+                file.write_bytes(b"not a frame")
     source = LiveSource(extractor(None), files, [Clip(folder) for folder in folders])
     assert encoded == []
-    assert [looks.decoded for looks in source.looks] == [0, 0]
+    assert [seen.decoded for seen in source.glimpses] == [0, 0]
     source.at(torch.tensor([0, 1]), torch.tensor([1, 3]))
     source.at(torch.tensor([1]), torch.tensor([1]))
     assert encoded == [2, 1]
-    assert [looks.decoded for looks in source.looks] == [1, 2]
-    assert [looks.encoded for looks in source.looks] == [1, 2]
+    assert [seen.decoded for seen in source.glimpses] == [1, 2]
+    assert [seen.encoded for seen in source.glimpses] == [1, 2]
     assert source.failures == {}
     assert source.warnings == [[], []]
 
@@ -93,9 +93,9 @@ def test_a_clip_that_fails_goes_on_black(
     assert list(source.failures) == [1]
     features = source.at(torch.tensor([0, 1]), torch.tensor([1, 0]))
     assert torch.isfinite(features).all()
-    assert source.looks[1] == Looks()
-    assert source.looks[0].encoded == 1
+    assert source.glimpses[1] == Glimpses()
+    assert source.glimpses[0].encoded == 1
 
 
-def test_looks_add_up() -> None:
-    assert Looks([1.0], 1, 5) + Looks([0.5, 2.0], 2, 7) == Looks([1.0, 0.5, 2.0], 3, 12)
+def test_glimpses_add_up() -> None:
+    assert Glimpses([1.0], 1, 5) + Glimpses([0.5, 2.0], 2, 7) == Glimpses([1.0, 0.5, 2.0], 3, 12)

@@ -1,4 +1,4 @@
-"""The mirrored view of a clip: entries of its own, of really mirrored pictures."""
+"""The mirrored view of a clip: entries of its own, of really mirrored frames."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 import torch
 from clips import close, entries, extractor, gathered
 
+from vidfuse.backbones.imports import resolve_device
 from vidfuse.data.clip import Clip
-from vidfuse.features.identity import entry_key
-from vidfuse.features.setup import resolve_device
+from vidfuse.features.cache import entry_key
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.fitting import new_fit
+from vidfuse.training.run import new_fit
 
 
-def write(path: Path, pictures: np.ndarray[Any, Any]) -> Clip:
+def write(path: Path, pixels: np.ndarray[Any, Any]) -> Clip:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
-        stream.height, stream.width = pictures.shape[1:3]
+        stream.height, stream.width = pixels.shape[1:3]
         stream.pix_fmt = "bgr0"
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for image in pixels:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return Clip(path)
@@ -32,10 +32,10 @@ def write(path: Path, pictures: np.ndarray[Any, Any]) -> Clip:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Clip, Clip]:
-    """A clip, and one whose pictures are its mirror images."""
-    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 12, 3), np.uint8)
-    pictures = pictures.repeat(4, 1).repeat(4, 2)
-    return write(tmp_path / "a.mkv", pictures), write(tmp_path / "b.mkv", pictures[:, :, ::-1])
+    """A clip, and one whose frames are its mirror images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 12, 3), np.uint8)
+    pixels = pixels.repeat(4, 1).repeat(4, 2)
+    return write(tmp_path / "a.mkv", pixels), write(tmp_path / "b.mkv", pixels[:, :, ::-1])
 
 
 @pytest.mark.parametrize("size", [32, 40, 31])
@@ -67,15 +67,15 @@ def test_a_second_run_reuses_both_views(pair: tuple[Clip, Clip], tmp_path: Path)
     for mirrored in (False, True):
         each = extractor(cache, mirrored=mirrored)
         first[mirrored] = entries(each, [clip])[clip]
-        assert (each.tally.computed, each.tally.reused) == (1, 0)
+        assert (each.stats.computed, each.stats.reused) == (1, 0)
     for mirrored in (False, True):
         each = extractor(cache, mirrored=mirrored)
         assert close(entries(each, [clip])[clip], first[mirrored])
-        assert (each.tally.computed, each.tally.reused) == (0, 1)
+        assert (each.stats.computed, each.stats.reused) == (0, 1)
     assert not close(first[False], first[True])
 
 
-def test_only_training_examples_are_doubled(pair: tuple[Clip, Clip], tmp_path: Path) -> None:
+def test_only_training_examples_are_doubled(pair: tuple[Clip, Clip]) -> None:
     one, other = (
         Clip(clip.path, label) for clip, label in zip(pair, ("left", "right"), strict=True)
     )

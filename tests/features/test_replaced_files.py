@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,14 @@ import pytest
 from clips import SPEC, close, entries, extractor
 
 from vidfuse.data.clip import Clip
-from vidfuse.data.hashing import content_hash
-from vidfuse.data.stamp import stamp_of
+from vidfuse.data.content import Content, ContentIndex, content_hash, stamp_of
 from vidfuse.errors import InputError
+from vidfuse.features.cache import Store, entry_key
 from vidfuse.features.extract import Extractor
-from vidfuse.features.identity import ContentIndex, entry_key
-from vidfuse.features.store import Store
 from vidfuse.video import worker
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.decoder import read_from
+from vidfuse.video.frames import Frames
+from vidfuse.video.pool import DecodePool, frames_of
 
 Replace = Callable[[Path, Path], None]
 
@@ -30,14 +32,14 @@ def before_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], N
 
     def arrange(action: Callable[[], None]) -> None:
         actions = [action]
-        read = DecodePool.map
+        read = DecodePool.submit
 
-        def hooked(pool: DecodePool, requests: Any) -> Any:
+        def hooked(pool: DecodePool, request: Any) -> Any:
             while actions:
                 actions.pop()()
-            return read(pool, requests)
+            return read(pool, request)
 
-        monkeypatch.setattr(DecodePool, "map", hooked)
+        monkeypatch.setattr(DecodePool, "submit", hooked)
 
     return arrange
 
@@ -62,13 +64,13 @@ def test_a_file_replaced_before_it_is_decoded(
     before_decoding(lambda: replace(path, other))
     run = extractor(tmp_path / "cache")
     (found,) = entries(run, [Clip(path)]).values()
-    assert run.tally.hashes[Clip(path)] == content_hash(other)
+    assert run.stats.hashes[Clip(path)] == content_hash(other)
     wanted = entries(extractor(None), [Clip(genuine), Clip(other)])
     assert close(found, wanted[Clip(other)])
     # What is cached now is the other's, and the genuine clip gets its own features.
     again = extractor(tmp_path / "cache")
     cached = entries(again, [Clip(genuine), Clip(other)])
-    assert (again.tally.computed, again.tally.reused) == (1, 1)
+    assert (again.stats.computed, again.stats.reused) == (1, 1)
     assert all(close(cached[clip], wanted[clip]) for clip in wanted)
 
 
@@ -83,7 +85,7 @@ def test_one_of_two_equal_files_is_replaced(
     wanted = entries(extractor(None), [Clip(twin), Clip(other)])
     assert close(found[Clip(path)], wanted[Clip(other)])
     assert close(found[Clip(twin)], wanted[Clip(twin)])
-    assert run.tally.computed == 2
+    assert run.stats.computed == 2
 
 
 @pytest.mark.parametrize("end", [Path.unlink, lambda path: path.write_bytes(b"no video")])
@@ -97,7 +99,7 @@ def test_a_copy_does_not_fail_with_the_one_that_was_decoded_in_its_place(
     found = dict(run.run([Clip(path), Clip(twin)]))
     assert isinstance(found[Clip(path)], InputError)
     assert not isinstance(found[Clip(twin)], InputError)
-    assert [clip.path for clip, _ in run.tally.failures] == [path]
+    assert [clip.path for clip, _ in run.stats.failures] == [path]
 
 
 def test_a_file_that_was_only_touched(make_clip: Any, tmp_path: Path, before_decoding: Any) -> None:
@@ -107,7 +109,7 @@ def test_a_file_that_was_only_touched(make_clip: Any, tmp_path: Path, before_dec
     entries(run, [Clip(path)])
     key = entry_key(content_hash(path), Clip(path))
     assert Store(tmp_path / "cache").has(SPEC, key)
-    assert run.tally.computed == 1
+    assert run.stats.computed == 1
 
 
 def test_a_folder_of_frames_of_which_one_is_replaced(tmp_path: Path, before_decoding: Any) -> None:
@@ -130,10 +132,9 @@ def test_a_file_that_is_written_while_it_is_decoded_fails_and_nothing_is_cached(
     make_clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     growing, still = make_clip("a.mkv", seed=1), make_clip("b.mkv", seed=2)
-    read = worker.read_from
 
     def slow(reader: Any, request: Any) -> Any:
-        frames = read(reader, request)
+        frames = read_from(reader, request)
         if request.path == str(growing):
             growing.open("ab").write(b"more")
         return frames
@@ -144,7 +145,7 @@ def test_a_file_that_is_written_while_it_is_decoded_fails_and_nothing_is_cached(
     assert isinstance(found[Clip(growing)], InputError)
     assert "changed while it was read" in found[Clip(growing)].reason
     assert not isinstance(found[Clip(still)], InputError)
-    assert [clip.path for clip, _ in run.tally.failures] == [growing]
+    assert [clip.path for clip, _ in run.stats.failures] == [growing]
     assert len(list(Store(tmp_path / "cache").entries())) == 1
 
 
@@ -153,15 +154,14 @@ class Here(DecodePool):
 
     def __init__(self) -> None:
         super().__init__("pyav", 1)
-        self.desk = worker.Desk()
+        self.desk = worker.ReaderCache()
 
-    def map(self, requests: Any) -> Any:
-        from vidfuse.video.frames import Frames, request_to_dict
-
-        for request in requests:
-            order = {"op": "read", "backend": "pyav", "request": request_to_dict(request)}
-            header, pictures = worker.answer(order, self.desk)
-            yield request, Frames.from_header(header["frames"], pictures.tobytes())
+    def submit(self, request: Any) -> Future[Frames]:
+        order = {"op": "read", "backend": "pyav", "keep": False}
+        answer = worker.answer(order | {"request": asdict(request)}, self.desk)
+        done: Future[Frames] = Future()
+        done.set_result(frames_of(answer["frames"], answer["payload"].tobytes()))
+        return done
 
 
 def test_what_was_decoded_is_told_by_stamps(tmp_path: Path) -> None:
@@ -169,7 +169,8 @@ def test_what_was_decoded_is_told_by_stamps(tmp_path: Path) -> None:
     path.write_bytes(b"one")
     os.utime(path, ns=(1, 1))
     index = ContentIndex(None)
-    ((_, before),) = index.contents([path])
+    before = index.contents([path])[path]
+    assert isinstance(before, Content)
     stamp = stamp_of(path)
     assert not before.settled  # it was written just now
     assert index.content_then(path, before, stamp).digest == before.digest
@@ -195,13 +196,13 @@ def test_what_a_head_of_one_cell_caches_serves_the_default_head(
     make_clip: Any, tmp_path: Path
 ) -> None:
     clip, cache = Clip(make_clip("a.mkv")), tmp_path / "cache"
-    first = on(1, cache, for_all=True)
+    first = on(1, cache, more=True)
     (one,) = entries(first, [clip]).values()
     assert one.features.shape[-2:] == (1, 1)
     for grid in (1, 2):
         later = on(grid, cache)
         (entry,) = entries(later, [clip]).values()
-        assert (later.tally.computed, later.tally.reused) == (0, 1), grid
+        assert (later.stats.computed, later.stats.reused) == (0, 1), grid
         (alone,) = entries(on(grid, tmp_path / f"other{grid}"), [clip]).values()
         assert (entry.features == alone.features).all(), grid  # to the bit as without the other
 
@@ -209,7 +210,7 @@ def test_what_a_head_of_one_cell_caches_serves_the_default_head(
 def test_a_grid_that_was_asked_for_is_all_that_is_cached(make_clip: Any, tmp_path: Path) -> None:
     clip, cache = Clip(make_clip("a.mkv")), tmp_path / "cache"
     entries(on(1, cache), [clip])
-    entries(on(4, cache, for_all=True), [clip])
+    entries(on(4, cache, more=True), [clip])
     assert len(list(Store(cache).entries())) == 2
 
 
@@ -217,5 +218,5 @@ def test_a_map_of_one_cell_has_no_other_grid(make_clip: Any, tmp_path: Path) -> 
     from dataclasses import replace
 
     spec = replace(SPEC, grid=1, layer="layer4")  # 1x1 at 32 pixels
-    entries(extractor(tmp_path / "cache", spec, for_all=True), [Clip(make_clip("a.mkv"))])
+    entries(extractor(tmp_path / "cache", spec, more=True), [Clip(make_clip("a.mkv"))])
     assert len(list(Store(tmp_path / "cache").entries())) == 1

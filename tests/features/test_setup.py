@@ -6,10 +6,11 @@ import warnings
 
 import pytest
 import torch
-from clips import Heard
+from heard import Heard
 
+from vidfuse.backbones.imports import resolve_device
 from vidfuse.errors import InputError
-from vidfuse.features.setup import one_line, resolve_device
+from vidfuse.features.build import one_line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU here works")

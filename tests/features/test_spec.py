@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vidfuse.backbones.grid import area_weights, pool
 from vidfuse.errors import UserError
-from vidfuse.features.pool import area_weights, pool
-from vidfuse.features.setup import finest
+from vidfuse.features.build import finest
 from vidfuse.features.spec import FeatureSpec, parse_grid
 
 SPEC = FeatureSpec("auto/1", "uniform", 16, 224, "center", "resnet18", "layer4", "ab" * 32, 2)
@@ -68,7 +68,7 @@ def test_a_spec_survives_json() -> None:
     ],
 )
 def test_a_grid_comes_from_finer_ones_that_it_nests_in(grid: Any, sources: list[Any]) -> None:
-    assert [source.grid for source in replace(SPEC, grid=grid).sources()] == sources
+    assert [source.grid for source in replace(SPEC, grid=grid).sources] == sources
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from heard import Heard
 
 from vidfuse.errors import UserError
-from vidfuse.features import store as store_module
+from vidfuse.features import cache as store_module
+from vidfuse.features.cache import DamagedEntryError, Entry, EntryInfo, Store, load_entry
 from vidfuse.features.maintenance import cache_info, prune, verify
 from vidfuse.features.spec import FeatureSpec
-from vidfuse.features.store import DamagedEntryError, Entry, EntryInfo, Store, load_entry
-from vidfuse.progress import Progress
+from vidfuse.progress import Reporter
 
 SPEC = FeatureSpec("auto/1", "uniform", 4, 32, "center", "resnet18", "layer2", "random", 2)
 KEY = "0123456789abcdef0123456789abcdef"
@@ -39,14 +41,6 @@ def same(one: Entry | None, other: Entry) -> bool:
         and np.array_equal(one.features, other.features)
         and np.array_equal(one.times, other.times)
     )
-
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture
@@ -127,7 +121,7 @@ def test_an_entry_that_cannot_be_read_is_kept(
 ) -> None:
     store.write(SPEC, KEY, entry())
 
-    def too_many(path: Path) -> bytes:
+    def too_many(_path: Path) -> bytes:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
@@ -144,7 +138,7 @@ def test_a_damaged_entry_in_a_read_only_cache_is_not_used(
     store.write(SPEC, KEY, entry())
     store.path(SPEC, KEY).write_bytes(b"torn")
 
-    def refuse(*args: object, **kwargs: object) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
         raise PermissionError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "unlink", refuse)
@@ -204,7 +198,7 @@ def test_verify_names_and_removes_damaged_entries(store: Store) -> None:
     store.write(SPEC, KEY[::-1], entry())
     path = store.path(SPEC, KEY)
     path.write_bytes(path.read_bytes()[:-1])
-    report = verify(store, Progress())
+    report = verify(store, Reporter())
     assert report["entries"] == 2
     assert report["damaged"] == [str(path)]
     assert not path.exists()
@@ -236,9 +230,9 @@ def test_a_torn_spec_file_hides_no_entry(store: Store) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_store import KEY, SPEC, entry, same
-from vidfuse.features.store import Store
+from vidfuse.features.cache import Store
 
 store, number = Store(Path(sys.argv[2])), int(sys.argv[3])
 for round in range(60):
@@ -262,9 +256,9 @@ def test_two_processes_share_a_cache(store: Store) -> None:
         for number in (1, 2)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()
-    assert verify(store, Progress()) == {"cache": str(store.root), "entries": 3, "damaged": []}
+    assert verify(store, Reporter()) == {"cache": str(store.root), "entries": 3, "damaged": []}
     assert not list(store.root.rglob("*.partial"))
 
 
@@ -280,12 +274,12 @@ def test_free_bytes_asks_the_disk_of_a_cache_that_is_not_there_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Path] = []
-    usage = store_module.shutil.disk_usage
+    usage = shutil.disk_usage
 
     def disk_usage(path: Path) -> object:
         asked.append(path)
         return usage(path)
 
-    monkeypatch.setattr(store_module.shutil, "disk_usage", disk_usage)
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     assert Store(tmp_path / "not" / "there").free_bytes() > 0
     assert asked == [tmp_path]

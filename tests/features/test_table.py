@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,16 @@ from clips import SPEC, close, entries, extractor
 
 from vidfuse.data.clip import Clip
 from vidfuse.errors import UserError
-from vidfuse.features.store import Entry, EntryInfo
-from vidfuse.features.table import FeatureTable
+from vidfuse.features.cache import Entry, EntryInfo
+from vidfuse.features.table import FeatureBuffer, build_table, collate
+from vidfuse.training.examples import Examples, examples_of
 from vidfuse.video.sampling import Sampling, Timeline
 
 T = 4
 
 
 def clip(count: int, *, kept: int = 3 * T, irregular: bool = False, start: float = 0.0) -> Entry:
-    """What is cached of a clip of some pictures: each feature holds its picture's index."""
+    """What is cached of a clip of some frames: each feature holds its frame's index."""
     steps = np.ones(count)
     if irregular:
         steps = np.random.default_rng(count).uniform(0.2, 3.0, count)
@@ -30,6 +32,21 @@ def clip(count: int, *, kept: int = 3 * T, irregular: bool = False, start: float
     features = picks.astype(np.float16)[:, None, None, None]
     info = EntryInfo(float(times[0]), end, count, 48, 32, "pyav", "fp32", "a.mkv", [])
     return Entry(features, times[picks], info)
+
+
+def side_by_side(cached: list[Entry], rule: str) -> Examples:
+    """Examples of some clips, as training makes them."""
+    entries = ((Clip(Path(f"{n}.mkv")), False, entry) for n, entry in enumerate(cached))
+    table = build_table(entries, Sampling.parse(rule), T, FeatureBuffer(len(cached)))
+    rows = range(len(cached))
+    return examples_of(table, rows, torch.zeros(len(cached), dtype=torch.int64))
+
+
+def batch(
+    examples: Examples, generator: torch.Generator | None = None, rows: list[int] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    index = torch.arange(len(examples)) if rows is None else torch.tensor(rows)
+    return examples.batch(index, torch.device("cpu"), generator)
 
 
 def indices(features: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -46,12 +63,12 @@ def test_fixed_picks_are_the_pictures_that_prediction_decodes(
 ) -> None:
     cached = [clip(count, irregular=irregular, start=start) for count in COUNTS]
     decoded = [clip(count, kept=T, irregular=irregular, start=start) for count in COUNTS]
-    segment = Sampling.parse("segment")
-    there = FeatureTable.stack(cached, segment, T)
-    here = FeatureTable.stack(decoded, segment, T)
-    rows = torch.arange(len(COUNTS))
-    for one, other in zip(there.pick(rows, None), here.pick(rows, None), strict=True):
-        assert torch.equal(one, other)
+    there: tuple[Any, ...] = collate(cached, Sampling.parse("segment"), T)
+    here: tuple[Any, ...] = collate(decoded, Sampling.parse("segment"), T)
+    for one, other in zip(there, here, strict=True):
+        assert np.array_equal(one, other)
+    for one, other in zip(batch(side_by_side(cached, "segment")), there, strict=True):
+        assert np.array_equal(one.numpy(), other), "training and prediction read the same frames"
 
 
 def test_real_fixed_picks_are_those_of_a_fresh_extraction(make_clip: Any, tmp_path: Any) -> None:
@@ -62,8 +79,7 @@ def test_real_fixed_picks_are_those_of_a_fresh_extraction(make_clip: Any, tmp_pa
     clips.append(Clip(clips[-1].path, start=0.33, end=1.5))
     three_times = entries(extractor(tmp_path, replace(SPEC, frames=3 * T)), clips)
     once = entries(extractor(tmp_path, replace(SPEC, frames=T)), clips)
-    table = FeatureTable.stack([three_times[c] for c in clips], Sampling.parse("segment"), T)
-    features, lengths = table.pick(torch.arange(len(clips)), None)
+    features, lengths = collate([three_times[c] for c in clips], Sampling.parse("segment"), T)
     for row, each in enumerate(clips):
         length = int(lengths[row])
         assert length == len(once[each].features)
@@ -74,18 +90,18 @@ def test_real_fixed_picks_are_those_of_a_fresh_extraction(make_clip: Any, tmp_pa
 def test_jitter_stays_within_its_part(irregular: bool) -> None:
     counts = [5, 11, 12, 13, 24, 60, 61, 400]
     cached = [clip(count, irregular=irregular) for count in counts]
-    table = FeatureTable.stack(cached, Sampling.parse("segment"), T)
+    examples = side_by_side(cached, "segment")
     generator = torch.Generator().manual_seed(0)
     drawn = []
     for _ in range(200):
-        features, lengths = table.pick(torch.arange(len(counts)), generator)
+        features, lengths = batch(examples, generator)
         assert lengths.tolist() == [T] * len(counts)
         drawn.append(indices(features))
     for row, (count, entry) in enumerate(zip(counts, cached, strict=True)):
         start, end = entry.info.start, entry.info.end
         picks = np.array(drawn)[:, row]
         assert (np.diff(picks, axis=1) >= 0).all()
-        # A picture is shown during its part: from its own time to the next picture's.
+        # A frame is shown during its part: from its own time to the next frame's.
         steps = np.ones(count)
         if irregular:
             steps = np.random.default_rng(count).uniform(0.2, 3.0, count)
@@ -95,28 +111,26 @@ def test_jitter_stays_within_its_part(irregular: bool) -> None:
             of_part = picks[:, part].astype(int)
             assert (shown[of_part] < high + 1e-6).all()
             assert (shown[of_part + 1] > low - 1e-6).all()
-        if count >= 3 * T and not irregular:  # a long picture may be cached several times
+        if count >= 3 * T and not irregular:  # a long frame may be cached several times
             assert all(len(set(picks[:, part])) == 3 for part in range(T)), "not all are drawn"
 
 
 def test_jitter_is_of_its_generator_alone() -> None:
-    table = FeatureTable.stack([clip(60), clip(400)], Sampling.parse("segment"), T)
-    rows = torch.tensor([1, 0])
-    one, other = (table.pick(rows, torch.Generator().manual_seed(5))[0] for _ in range(2))
+    examples = side_by_side([clip(60), clip(400)], "segment")
+    one, other = (batch(examples, torch.Generator().manual_seed(5), [1, 0])[0] for _ in range(2))
     assert torch.equal(one, other)
-    assert not torch.equal(one, table.pick(rows, torch.Generator().manual_seed(6))[0])
+    assert not torch.equal(one, batch(examples, torch.Generator().manual_seed(6), [1, 0])[0])
 
 
 def test_uniform_does_not_jitter() -> None:
-    table = FeatureTable.stack([clip(60)], Sampling.parse("uniform"), T)
-    fixed = table.pick(torch.tensor([0]), None)[0]
-    assert torch.equal(fixed, table.pick(torch.tensor([0]), torch.Generator())[0])
+    examples = side_by_side([clip(60)], "uniform")
+    assert torch.equal(batch(examples)[0], batch(examples, torch.Generator())[0])
 
 
 def test_short_clips_are_padded_with_their_last_frame() -> None:
-    table = FeatureTable.stack([clip(2), clip(1), clip(60)], Sampling.parse("segment"), T)
+    examples = side_by_side([clip(2), clip(1), clip(60)], "segment")
     for generator in (None, torch.Generator()):
-        features, lengths = table.pick(torch.arange(3), generator)
+        features, lengths = batch(examples, generator)
         assert lengths.tolist() == [2, 1, T]
         assert indices(features)[:2].tolist() == [[0, 1, 1, 1], [0, 0, 0, 0]]
 
@@ -127,13 +141,14 @@ def test_what_decoding_chose_is_not_chosen_from_again(
 ) -> None:
     each = Clip(make_clip(frames=30))
     found = entries(extractor(tmp_path, replace(SPEC, sampling=rule, frames=T)), [each])[each]
-    table = FeatureTable.stack([found], Sampling.parse(rule), T)
-    features, lengths = table.pick(torch.tensor([0]), None)
+    features, lengths = collate([found], Sampling.parse(rule), T)
     assert lengths.tolist() == [T]
-    assert close(replace(found, features=features[0].numpy()), found)
+    assert close(replace(found, features=features[0]), found)
 
 
 def test_different_shapes_are_refused() -> None:
     other = replace(clip(5), features=np.zeros((5, 1, 2, 2), np.float16))
     with pytest.raises(UserError, match="different shapes"):
-        FeatureTable.stack([clip(5), other], Sampling.parse("uniform"), T)
+        collate([clip(5), other], Sampling.parse("uniform"), T)
+    with pytest.raises(UserError, match="different shapes"):
+        side_by_side([clip(5), other], "uniform")

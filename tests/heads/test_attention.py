@@ -1,11 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
 from by_hand import check, layer_norm, linear, position, read, run_cell, sequence_head, softmax
 
 from vidfuse.errors import UserError
-from vidfuse.fusion import build_head
-from vidfuse.fusion.attention import Attention, Distances
-from vidfuse.fusion.positions import Positions
+from vidfuse.heads import build_head
+from vidfuse.heads.attention import Attention, RelativePositionBias
+from vidfuse.heads.layers import PositionEmbedding, run
 
 SDPA = torch.nn.functional.scaled_dot_product_attention
 
@@ -90,7 +92,7 @@ def test_heads_follow_their_equations_and_so_do_their_gradients(
     name, settings, by_hand, dtype, close
 ):
     settings = {"hidden": 6, **settings}
-    head = build_head(name, channels=3, grid=2, classes=4, settings=settings)
+    head: Any = build_head(name, channels=3, grid=2, classes=4, settings=settings)
     check(head, by_hand, dtype=dtype, close=close)
 
 
@@ -101,7 +103,7 @@ def test_attention_is_that_of_torch(heads):
     sequence = torch.randn(3, 7, 8, requires_grad=True)
     lengths = torch.tensor([7, 4, 1])
     real = torch.arange(7) < lengths[:, None]
-    distances = Distances(heads)
+    distances = RelativePositionBias(heads)
     output, weights = layer(sequence, real, distances(7))
 
     split = layer.queries_keys_values(sequence).chunk(3, dim=2)
@@ -128,7 +130,9 @@ def test_attention_is_that_of_torch(heads):
 def test_temporal_attention_can_be_viewed():
     torch.manual_seed(0)
     settings = {"hidden": 4, "bidirectional": True}
-    head = build_head("temporal-attention", channels=3, grid=1, classes=2, settings=settings).eval()
+    head: Any = build_head(
+        "temporal-attention", channels=3, grid=1, classes=2, settings=settings
+    ).eval()
     features, lengths = torch.randn(2, 5, 3, 1, 1), torch.tensor([5, 3])
     weights = head.attention(features, lengths)
     torch.testing.assert_close(weights.sum(1), torch.ones(2))
@@ -139,13 +143,13 @@ def test_temporal_attention_can_be_viewed():
         head.energy[0].weight.fill_(0.0)
     torch.testing.assert_close(head.attention(features, lengths)[0], torch.full((5,), 0.2))
     sequence = torch.randn(1, 5, 4)
-    states = head.states(sequence, torch.tensor([5]))
+    states = run(head.recurrence, sequence, torch.tensor([5]))
     torch.testing.assert_close(head.read(sequence, torch.tensor([5])), states.mean(1))
 
 
 def test_positions_are_shares_of_a_clip():
     torch.manual_seed(0)
-    positions = Positions(size=2, places=4)
+    positions = PositionEmbedding(size=2, places=4)
     table = positions.table
     found = positions(torch.tensor([7, 4, 2, 1]), 8)
     torch.testing.assert_close(found[0, [0, 2, 4, 6]], table)

@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 
 from vidfuse.errors import UserError
-from vidfuse.fusion import build_head
-from vidfuse.fusion.convolutional import ConvGRULayer, ConvLSTMLayer, kernel_sizes
+from vidfuse.heads import build_head
+from vidfuse.heads.convolutional import ConvGRULayer, ConvLSTMLayer, kernel_sizes
 
 
 def convolve(maps, weight):
@@ -77,7 +79,7 @@ def make(name, dtype=torch.float64, grid=3, **settings):
     """A small head whose every parameter is random: peepholes start at 0, where they hide."""
     torch.manual_seed(0)
     settings = {"width": 3, "hidden": 2, **settings}
-    head = build_head(name, channels=4, grid=grid, classes=3, settings=settings)
+    head: Any = build_head(name, channels=4, grid=grid, classes=3, settings=settings)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.normal_(std=0.7)
@@ -119,13 +121,13 @@ def test_gradients_are_those_of_finite_differences():
     torch.manual_seed(0)
     layer = ConvLSTMLayer(inputs=1, hidden=1, kernel=3, grid=2).double()
     names, values = zip(*layer.named_parameters(), strict=True)
-    values = [torch.randn_like(value, requires_grad=True) for value in values]
+    drawn = [torch.randn_like(value, requires_grad=True) for value in values]
     sequence = torch.randn(1, 3, 1, 2, 2, dtype=torch.float64, requires_grad=True)
 
     def run(sequence, *values):
         return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), sequence)
 
-    assert torch.autograd.gradcheck(run, (sequence, *values))
+    assert torch.autograd.gradcheck(run, (sequence, *drawn))
 
 
 def test_input_and_forget_gates_see_the_cell_before_and_the_output_gate_the_cell_after():
@@ -161,17 +163,21 @@ def test_each_position_has_a_peephole_of_its_own():
 
 def test_a_new_layer_remembers():
     layer = ConvLSTMLayer(inputs=2, hidden=3, kernel=3, grid=2)
-    i, f, candidate, o = layer.from_input.bias.chunk(4)
+    bias = layer.from_input.bias
+    assert bias is not None
+    i, f, candidate, o = bias.chunk(4)
     assert f.tolist() == [1.0] * 3
     assert torch.cat([i, candidate, o]).abs().max() < 1.0
-    z, r, n = ConvGRULayer(inputs=2, hidden=3, kernel=3).from_input.bias.chunk(3)
+    bias = ConvGRULayer(inputs=2, hidden=3, kernel=3).from_input.bias
+    assert bias is not None
+    z, r, n = bias.chunk(3)
     assert z.tolist() == [-1.0] * 3
     assert torch.cat([r, n]).abs().max() < 1.0
 
 
 def test_without_its_states_convlstm_is_the_mean_head():
     head = make("convlstm", grid=4)
-    mean = build_head("mean", channels=4, grid=1, classes=3).double().eval()
+    mean: Any = build_head("mean", channels=4, grid=1, classes=3).double().eval()
     with torch.no_grad():
         head.classifier.weight[:, : head.hidden] = 0.0
         mean.classifier[0].load_state_dict(head.mean_norm.state_dict())
@@ -202,7 +208,7 @@ def test_cells_stay_precise_where_convolutions_are_not():
 
 def test_settings_may_come_as_text():
     settings = {"kernel": "3,5", "layers": "2", "readout": "last", "width": "8"}
-    head = build_head("convlstm", channels=2, grid=2, classes=2, settings=settings)
+    head: Any = build_head("convlstm", channels=2, grid=2, classes=2, settings=settings)
     assert head.settings == {
         "width": 8,
         "hidden": 64,

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from vidfuse.fusion import HEADS, build_head, head_class
-from vidfuse.fusion.cost import count, measure
-from vidfuse.fusion.pooling import Mean
+from vidfuse.heads import HEADS, build_head, head_class
+from vidfuse.heads.cost import count, measure
+from vidfuse.heads.pooling import Mean
+from vidfuse.heads.registry import options_of
 
 D, T, C = 8, 5, 3
 
 
 def build(name, grid=2, **settings):
-    missing = head_class(name).missing()
-    if missing:
-        pytest.skip(f"needs {missing}")
+    for module in head_class(name).requires:
+        pytest.importorskip(module)
     return build_head(name, channels=D, grid=grid, classes=C, settings=settings)
 
 
@@ -59,7 +59,7 @@ IN_AND_OUT = T * P * H + (H + P) * C  # projection of each frame, and the classi
     ],
 )
 def test_multiply_adds_are_those_of_the_equations(name, settings, expected):
-    if "hidden" in head_class(name).known_settings():
+    if "hidden" in options_of(head_class(name)):
         settings = {"hidden": H, **settings}
     assert count(build(name, **settings), T).multiply_adds == expected
 

@@ -1,13 +1,14 @@
 import json
+from typing import Any
 
 import pytest
 
 from vidfuse.errors import UnknownNameError
-from vidfuse.fusion import HEADS, build_head
-from vidfuse.fusion.describe import describe
-from vidfuse.fusion.pooling import Mean
+from vidfuse.heads import HEADS, build_head
+from vidfuse.heads.describe import describe
+from vidfuse.heads.pooling import Mean
 
-SHAPE = {"channels": 8, "frames": 4, "classes": 3}
+SHAPE: dict[str, Any] = {"channels": 8, "frames": 4, "classes": 3}
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))

@@ -6,7 +6,7 @@ import torch
 from by_hand import check, layer_norm, linear, position, read, softmax
 
 from vidfuse.errors import UserError
-from vidfuse.fusion import build_head, frame_graph
+from vidfuse.heads import build_head, frame_graph
 
 pytest.importorskip("torch_geometric", reason='pip install "vidfuse[graph]"')
 
@@ -154,7 +154,7 @@ importlib.util.find_spec = lambda name, find=importlib.util.find_spec: (
     None if name == "torch_geometric" else find(name)
 )
 from vidfuse.errors import UserError
-from vidfuse.fusion import build_head, head_class
+from vidfuse.heads import build_head, head_class
 for name in ("gcn", "gat"):
     assert (head_class(name).grid, head_class(name).order_aware) == (2, True)
     try:

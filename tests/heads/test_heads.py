@@ -1,17 +1,19 @@
-"""The contract that every registered head keeps (vidfuse/fusion/base.py)."""
+"""The contract that every registered head keeps (vidfuse/heads/base.py)."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 
-from vidfuse.fusion import HEADS, build_head, head_class
-from vidfuse.fusion.base import Head, mask, masked_mean
+from vidfuse.heads import HEADS, build_head, head_class
+from vidfuse.heads.base import Head, mask, masked_mean
+from vidfuse.heads.registry import options_of
 
 D, C = 3, 4
 # float64, so that "the same" can be tested far below what a real difference would be.
-SAME = {"rtol": 1e-9, "atol": 1e-9}
-VARIANTS = [(name, {}) for name in sorted(HEADS)] + [
+SAME: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in sorted(HEADS)] + [
     ("lstm", {"bidirectional": True}),
     ("lstm", {"layers": 2, "bidirectional": True, "hidden": 5}),
     ("rnn", {"readout": "max"}),
@@ -56,7 +58,7 @@ def variant(request):
 def make(variant, grid=1):
     name, settings = variant
     small = {"hidden": 6, "width": 5, "heads": 2}
-    known = head_class(name).known_settings()
+    known = options_of(head_class(name))
     settings = {key: small[key] for key in small if key in known} | settings
     torch.manual_seed(0)
     head = build_head(name, channels=D, grid=grid, classes=C, settings=settings)
@@ -166,7 +168,7 @@ def test_declarations_are_complete(variant):
     assert cls.name == variant[0]
     assert cls.grid == "native" or cls.grid >= 1
     assert isinstance(cls.paper, str)
-    assert "dropout" in cls.known_settings()
+    assert "dropout" in options_of(cls)
     assert cls.forward.__doc__
     assert "[B, T, D, g, g]" in cls.forward.__doc__
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vidfuse.fusion import build_head
+from vidfuse.heads import build_head
 
 D, GRID, FRAMES = 3, 4, 6
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidfuse.api import heads
-from vidfuse.fusion import build_head, head_names
+from vidfuse.api import list_heads
+from vidfuse.heads import build_head, head_names
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.examples import Examples
 from vidfuse.training.fit import Fit, new_head
@@ -42,11 +42,12 @@ def installed(tmp_path, monkeypatch):
 
 def test_it_is_found_described_and_built(installed):
     assert installed in head_names()
-    (found,) = heads([installed], channels=8, frames=4, classes=3)
-    assert found["available"], found["problem"]
-    assert found["input"] == "[T, D, 2, 2]"
-    assert found["multiply_adds"] == 4 * (8 * 4 * 128) + 128 * 3
-    assert found["options"][0]["help"] == "Units that look at a change."
+    (found,) = list_heads([installed], channels=8, frames=4, classes=3)
+    assert found.available, found.problem
+    assert found.input == "[T, D, 2, 2]"
+    assert found.multiply_adds == 4 * (8 * 4 * 128) + 128 * 3
+    assert found.options
+    assert found.options[0].help == "Units that look at a change."
     head = build_head(installed, channels=3, grid=1, classes=2, settings={"hidden": "7"})
     assert head.settings == {"hidden": 7, "dropout": 0.5}
 
@@ -74,7 +75,7 @@ def test_it_can_be_trained(installed):
     cells = torch.tensor([1.0, -1.0, 1.0, -1.0])
     noise = 0.1 * torch.randn(32, 5, 4, generator=generator)
     features = (noise + rising * cells).view(32, 5, 1, 2, 2)
-    examples = Examples(features, torch.full((32,), 5), labels)
+    examples = Examples.stacked(features, torch.full((32,), 5), labels)
     fit = Fit(
         new_head(config, channels=1, grid=2, classes=2),
         examples,

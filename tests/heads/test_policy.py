@@ -7,12 +7,22 @@ import pytest
 import torch
 
 from vidfuse.errors import UserError
-from vidfuse.fusion import build_head
-from vidfuse.fusion.episodes import Exploring, Following, Room, Unstopped, middles, spread_order
-from vidfuse.fusion.frame_source import CachedSource
-from vidfuse.fusion.policy import WAVES, Policy, waves
+from vidfuse.heads import build_head
+from vidfuse.heads.policy.episodes import (
+    WAVES,
+    FixedOrder,
+    NearestSeen,
+    NeverStop,
+    Sampled,
+    relative_times,
+    spread_order,
+    waves,
+)
+from vidfuse.heads.policy.head import Policy
+from vidfuse.heads.policy.source import CachedSource
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.fit import Examples, Fit, new_head
+from vidfuse.training.examples import Examples
+from vidfuse.training.fit import Fit, new_head
 
 D, C = 3, 4
 
@@ -34,11 +44,13 @@ def clips(*lengths, longest=9):
     return features, torch.tensor(lengths)
 
 
-def review_of(head, source, positions):
+def replay_of(head, source, positions):
     """What training thinks of these looks."""
     frames = head.norm(source.features.flatten(2))
-    inputs, votes = head._glance(frames, middles(source.lengths, frames.shape[1], frames.dtype))
-    return head.review(inputs, votes, votes, source.lengths, positions)
+    inputs, votes = head._glance(
+        frames, relative_times(source.lengths, frames.shape[1], frames.dtype)
+    )
+    return head.replay(inputs, votes, votes, source.lengths, positions)
 
 
 class Counting:
@@ -56,7 +68,7 @@ class Counting:
 
 def test_it_asks_for_what_it_says_it_saw_and_for_nothing_twice():
     source = Counting(*clips(9, 1, 2, 7, 9))
-    episode = make().look(source)
+    episode = make().observe(source)
     flat = [pair for batch in source.asked for pair in batch]
     assert len(flat) == len(set(flat)) == int(episode.counts.sum())
     assert all(position < source.lengths[clip] for clip, position in flat)
@@ -71,20 +83,20 @@ def test_it_asks_for_what_it_says_it_saw_and_for_nothing_twice():
 def test_frames_that_are_not_chosen_are_not_read(poison):
     features, lengths = clips(9, 1, 2, 7, 9)
     head = make()
-    episode = head.look(CachedSource(features, lengths))
+    episode = head.observe(CachedSource(features, lengths))
     seen = torch.zeros(features.shape[:2], dtype=torch.bool)
     for clip, row in enumerate(episode.positions.tolist()):
         seen[clip, [position for position in row if position >= 0]] = True
     assert not seen.all()
     poisoned = features.masked_fill(~seen[..., None, None, None], poison)
     assert torch.equal(head(poisoned, lengths), episode.answers)
-    assert torch.equal(head.answer(poisoned, lengths)[1], episode.counts)
+    assert torch.equal(head.forward_with_cost(poisoned, lengths)[1], episode.counts)
 
 
 def test_before_training_it_covers_the_clip():
     head = make(trained=False, max_looks=6)
     features, lengths = clips(30, 1, 5, longest=30)
-    episode = head.look(CachedSource(features, lengths))
+    episode = head.observe(CachedSource(features, lengths))
     thirds = torch.tensor([4.5, 14.5, 24.5])
     assert (episode.positions[0, :3].sort().values - thirds).abs().max() < 1
     assert episode.positions[1].tolist() == [0, -1, -1, -1, -1, -1]
@@ -95,14 +107,14 @@ def test_before_training_it_covers_the_clip():
 
 
 def test_room_by_hand():
-    room = Room(torch.tensor([4, 2]), 4, torch.float64)
-    assert room.places[0].tolist() == [0.125, 0.375, 0.625, 0.875]
-    assert room.left.tolist() == [[1, 3, 3, 1], [1, 1, 0, 0]]
-    before = room.before(torch.tensor([[1, 3, 0], [0, -1, -1]]))
+    nearest = NearestSeen(torch.tensor([4, 2]), 4, torch.float64)
+    assert nearest.times[0].tolist() == [0.125, 0.375, 0.625, 0.875]
+    assert nearest.distance.tolist() == [[1, 3, 3, 1], [1, 1, 0, 0]]
+    before = nearest.before(torch.tensor([[1, 3, 0], [0, -1, -1]]))
     assert before[0].tolist() == [[1, 3, 3, 1], [1, 0, 1, 1], [1, 0, 1, 0]]
     assert before[1].tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
-    room.look(torch.tensor([1, 0]))
-    assert room.left.tolist() == [[1, 0, 1, 1], [0, 1, 0, 0]]
+    nearest.add(torch.tensor([1, 0]))
+    assert nearest.distance.tolist() == [[1, 0, 1, 1], [0, 1, 0, 0]]
 
 
 def test_the_answer_depends_on_what_was_seen_and_not_on_the_order_of_looks():
@@ -110,7 +122,7 @@ def test_the_answer_depends_on_what_was_seen_and_not_on_the_order_of_looks():
     source = CachedSource(*clips(9, 9))
     one, other = torch.tensor([[1, 7, 4]] * 2), torch.tensor([[4, 1, 7]] * 2)
     first, second, third = (
-        head.look(source, Following(order)).answers for order in (one, other, one[:, :2])
+        head.observe(source, FixedOrder(order)).answers for order in (one, other, one[:, :2])
     )
     torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
     assert (first - third).abs().max() > 1e-4
@@ -121,8 +133,8 @@ def test_the_forward_pass_by_hand():
     head = make()
     features, lengths = clips(7)
     source = CachedSource(features, lengths)
-    episode = head.look(source, Following(torch.tensor([[5, 0, 2]])))
-    review = review_of(head, source, episode.positions)
+    episode = head.observe(source, FixedOrder(torch.tensor([[5, 0, 2]])))
+    replay = replay_of(head, source, episode.positions)
     normed = head.norm(features[0].flatten(1))
     times = (torch.arange(7, dtype=torch.float64) + 0.5) / 7
     for count in (1, 2, 3):
@@ -144,7 +156,7 @@ def test_the_forward_pass_by_hand():
         torch.testing.assert_close(episode.stops[0, count - 1], head.stop(outlook)[0])
         if count == 3:
             break
-        torch.testing.assert_close(review.values[0, count], head.value(outlook)[0])
+        torch.testing.assert_close(replay.values[0, count], head.value(outlook)[0])
         # Which candidate is next.
         near = [min([2 * i + 1, 2 * (7 - i) - 1, *(abs(i - j) for j in seen)]) for i in range(7)]
         q = head.query(outlook)
@@ -154,9 +166,9 @@ def test_the_forward_pass_by_hand():
         ]
         chances = [weight / sum(weights) for weight in weights]
         chosen = [5, 0, 2][count]
-        assert review.log_probs[0, count].item() == pytest.approx(math.log(chances[chosen]))
+        assert replay.log_probs[0, count].item() == pytest.approx(math.log(chances[chosen]))
         entropy = -sum(chance * math.log(chance) for chance in chances if chance > 0)
-        assert review.entropies[0, count].item() == pytest.approx(entropy)
+        assert replay.entropies[0, count].item() == pytest.approx(entropy)
 
 
 def test_a_review_is_what_was_thought():
@@ -165,14 +177,14 @@ def test_a_review_is_what_was_thought():
     thrice = CachedSource(
         *(part.repeat_interleave(3, 0) for part in (source.features, source.lengths))
     )
-    episode = head.look(thrice, Exploring())
-    review = review_of(head, source, episode.positions)
+    episode = head.observe(thrice, Sampled())
+    replay = replay_of(head, source, episode.positions)
     taken = episode.positions >= 0
-    assert torch.equal(review.taken, taken)
+    assert torch.equal(replay.taken, taken)
     assert taken.sum(1).tolist() == [4] * 3 + [1] * 3 + [2] * 3 + [4] * 3
-    torch.testing.assert_close(review.logits[taken], episode.logits[taken], rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(review.stops[taken], episode.stops[taken], rtol=1e-9, atol=1e-9)
-    assert review.log_probs[taken].isfinite().all()
+    torch.testing.assert_close(replay.logits[taken], episode.logits[taken], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(replay.stops[taken], episode.stops[taken], rtol=1e-9, atol=1e-9)
+    assert replay.log_probs[taken].isfinite().all()
 
 
 def test_waves_by_hand():
@@ -187,16 +199,16 @@ def test_training_follows_the_gradient_of_the_expected_reward():
     source = CachedSource(*clips(3, longest=3))
     truth = torch.tensor([2])
     agent = [*head.query.parameters(), head.spread, *head.stop.parameters()]
-    expected, estimate, total = 0.0, 0.0, 0.0
+    expected, estimate, total = torch.zeros(()), torch.zeros(()), 0.0
     for order in ([i, j] for i in range(3) for j in range(3) if i != j):
-        review = review_of(head, source, torch.tensor([order]))
-        chance = review.log_probs.sum().exp()
-        stop = review.stops[0, 0].sigmoid()
-        first, second = review.logits[0].softmax(1)[:, 2].detach()
+        replay = replay_of(head, source, torch.tensor([order]))
+        chance = replay.log_probs.sum().exp()
+        stop = replay.stops[0, 0].sigmoid()
+        first, second = replay.logits[0].softmax(1)[:, 2].detach()
         total += chance.item()
         expected = expected + chance * (stop * (first - 0.03) + (1 - stop) * (second - 0.06))
         # The baseline may be anything that does not know the decision.
-        estimate = estimate - chance.detach() * head._agent_loss(review, truth).sum()
+        estimate = estimate - chance.detach() * head._agent_loss(replay, truth).sum()
     assert total == pytest.approx(1)
     wanted = torch.autograd.grad(expected, agent, retain_graph=True)
     found = torch.autograd.grad(estimate, agent)
@@ -208,18 +220,18 @@ def test_training_follows_the_gradient_of_the_expected_reward():
 def test_gains_by_hand():
     head = make(cost=0.1)
     source = CachedSource(*clips(9, 2))
-    review = review_of(head, source, head.look(source, Unstopped()).positions)
+    replay = replay_of(head, source, head.observe(source, NeverStop()).positions)
     truth = torch.tensor([1, 3])
-    worth, gains, reached = head.gains(review, truth)
+    worth, gains, reached = replay.gains(truth, head.cost)
     for clip, looks in enumerate((4, 2)):
-        scores = [row.softmax(0)[truth[clip]].item() for row in review.logits[clip]]
+        scores = [row.softmax(0)[truth[clip]].item() for row in replay.logits[clip]]
         rewards = [1 / C, *(score - 0.1 * n for n, score in enumerate(scores, start=1))]
-        stops = [*review.stops[clip, : looks - 1].sigmoid().tolist(), 1.0]
-        ahead, chance = rewards[looks], 1.0
+        stops = [*replay.stops[clip, : looks - 1].sigmoid().tolist(), 1.0]
+        prefetch, chance = rewards[looks], 1.0
         for n in reversed(range(looks)):  # after n looks, before the next
-            ahead = stops[n] * rewards[n + 1] + (1 - stops[n]) * ahead
-            assert gains[clip, n].item() == pytest.approx(ahead - rewards[n])
-        assert worth[clip].item() == pytest.approx(ahead)
+            prefetch = stops[n] * rewards[n + 1] + (1 - stops[n]) * prefetch
+            assert gains[clip, n].item() == pytest.approx(prefetch - rewards[n])
+        assert worth[clip].item() == pytest.approx(prefetch)
         for n in range(looks):
             assert reached[clip, n].item() == pytest.approx(chance)
             chance *= 1 - stops[n]
@@ -229,8 +241,8 @@ def test_gains_by_hand():
 def test_rewards_do_not_reach_the_classifier():
     head = make()
     source = CachedSource(*clips(9, 7))
-    review = review_of(head, source, head.look(source, Unstopped()).positions)
-    head._agent_loss(review, torch.tensor([0, 1])).sum().backward()
+    replay = replay_of(head, source, head.observe(source, NeverStop()).positions)
+    head._agent_loss(replay, torch.tensor([0, 1])).sum().backward()
     touched = {name.partition(".")[0] for name, p in head.named_parameters() if p.grad is not None}
     assert touched == {"query", "spread", "stop", "value"}
 
@@ -270,7 +282,7 @@ def signs(n, seed):
     for middle in (5, 6):
         features[clip, middle, half] += 3.0
     features[clip, torch.where(half == 0, 1, 10), 2 + labels] += 3.0
-    return Examples(features[..., None, None].half(), torch.full((n,), K), labels)
+    return Examples.stacked(features[..., None, None].half(), torch.full((n,), K), labels)
 
 
 def fitted(**options):
@@ -285,7 +297,7 @@ def fitted(**options):
     head = new_head(config, channels=8, grid=1, classes=2)
     fit = Fit(head, signs(160, 0), signs(40, 1), config, device="cpu", classes=2)
     records = list(fit)
-    head.load_state_dict(fit.best_state)
+    head.load_state_dict(fit.best_state or {})
     return head.eval(), records[fit.best_epoch - 1]
 
 
@@ -294,7 +306,11 @@ def test_it_learns_where_to_look_and_when_to_stop():
     assert record.val_accuracy > 0.95
     assert record.val_frames < 4
     test = signs(80, 2)
-    episode = head.look(CachedSource(test.features.float(), test.lengths))
+    episode = head.observe(
+        CachedSource(
+            test.features.view(len(test), K, *test.features.shape[1:]).float(), test.lengths
+        )
+    )
     right = (episode.answers.argmax(1) == test.labels).double().mean()
     assert right > 0.95
     # Chance would need 6 looks of 12 to find the sign in half of the clips.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vidfuse.fusion.readout import read_out
+from vidfuse.heads.layers import read_out
 
 NAN = float("nan")
 # Two clips of one and two frames, states of two units; behind their end anything may stand.

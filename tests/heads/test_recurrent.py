@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 
-from vidfuse.fusion import build_head
+from vidfuse.heads import build_head
 
 
-def lstm_step(x, u, state, hidden):
+def lstm_step(x, u, state, _hidden):
     """i, f, o = σ(W x + b + U h + d), g = tanh(W x + b + U h + d), c' = f c + i g, h' = o tanh(c')
 
     x and u are the products of the input and of the state, biases included.
@@ -21,7 +23,7 @@ def gru_step(x, u, state, hidden):
     return (1 - z) * torch.tanh(xn + r * un) + z * hidden, state
 
 
-def rnn_step(x, u, state, hidden):
+def rnn_step(x, u, state, _hidden):
     """h' = tanh(W x + b + U h + d)"""
     return torch.tanh(x + u), state
 
@@ -71,7 +73,7 @@ def test_heads_follow_their_equations(name, layers, bidirectional, readout):
         "bidirectional": bidirectional,
         "readout": readout,
     }
-    head = build_head(name, channels=3, grid=2, classes=4, settings=settings).eval()
+    head: Any = build_head(name, channels=3, grid=2, classes=4, settings=settings).eval()
     features = torch.randn(3, 6, 3, 2, 2)
     lengths = torch.tensor([6, 3, 1])
     with torch.no_grad():
@@ -88,13 +90,15 @@ def test_the_maximum_of_the_states_is_read_unless_told_otherwise():
 
 def test_dropout_acts_between_layers():
     settings = {"hidden": 5, "layers": 2, "dropout": 0.5}
-    head = build_head("gru", channels=3, grid=1, classes=2, settings=settings).train()
+    head: Any = build_head("gru", channels=3, grid=1, classes=2, settings=settings).train()
     sequence, lengths = torch.randn(1, 4, 5), torch.tensor([4])
-    assert not torch.equal(head.states(sequence, lengths), head.states(sequence, lengths))
+    assert not torch.equal(head.read(sequence, lengths), head.read(sequence, lengths))
 
 
 def test_forget_gates_start_open():
-    head = build_head("lstm", channels=3, grid=1, classes=2, settings={"hidden": 5, "layers": 2})
+    head: Any = build_head(
+        "lstm", channels=3, grid=1, classes=2, settings={"hidden": 5, "layers": 2}
+    )
     weights = dict(head.recurrence.named_parameters())
     for layer in ("l0", "l1"):
         bias = weights[f"bias_ih_{layer}"] + weights[f"bias_hh_{layer}"]
@@ -104,7 +108,7 @@ def test_forget_gates_start_open():
 
 
 def test_without_its_states_lstm_is_a_classifier_of_the_mean_frame():
-    head = build_head("lstm", channels=3, grid=1, classes=2, settings={"hidden": 5}).eval()
+    head: Any = build_head("lstm", channels=3, grid=1, classes=2, settings={"hidden": 5}).eval()
     with torch.no_grad():
         head.classifier.weight[:, :5] = 0.0
     features, lengths = torch.randn(2, 4, 3, 1, 1), torch.tensor([4, 4])

@@ -5,7 +5,7 @@ import torch
 from by_hand import check, layer_norm, linear, read, run_cell, sequence_head
 
 from vidfuse.errors import UserError
-from vidfuse.fusion import build_head
+from vidfuse.heads import build_head
 
 
 def convolve(layer, rows, dilation=1, causal=False):

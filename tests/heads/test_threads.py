@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidfuse.fusion import build_head, threads
-from vidfuse.fusion.pooling import Mean
-from vidfuse.fusion.threads import frame_macs
+from vidfuse.heads import base, build_head
+from vidfuse.heads.base import frame_macs
+from vidfuse.heads.pooling import Mean
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.examples import Examples, predict_logits
+from vidfuse.training.examples import Examples, predict
 from vidfuse.training.fit import Fit
 
 CLIPS, FRAMES, CHANNELS = 12, 4, 8
@@ -40,7 +40,7 @@ def two_threads() -> Iterator[None]:
 
 def examples() -> Examples:
     features = torch.randn(CLIPS, FRAMES, CHANNELS, 1, 1)
-    return Examples(features, torch.full((CLIPS,), FRAMES), torch.arange(CLIPS) % 3)
+    return Examples.stacked(features, torch.full((CLIPS,), FRAMES), torch.arange(CLIPS) % 3)
 
 
 def seen(**settings: Any) -> list[int]:
@@ -49,19 +49,21 @@ def seen(**settings: Any) -> list[int]:
     config = TrainConfig(head="mean", epochs=2, **settings)
     for _ in Fit(head, examples(), examples(), config, device="cpu", classes=3):
         assert torch.get_num_threads() == 2, "as it was, between epochs"
-    predict_logits(head, examples(), device="cpu", batch_size=64)
+    predict(head, examples(), device="cpu", batch_size=64)
     assert torch.get_num_threads() == 2
     return head.seen
 
 
-def test_a_small_head_has_one_thread(two_threads: None) -> None:
+@pytest.mark.usefixtures("two_threads")
+def test_a_small_head_has_one_thread() -> None:
     counts = seen()
     assert len(counts) >= 5
     assert set(counts) == {1}, "in training, validation and tests"
 
 
-def test_a_large_head_has_all_of_them(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "WORTH_DIVIDING", 10.0)
+@pytest.mark.usefixtures("two_threads")
+def test_a_large_head_has_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "WORTH_DIVIDING", 10.0)
     assert set(seen()) == {2}
 
 

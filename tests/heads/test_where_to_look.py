@@ -1,11 +1,13 @@
 """Heads that weigh positions and channels: spatial-attention, channel-attention, cbam."""
 
+from typing import Any
+
 import pytest
 import torch
 from by_hand import check, layer_norm, linear, read, run_cell, softmax
 
 from vidfuse.errors import UserError
-from vidfuse.fusion import build_head
+from vidfuse.heads import build_head
 
 
 def normalised(frame, norm):
@@ -120,13 +122,13 @@ def test_heads_follow_their_equations_and_so_do_their_gradients(
     name, settings, by_hand, dtype, close
 ):
     settings = {"hidden": 4, "width": 3, **settings}
-    head = build_head(name, channels=3, grid=3, classes=4, settings=settings)
+    head: Any = build_head(name, channels=3, grid=3, classes=4, settings=settings)
     check(head, by_hand, grid=3, dtype=dtype, close=close)
 
 
 def test_spatial_attention_can_be_viewed_and_is_that_of_the_forward_pass():
     torch.manual_seed(0)
-    head = build_head("spatial-attention", channels=3, grid=3, classes=2).eval()
+    head: Any = build_head("spatial-attention", channels=3, grid=3, classes=2).eval()
     features, lengths = torch.randn(2, 4, 3, 3, 3), torch.tensor([4, 2])
     maps = head.attention(features, lengths)
     assert maps.shape == (2, 4, 3, 3)
@@ -145,7 +147,7 @@ def test_spatial_attention_can_be_viewed_and_is_that_of_the_forward_pass():
 
 def test_the_maps_of_cbam_can_be_viewed():
     torch.manual_seed(0)
-    head = build_head("cbam", channels=3, grid=4, classes=2).double().eval()
+    head: Any = build_head("cbam", channels=3, grid=4, classes=2).double().eval()
     features, lengths = torch.randn(2, 3, 3, 4, 4, dtype=torch.float64), torch.tensor([3, 1])
     maps = head.attention(features, lengths)
     assert maps[1, 1:].abs().max() == 0

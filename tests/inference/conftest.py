@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vidfuse
-from vidfuse.video import workers
-from vidfuse.video.process import DecodeProcess
+from vidfuse.rpc import Child
+from vidfuse.video import pool
 
-CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
+CHEAP: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "layer": "layer1",
+    "size": 32,
+    "frames": 4,
+}
 Train = Callable[..., str]
 
 
@@ -24,7 +30,7 @@ def train(shared_cache: str, tmp_path_factory: pytest.TempPathFactory) -> Train:
     def run(dataset: Path, **settings: Any) -> str:
         out = str(tmp_path_factory.mktemp("runs") / "run")
         options = {**CHEAP, "epochs": 2, "workers": 1, "cache": shared_cache, "out": out}
-        return str(vidfuse.train(dataset, **{**options, **settings})["run"])
+        return str(vidfuse.train(dataset, **{**options, **settings}).run)
 
     return run
 
@@ -48,14 +54,14 @@ def manifest(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[DecodeProcess]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
     """The decode processes that the test starts."""
-    processes: list[DecodeProcess] = []
+    processes: list[Child] = []
 
-    class Counted(DecodeProcess):
-        def __init__(self, backend: str, memory: int) -> None:
-            super().__init__(backend, memory)
+    class Counted(Child):
+        def __init__(self, target: str, arguments: Sequence[str]) -> None:
+            super().__init__(target, arguments)
             processes.append(self)
 
-    monkeypatch.setattr(workers, "DecodeProcess", Counted)
+    monkeypatch.setattr(pool, "Child", Counted)
     return processes

@@ -9,22 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from heard import Heard
 
 import vidfuse
-from vidfuse.data.hashing import content_hash
+from vidfuse.data.content import content_hash
 from vidfuse.errors import UserError
 from vidfuse.model import Model, load_model
-from vidfuse.progress import Progress
 
 Scores = dict[str, dict[str, float]]
-
-
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture
@@ -37,10 +29,10 @@ def scores(shared_cache: str, clips: list[Path]) -> Callable[..., Scores]:
     """Probability of each class for each clip."""
 
     def predict(*models: str | Path, **settings: Any) -> Scores:
-        options = {"cache": shared_cache, "workers": 1, "top": 3, **settings}
+        options: dict[str, Any] = {"cache": shared_cache, "workers": 1, "top": 3, **settings}
         named = models[0] if len(models) == 1 else list(models)
         return {
-            record["path"]: {each["label"]: each["score"] for each in record["top"]}
+            record.path: {each.label: each.score for each in record.top}
             for record in vidfuse.predict(clips, model=named, **options)
         }
 
@@ -66,7 +58,7 @@ def altered(source: str | Path, target: Path, change: Callable[[Model], None]) -
 def reorder(model: Model) -> None:
     """The same model with its classes the other way round."""
     model.classes.reverse()
-    last = [m for m in model.head.modules() if getattr(m, "out_features", 0) == 3][-1]
+    last: Any = [m for m in model.head.modules() if getattr(m, "out_features", 0) == 3][-1]
     last.weight.data = last.weight.data.flip(0)
     last.bias.data = last.bias.data.flip(0)
 
@@ -140,9 +132,9 @@ def test_an_unreadable_clip_is_one_record(
     torn.write_bytes(clips[0].read_bytes()[:80])
     inputs = [clips[0], torn, tmp_path / "missing.mkv", clips[1]]
     records = list(vidfuse.predict(inputs, model=[run, other], cache=shared_cache, workers=1))
-    assert [record["path"] for record in records] == list(map(str, inputs))
-    assert [record["ok"] for record in records] == [True, False, False, True]
-    assert records[2]["error"] == "no such file or folder"
+    assert [record.path for record in records] == list(map(str, inputs))
+    assert [record.ok for record in records] == [True, False, False, True]
+    assert records[2].error == "no such file or folder"
 
 
 def test_a_clip_that_only_one_member_can_use(
@@ -150,46 +142,46 @@ def test_a_clip_that_only_one_member_can_use(
 ) -> None:
     """What one member cannot answer is a failure, and the other clips keep their places."""
     from vidfuse.errors import InputError
-    from vidfuse.evaluation.member import Member
+    from vidfuse.inference.predictor import Predictor
 
-    original = Member.run
+    original = Predictor.predict
 
-    def hook(member: Member, wanted: Any) -> Any:
-        for clip, answer in original(member, wanted):
-            fails = member.model.head.name == "mean" and clip.path == clips[1]
-            yield clip, InputError(clip.path, "too difficult") if fails else answer
+    def hook(member: Predictor, wanted: Any) -> Any:
+        answers = original(member, wanted)
+        if member.model.head.name == "mean":
+            answers[1] = InputError(clips[1], "too difficult")
+        return answers
 
-    monkeypatch.setattr(Member, "run", hook)
-    options = {"cache": shared_cache, "workers": 1}
+    monkeypatch.setattr(Predictor, "predict", hook)
+    options: dict[str, Any] = {"cache": shared_cache, "workers": 1}
     records = list(vidfuse.predict(clips[:3], model=[run, other], **options))
-    assert [record["ok"] for record in records] == [True, False, True]
-    assert records[1]["error"] == "too difficult"
+    assert [record.ok for record in records] == [True, False, True]
+    assert records[1].error == "too difficult"
 
 
 def test_warnings_of_a_clip_are_told_once(
     run: str, other: str, clips: list[Path], shared_cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vidfuse.evaluation.member import Member
+    from vidfuse.inference.predictor import Predictor
 
-    original = Member.run
+    original = Predictor.predict
 
-    def hook(member: Member, wanted: Any) -> Any:
-        for clip, answer in original(member, wanted):
-            told = ["damaged", f"only for {member.model.head.name}"]
-            yield clip, answer._replace(warnings=told)
+    def hook(member: Predictor, wanted: Any) -> Any:
+        told = ["damaged", f"only for {member.model.head.name}"]
+        return [answer._replace(warnings=told) for answer in original(member, wanted)]  # type: ignore[union-attr]
 
-    monkeypatch.setattr(Member, "run", hook)
-    options = {"cache": shared_cache, "workers": 1}
+    monkeypatch.setattr(Predictor, "predict", hook)
+    options: dict[str, Any] = {"cache": shared_cache, "workers": 1}
     (record,) = vidfuse.predict(clips[:1], model=[run, other], **options)
-    assert record["warnings"] == ["damaged", "only for lstm", "only for mean"]
+    assert record.warnings == ["damaged", "only for lstm", "only for mean"]
 
 
 class TestEvaluate:
     @pytest.fixture
     def evaluate(self, shared_cache: str) -> Callable[..., dict[str, Any]]:
         def measure(dataset: Path, *models: str | Path, **settings: Any) -> dict[str, Any]:
-            options = {"model": list(models), "cache": shared_cache, "workers": 1}
-            return vidfuse.evaluate(dataset, **{**options, **settings})
+            options: dict[str, Any] = {"model": list(models), "cache": shared_cache, "workers": 1}
+            return vidfuse.evaluate(dataset, **{**options, **settings}).to_dict()
 
         return measure
 
@@ -198,10 +190,10 @@ class TestEvaluate:
     ) -> None:
         report = evaluate(dataset, run, other, subset="all")
         paths = sorted(dataset.rglob("*.mkv"))
-        options = {"model": [run, other], "cache": shared_cache, "workers": 1}
+        options: dict[str, Any] = {"model": [run, other], "cache": shared_cache, "workers": 1}
         records = list(vidfuse.predict(paths, **options))
         right = [
-            record["label"] == path.parent.name for path, record in zip(paths, records, strict=True)
+            record.label == path.parent.name for path, record in zip(paths, records, strict=True)
         ]
         assert report["accuracy"] == pytest.approx(np.mean(right))
         assert report["model"] == f"{run}/model.safetensors, {other}/model.safetensors"
@@ -211,18 +203,20 @@ class TestEvaluate:
     ) -> None:
         models = [load_model(run), load_model(other)]
         hashes = [content_hash(path) for path in dataset.rglob("*.mkv")]
-        unseen = [{digest for digest in hashes if not model.saw(digest)} for model in models]
+        unseen = [
+            {digest for digest in hashes if not model.in_training(digest)} for model in models
+        ]
         assert len(unseen[0]) == len(unseen[1]) == 3
         assert unseen[0] != unseen[1], "the two seeds must divide the clips differently"
         both = len(unseen[0] & unseen[1])
         if both:
             report = evaluate(dataset, run, other)
-            assert (report["clips"], report["seen"]) == (both, 0)
+            assert (report["clips"], report["in_training"]) == (both, 0)
         else:
             with pytest.raises(UserError, match="no clip to measure on"):
                 evaluate(dataset, run, other)
         report = evaluate(dataset, run, other, subset="all")
-        assert (report["clips"], report["seen"]) == (24, 24 - both)
+        assert (report["clips"], report["in_training"]) == (24, 24 - both)
         trained = {digest for model in models for digest in model.seen["train"]}
         assert evaluate(dataset, run, other, subset="train")["clips"] == len(trained)
 
@@ -232,12 +226,12 @@ class TestEvaluate:
         """Of the six clips of one model's own, three are known to the other."""
         model = load_model(run)
         paths = sorted(dataset.rglob("*.mkv"))
-        unseen = [path for path in paths if not model.saw(content_hash(path))]
+        unseen = [path for path in paths if not model.in_training(content_hash(path))]
         blank = altered(run, tmp_path / "blank", lambda model: model.seen.clear())
         assert evaluate(dataset, blank)["clips"] == 24
         for order in ((blank, run), (run, blank)):
             report = evaluate(dataset, *order)
-            assert (report["clips"], report["seen"]) == (len(unseen), 0)
+            assert (report["clips"], report["in_training"]) == (len(unseen), 0)
 
     def test_a_split_of_one_member_s_own_overrules_the_declared_one(
         self, evaluate: Any, train: Any, manifest: Path
@@ -250,7 +244,7 @@ class TestEvaluate:
             except UserError as error:
                 assert "no clip to measure on" in error.message  # noqa: PT017
                 continue
-            assert report["seen"] == 0
+            assert report["in_training"] == 0
             assert report["split"] == "clips that the model has not seen"
 
     def test_a_leak_through_the_second_is_told(
@@ -268,8 +262,8 @@ class TestEvaluate:
 
         leaky = altered(official, tmp_path / "leaky", leak)
         heard = Heard()
-        report = evaluate(manifest, official, leaky, progress=heard)
-        assert (report["clips"], report["seen"]) == (6, 2)
+        report = evaluate(manifest, official, leaky, reporter=heard)
+        assert (report["clips"], report["in_training"]) == (6, 2)
         assert any("2 of these clips were used in training" in line for line in heard.warnings)
 
     def test_a_failing_clip(

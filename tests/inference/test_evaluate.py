@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from heard import Heard
 
 import vidfuse
-from vidfuse.data.hashing import content_hash
+from vidfuse.data.content import content_hash
 from vidfuse.errors import UserError
-from vidfuse.progress import Progress
+from vidfuse.model import Model
 
 KEYS = {
     *("accuracy", "top5_accuracy", "macro_precision", "macro_recall", "macro_f1"),
@@ -22,19 +23,11 @@ KEYS = {
 }
 
 
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 @pytest.fixture
 def evaluate(run: str, shared_cache: str) -> Callable[..., dict[str, Any]]:
     def measure(dataset: Path, **settings: Any) -> dict[str, Any]:
-        options = {"model": run, "cache": shared_cache, "workers": 1}
-        return vidfuse.evaluate(dataset, **{**options, **settings})
+        options: dict[str, Any] = {"model": run, "cache": shared_cache, "workers": 1}
+        return vidfuse.evaluate(dataset, **{**options, **settings}).to_dict()
 
     return measure
 
@@ -43,7 +36,7 @@ def test_the_report(evaluate: Any, dataset: Path) -> None:
     report = evaluate(dataset)
     assert report.keys() >= KEYS
     json.dumps(report)
-    assert (report["clips"], report["failed"], report["seen"]) == (3, 0, 0)
+    assert (report["clips"], report["failed"], report["in_training"]) == (3, 0, 0)
     assert report["top5_accuracy"] is None
     assert report["split"] == "clips that the model has not seen"
     assert "random" in report["protocol"]
@@ -54,9 +47,9 @@ def test_the_report(evaluate: Any, dataset: Path) -> None:
 @pytest.mark.parametrize(("subset", "clips"), [("train", 18), ("val", 3), ("test", 3), ("all", 24)])
 def test_subsets(evaluate: Any, dataset: Path, subset: str, clips: int) -> None:
     heard = Heard()
-    report = evaluate(dataset, subset=subset, progress=heard)
+    report = evaluate(dataset, subset=subset, reporter=heard)
     assert report["clips"] == clips
-    assert report["seen"] == {"train": 18, "val": 3, "test": 0, "all": 21}[subset]
+    assert report["in_training"] == {"train": 18, "val": 3, "test": 0, "all": 21}[subset]
     assert report["warnings"] == heard.warnings
     assert bool(report["warnings"]) is (subset == "all")
 
@@ -68,14 +61,14 @@ def test_seen_clips_are_known_under_any_name(evaluate: Any, dataset: Path, tmp_p
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     report = evaluate(renamed)
-    assert (report["clips"], report["seen"]) == (3, 0)
+    assert (report["clips"], report["in_training"]) == (3, 0)
     assert evaluate(renamed, subset="val")["clips"] == 3
 
 
 def test_nothing_unseen_is_an_error(evaluate: Any, dataset: Path, run: str, tmp_path: Path) -> None:
     model = vidfuse.load_model(run)
     for path in dataset.rglob("*.mkv"):
-        if model.saw(content_hash(path)):
+        if model.in_training(content_hash(path)):
             target = tmp_path / "seen" / path.relative_to(dataset)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
@@ -88,7 +81,7 @@ def test_a_declared_test_part(train: Any, manifest: Path, evaluate: Any) -> None
     model = train(manifest)
     for subset, clips, seen in (("auto", 6, 0), ("test", 6, 0), ("val", 6, 6), ("train", 12, 12)):
         report = evaluate(manifest, model=model, subset=subset)
-        assert (report["clips"], report["seen"]) == (clips, seen), subset
+        assert (report["clips"], report["in_training"]) == (clips, seen), subset
 
 
 def test_a_split_of_its_own_overrules_the_declared_one(
@@ -96,7 +89,7 @@ def test_a_split_of_its_own_overrules_the_declared_one(
 ) -> None:
     model = train(manifest, split="group")
     report = evaluate(manifest, model=model)
-    assert report["seen"] == 0
+    assert report["in_training"] == 0
     assert report["split"] == "clips that the model has not seen"
 
 
@@ -108,9 +101,9 @@ def test_a_declared_part_that_training_could_not_use(
     rows = [f"{clip},{clip.parent.name},test" for clip in sorted(dataset.rglob("*.mkv"))]
     path.write_text("\n".join(["path,label,split", *rows]))
     report = evaluate(path, model=train(path))
-    assert (report["clips"], report["seen"]) == (3, 0)
+    assert (report["clips"], report["in_training"]) == (3, 0)
     everything = evaluate(path, model=train(path), subset="test")
-    assert (everything["clips"], everything["seen"]) == (24, 21)
+    assert (everything["clips"], everything["in_training"]) == (24, 21)
     assert any("21 of these clips were used in training" in w for w in everything["warnings"])
 
 
@@ -123,8 +116,8 @@ def test_a_leak_in_the_declared_split_is_told(
     leaky = tmp_path / "manifest.csv"
     leaky.write_text("\n".join([*rows, ",".join([str(copied), *tested.split(",")[1:]])]))
     heard = Heard()
-    report = evaluate(leaky, model=train(leaky), progress=heard)
-    assert (report["clips"], report["seen"]) == (7, 1)
+    report = evaluate(leaky, model=train(leaky), reporter=heard)
+    assert (report["clips"], report["in_training"]) == (7, 1)
     assert any("1 of these clips" in warning for warning in heard.warnings)
 
 
@@ -163,7 +156,7 @@ def test_failing_clips_are_left_out_and_told(evaluate: Any, dataset: Path, tmp_p
     torn = data / "class0" / "torn.mkv"
     torn.write_bytes((data / "class0" / "v00.mkv").read_bytes()[:80])
     heard = Heard()
-    report = evaluate(data, progress=heard)
+    report = evaluate(data, reporter=heard)
     assert (report["clips"], report["failed"]) == (3, 1)
     assert report["failures"][0]["path"] == str(torn)
     assert any(str(torn) in warning for warning in heard.warnings)
@@ -174,14 +167,14 @@ def test_features_are_held_for_a_few_clips_at_a_time(
 ) -> None:
     expected = evaluate(dataset, subset="all")
     sizes: list[int] = []
-    original = vidfuse.model.Model.probabilities  # type: ignore[attr-defined]
+    original = Model.probabilities
 
-    def hook(model: Any, entries: Any, device: Any) -> Any:
-        sizes.append(len(entries))
-        return original(model, entries, device)
+    def hook(model: Any, features: Any, lengths: Any, device: Any) -> Any:
+        sizes.append(len(features))
+        return original(model, features, lengths, device)
 
-    monkeypatch.setattr("vidfuse.model.Model.probabilities", hook)
-    monkeypatch.setattr("vidfuse.evaluation.member.BATCH", 5)
+    monkeypatch.setattr(Model, "probabilities", hook)
+    monkeypatch.setattr("vidfuse.inference.predictor.BATCH", 5)
     report = evaluate(dataset, subset="all")
     assert sizes == [5, 5, 5, 5, 4]
     assert report["confusion_matrix"] == expected["confusion_matrix"]
@@ -194,4 +187,4 @@ def test_all_clips_of_another_dataset_are_no_cause_for_warning(
     for path in data.rglob("*.mkv"):
         path.write_bytes(path.read_bytes() + b"\0")
     report = evaluate(data, subset="all")
-    assert (report["clips"], report["seen"], report["warnings"]) == (24, 0, [])
+    assert (report["clips"], report["in_training"], report["warnings"]) == (24, 0, [])

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from vidfuse.evaluation.frame_budget import (
+from vidfuse.heads.policy import CachedSource, FixedOrder, Policy, spread_order
+from vidfuse.inference.frame_budget import (
     averaged,
     frame_budget,
     random_order,
     uniform_order,
 )
-from vidfuse.fusion.episodes import Following, spread_order
-from vidfuse.fusion.frame_source import CachedSource
-from vidfuse.fusion.policy import Policy
 from vidfuse.video.sampling import Sampling, Timeline
 
 N, K, D, C = 40, 8, 4, 3
@@ -61,7 +59,7 @@ def test_random_order_is_a_permutation() -> None:
 
 def accuracy(head: Policy, clips: tuple[torch.Tensor, ...], order: torch.Tensor) -> float:
     features, lengths, labels = clips
-    episode = head.look(CachedSource(features, lengths), Following(order))
+    episode = head.observe(CachedSource(features, lengths), FixedOrder(order))
     return (episode.answers.argmax(1) == labels).double().mean().item()
 
 
@@ -75,7 +73,7 @@ def test_the_curves(head: Policy, clips: tuple[torch.Tensor, ...]) -> None:
         assert (np.diff(frames) > 0).all(), name
         assert ((values >= 0) & (values <= 1)).all(), name
     # What the head decides by itself is a point of its curve.
-    episode = head.look(CachedSource(features, lengths))
+    episode = head.observe(CachedSource(features, lengths))
     assert budget.own[0] == episode.counts.double().mean().item()
     assert 1 < budget.own[0] < most
     frames, values = budget.curves["uniform"]
@@ -87,14 +85,14 @@ def test_the_curves(head: Policy, clips: tuple[torch.Tensor, ...]) -> None:
     assert values[-1] == accuracy(head, clips, spread_order(lengths, 5))
     drawn = torch.Generator().manual_seed(0)
     orders = [random_order(lengths, 5, drawn) for _ in range(3)]
-    expected = np.mean([accuracy(head, clips, order) for order in orders])
+    expected = float(np.mean([accuracy(head, clips, order) for order in orders]))
     assert budget.curves["random"][1][-1] == pytest.approx(expected)
 
 
 def test_early_exit_by_hand(head: Policy, clips: tuple[torch.Tensor, ...]) -> None:
     features, lengths, labels = clips
     budget = frame_budget(head, features, lengths, labels, draws=1)
-    episode = head.look(CachedSource(features, lengths), Following(spread_order(lengths, 5)))
+    episode = head.observe(CachedSource(features, lengths), FixedOrder(spread_order(lengths, 5)))
     frames, values = budget.curves["early_exit"]
     for threshold in (0.4, 0.5, 0.6):
         counts, right = [], []

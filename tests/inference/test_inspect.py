@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidfuse.evaluation.inspect import inspect_dataset
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.inspection import inspect_dataset
 
 
 def problems(tmp_path: Path, *rows: str) -> list[str]:
@@ -12,8 +13,8 @@ def problems(tmp_path: Path, *rows: str) -> list[str]:
         (tmp_path / row.split(",")[0]).touch()
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("\n".join(["path,label,group", *rows]))
-    report = inspect_dataset(manifest, read=False)
-    return [line for line in report["problems"] if "which no split" in line]
+    report = inspect_dataset(manifest, FeatureConfig(), read=False)
+    return [line for line in report.problems if "which no split" in line]
 
 
 def test_classes_that_no_split_can_divide(tmp_path: Path) -> None:

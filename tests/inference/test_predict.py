@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 import vidfuse
 from vidfuse.backbones import BACKBONES, choose
 from vidfuse.backbones.load import read_weights
-from vidfuse.data import stamp
+from vidfuse.data import content as stamp
 from vidfuse.errors import InputError, UserError
-from vidfuse.video.process import DecodeProcess
+from vidfuse.rpc import Child
 
 INFO = BACKBONES["thin_resnet"]
 FIELDS = ["path", "ok", "label", "score", "top", "warnings", "error"]
@@ -28,7 +28,7 @@ FIELDS = ["path", "ok", "label", "score", "top", "warnings", "error"]
 def predict(run: str, shared_cache: str) -> Any:
     def go(*inputs: Any, **settings: Any) -> list[dict[str, Any]]:
         options = {"model": run, "cache": shared_cache, "workers": 1}
-        return list(vidfuse.predict(inputs, **{**options, **settings}))
+        return [record.to_dict() for record in vidfuse.predict(inputs, **{**options, **settings})]
 
     return go
 
@@ -81,7 +81,7 @@ def test_clips_shorter_than_the_sampling_wants(predict: Any, make_clip: Any, fra
 
 
 def test_an_hour(predict: Any, tmp_path: Path) -> None:
-    """A picture every ten seconds, as a surveillance camera may give."""
+    """A frame every ten seconds, as a surveillance camera may give."""
     import av
 
     path = tmp_path / "hour.mp4"
@@ -91,8 +91,8 @@ def test_an_hour(predict: Any, tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
         stream.gop_size = 10
         for i in range(360):
-            picture = np.full((32, 32, 3), rng.integers(0, 255), np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = np.full((32, 32, 3), rng.integers(0, 255), np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = i * 100
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -102,7 +102,7 @@ def test_an_hour(predict: Any, tmp_path: Path) -> None:
     assert record["ok"], record["error"]
 
 
-def test_inputs_are_taken_as_they_come(predict: Any, dataset: Path, run: str) -> None:
+def test_inputs_are_taken_as_they_come(dataset: Path, run: str) -> None:
     """A list without an end is answered in parts."""
     path = next(dataset.rglob("*.mkv"))
 
@@ -111,7 +111,7 @@ def test_inputs_are_taken_as_they_come(predict: Any, dataset: Path, run: str) ->
             yield path
 
     records = vidfuse.predict(endless(), model=run, workers=1)
-    assert next(records)["ok"]
+    assert next(records).ok
 
 
 def test_what_came_is_answered_before_more_is_asked_for(
@@ -126,17 +126,17 @@ def test_what_came_is_answered_before_more_is_asked_for(
             yield item
 
     records = vidfuse.predict(arriving(), model=run, cache=shared_cache, workers=1)
-    assert next(records)["path"] == str(paths[0])
+    assert next(records).path == str(paths[0])
     assert asked == [None, paths[0], None]
-    assert [record["path"] for record in records] == [str(path) for path in paths[1:]]
+    assert [record.path for record in records] == [str(path) for path in paths[1:]]
 
 
 def test_decode_processes_are_kept_for_the_whole_command(
-    run: str, dataset: Path, started: list[DecodeProcess]
+    run: str, dataset: Path, started: list[Child]
 ) -> None:
     inputs = [each for path in sorted(dataset.rglob("*.mkv"))[:3] for each in (path, None)]
     records = vidfuse.predict(inputs, model=run, use_cache=False, workers=1)
-    assert all(record["ok"] for record in records)
+    assert all(record.ok for record in records)
     assert len(started) == 1
     assert not started[0].alive()
 
@@ -146,33 +146,31 @@ def test_clips_are_being_decoded_before_torch_is_imported(run: str, dataset: Pat
     code = """
 import sys
 import vidfuse
-from vidfuse.video import process
+from vidfuse import rpc
 
-begin = process.DecodeProcess.__init__
+begin = rpc.Child.__init__
 
 def told(self, *arguments):
     print("torch.nn" in sys.modules)
     begin(self, *arguments)
 
-process.DecodeProcess.__init__ = told
+rpc.Child.__init__ = told
 (record,) = vidfuse.predict(sys.argv[2:], model=sys.argv[1], use_cache=False)
-print(record["ok"])
+print(record.ok)
 """
     words = [sys.executable, "-c", code, run, str(next(dataset.rglob("*.mkv")))]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=240)
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.split()[:2] == ["False", "True"]
 
 
-def test_the_latest_run_is_the_model(
-    dataset: Path, run: str, tmp_path: Path, shared_cache: str
-) -> None:
+def test_the_latest_run_is_the_model(dataset: Path, run: str, shared_cache: str) -> None:
     path = next(dataset.rglob("*.mkv"))
     with pytest.raises(UserError, match="no model yet") as error:
         vidfuse.predict([path])
     assert "vidfuse train" in str(error.value.hint)
     shutil.copytree(run, "runs/mine")
     Path("runs/latest").write_text("mine\n")
-    assert next(vidfuse.predict([path], cache=shared_cache))["ok"]
+    assert next(vidfuse.predict([path], cache=shared_cache)).ok
 
 
 def test_wrong_usage(predict: Any, dataset: Path) -> None:
@@ -228,7 +226,7 @@ class TestPublishedWeights:
     ) -> None:
         from urllib.error import URLError
 
-        def no_network(request: object) -> None:
+        def no_network(_request: object) -> None:
             raise URLError("no route to host")
 
         path = choose("resnet18").weights
@@ -242,7 +240,7 @@ class TestPublishedWeights:
 def test_a_decode_policy_of_another_version(run: str, dataset: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    model = vidfuse.load_model(run)
+    model = vidfuse.load_model(run).model
     model.spec = replace(model.spec, decode="auto/99")
     model.save(tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="auto/99"):

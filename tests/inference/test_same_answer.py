@@ -13,10 +13,10 @@ import torch
 import vidfuse
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError
-from vidfuse.evaluation.inference import Inference, InferenceConfig
-from vidfuse.features.table import FeatureTable
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
+from vidfuse.features.table import collate
+from vidfuse.inference.config import InferenceConfig
+from vidfuse.inference.predictor import Ensemble
+from vidfuse.progress import Reporter
 from vidfuse.video.sampling import Sampling
 
 # Features are float16 with and without the cache, so both ways begin with the same numbers. What
@@ -57,14 +57,14 @@ def model(train: Any, dataset: Path, rule: str) -> str:
     return str(train(dataset, sampling=rule, frames=6, epochs=8, head_options={"hidden": 16}))
 
 
-def inference(model: str, **settings: Any) -> Inference:
+def inference(model: str, **settings: Any) -> Ensemble:
     config = InferenceConfig(workers=1, **settings)
-    return Inference([vidfuse.load_model(model)], config, Progress(), Timings())
+    return Ensemble([vidfuse.load_model(model).model], config, Reporter())
 
 
-def answers(used: Inference, clips: list[Path]) -> np.ndarray[Any, Any]:
+def answers(used: Ensemble, clips: list[Path]) -> np.ndarray[Any, Any]:
     rows = []
-    for _, answer in used.run([Clip(path) for path in clips]):
+    for answer in used.predict([Clip(path) for path in clips]):
         assert not isinstance(answer, InputError), answer
         rows.append(answer[0])
     return np.stack(rows)
@@ -85,8 +85,8 @@ def test_the_same_clip_gives_the_same_prediction(
     cached_run = inference(model, cache=cache)
     cached = answers(cached_run, clips)
     assert (
-        cached_run.members[0].extractor.tally.computed,
-        cached_run.members[0].extractor.tally.reused,
+        cached_run.members[0].extractor.stats.computed,
+        cached_run.members[0].extractor.stats.reused,
     ) == (
         0,
         len(clips),
@@ -108,11 +108,11 @@ def test_padding_changes_nothing(model: str, clips: list[Path]) -> None:
     found = dict(used.members[0].extractor.run([Clip(path) for path in clips]))
     entries = [found[Clip(path)] for path in clips]
     sampling = Sampling.parse(used.models[0].sampling)
-    table = FeatureTable.stack(entries, sampling, used.models[0].spec.frames)  # type: ignore[arg-type]
-    features, lengths = table.pick(torch.arange(len(entries)), None)
+    batch = collate(entries, sampling, used.models[0].spec.frames)  # type: ignore[arg-type]
+    features, lengths = map(torch.from_numpy, batch)
     rubbish = torch.full((len(entries), 3, *features.shape[2:]), float("nan"))
     with torch.inference_mode():
-        logits = used.models[0].head(torch.cat([features.float(), rubbish], 1), lengths)
+        logits = used.members[0].model.head(torch.cat([features.float(), rubbish], 1), lengths)
     assert np.abs(logits.softmax(-1).numpy() - expected).max() <= TOLERANCE
 
 
@@ -122,10 +122,10 @@ def test_training_sees_what_prediction_sees(
 ) -> None:
     """Validation in training and evaluation of the model file agree on every clip."""
     run = train(manifest, sampling=rule, frames=3, epochs=3)
-    trained = vidfuse.load_model(run).facts["validation"]
+    trained = vidfuse.load_model(run).metadata["validation"]
     for cache in (True, False):
         measured = vidfuse.evaluate(
             manifest, model=run, subset="val", cache=shared_cache, use_cache=cache, workers=1
         )
-        assert measured["confusion_matrix"] == trained["confusion_matrix"]
-        assert measured["macro_f1"] == pytest.approx(trained["macro_f1"])
+        assert measured.confusion_matrix == trained["confusion_matrix"]
+        assert measured.macro_f1 == pytest.approx(trained["macro_f1"])

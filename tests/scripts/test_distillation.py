@@ -21,19 +21,19 @@ from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, choose
 from vidfuse.backbones.load import Backbone, load_backbone
 from vidfuse.video.frames import squares
 
-SHAPES = {name: (width, 4, 4) for name, width in CHANNELS.items()}
+SHAPES: dict[str, tuple[int, ...]] = {name: (width, 4, 4) for name, width in CHANNELS.items()}
 SHAPES |= {"hint": (HINT_CHANNELS, 8, 8), "logits": (CLASSES,)}
 
 
 @pytest.fixture
 def views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ViewPool:
-    """Two shards of eight random pictures with random answers."""
+    """Two shards of eight random frames with random answers."""
     monkeypatch.setattr(pool_module, "SHARD", 8)
     rng = np.random.default_rng(0)
     for number in range(2):
         place = tmp_path / "pool" / f"shard{number:03d}"
         place.mkdir(parents=True)
-        np.save(place / "pictures.npy", rng.integers(0, 256, (8, 128, 128, 3), np.uint8))
+        np.save(place / "frames.npy", rng.integers(0, 256, (8, 128, 128, 3), np.uint8))
         for name in TARGETS:
             np.save(place / f"{name}.npy", rng.random((8, *SHAPES[name])).astype(np.float16))
     return ViewPool(tmp_path / "pool")
@@ -68,8 +68,8 @@ def test_the_rate_rises_and_falls() -> None:
 def test_mirroring_moves_columns_only() -> None:
     maps = torch.arange(32.0).view(1, 2, 4, 4)
     assert torch.equal(mirrored("hint", maps)[0, 0, 0], torch.tensor([3.0, 2.0, 1.0, 0.0]))
-    pictures = torch.arange(12).view(1, 2, 2, 3)
-    assert torch.equal(mirrored("pictures", pictures)[0, 0], pictures[0, 0].flip(0))
+    pixels = torch.arange(12).view(1, 2, 2, 3)
+    assert torch.equal(mirrored("frames", pixels)[0, 0], pixels[0, 0].flip(0))
     assert torch.equal(mirrored("logits", torch.ones(2, 3)), torch.ones(2, 3))
 
 
@@ -128,7 +128,8 @@ def test_a_run_that_was_cut_off_goes_on_the_same(
     # A later stage begins where an earlier one ended, and in its units.
     later = ViewPool(tmp_path / "pool", views)
     second = train(tmp_path / "second", later, held_out, Recipe(2, 4, rate=0.0), start=whole)
-    assert torch.equal(second.heads["resnet18"].weight, whole.heads["resnet18"].weight)
+    one, other = (each.heads["resnet18"].state_dict()["weight"] for each in (second, whole))
+    assert torch.equal(one, other)
     assert second.statistics is views.statistics
     assert (tmp_path / "parts" / "log.jsonl").read_text().count("\n") == 2
 
@@ -143,10 +144,10 @@ def test_neighbours_of_a_description_are_its_own() -> None:
 def test_the_bundled_network_sees_neighbours_as_a_teacher_does(reference_data) -> None:
     """On still images that were held out; a random network does not."""
     data = reference_data("weights").parent
-    pictures = split_stills(still_images(data))[1]
+    pixels = split_stills(still_images(data))[1]
 
     def features(network: torch.nn.Module, size: int) -> torch.Tensor:
-        views = torch.from_numpy(squares(pictures, size))
+        views = torch.from_numpy(squares(pixels, size))
         with torch.inference_mode():
             return network(views).mean((2, 3))
 

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -27,7 +28,7 @@ class Row(NamedTuple):
 
 
 def decode(path: Path) -> np.ndarray:
-    """All pictures of a clip, uint8 [T, H, W, 3]."""
+    """All frames of a clip, uint8 [T, H, W, 3]."""
     with av.open(str(path)) as container:
         frames = container.decode(video=0)
         return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
@@ -59,7 +60,7 @@ def videos(rows: list[Row]) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def thumbnails(videos: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Grey pictures [T, THUMBNAIL, THUMBNAIL] of each clip, 0..1."""
+    """Grey frames [T, THUMBNAIL, THUMBNAIL] of each clip, 0..1."""
 
     def shrink(video: np.ndarray) -> np.ndarray:
         frames, side = len(video), video.shape[1] // THUMBNAIL
@@ -78,7 +79,7 @@ def test_manifest_lists_every_clip_and_is_small(rows: list[Row], script: ModuleT
     assert script.PAIRS == PAIRS
 
 
-def _order(rows: list[Row]) -> object:
+def _order(rows: list[Row]) -> Callable[[str], int]:
     return [row.path for row in rows].index
 
 
@@ -184,15 +185,15 @@ def test_pictures_of_a_pair_have_the_same_moments(
 
     def moments(label: str, group: str) -> np.ndarray:
         of = [thumbnails[row.path] for row in rows if (row.label, row.group) == (label, group)]
-        pictures = np.concatenate(of)
-        # The shape is where a picture departs from the group's ground, lighter or darker.
-        mass = np.abs(pictures - np.median(pictures, axis=(1, 2), keepdims=True))
+        pixels = np.concatenate(of)
+        # The shape is where a frame departs from the group's ground, lighter or darker.
+        mass = np.abs(pixels - np.median(pixels, axis=(1, 2), keepdims=True))
         first, middle, last = (
             np.mean([each[index].mean() for each in of]) for index in (0, len(of[0]) // 2, -1)
         )
         return np.array(
             [
-                *(pictures.mean(), pictures.std(), first, middle, last),
+                *(pixels.mean(), pixels.std(), first, middle, last),
                 *((mass * each).mean() for each in (1, x, y, x * x, y * y)),
             ]
         )
@@ -205,13 +206,13 @@ def test_pictures_of_a_pair_have_the_same_moments(
 def test_single_frames_do_not_tell_the_direction(
     rows: list[Row], thumbnails: dict[str, np.ndarray]
 ) -> None:
-    """Ridge regression on the pixels of single pictures, tested on groups held out in turn."""
+    """Ridge regression on the pixels of single frames, tested on groups held out in turn."""
     groups = sorted({row.group for row in rows})
     hits: dict[str, list[float]] = {"/".join(pair): [] for pair in PAIRS}
     for pair in PAIRS:
         of = [row for row in rows if row.label in pair]
         pixels = [thumbnails[row.path].reshape(-1, THUMBNAIL**2) for row in of]
-        # Without each picture's mean and scale, the looks do not drown what is seen.
+        # Without each frame's mean and scale, the looks do not drown what is seen.
         pixels = [(p - p.mean(1, keepdims=True)) / p.std(1, keepdims=True) for p in pixels]
         # A shape may be lighter or darker than the ground.
         pixels = [np.concatenate((p, np.abs(p)), 1) for p in pixels]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is no
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of six clips whose pictures get lighter or darker."""
+    """Two classes of six clips whose frames get lighter or darker."""
     root = tmp_path_factory.mktemp("data") / "light"
     for label, step in (("darker", -12), ("lighter", 12)):
         (root / label).mkdir(parents=True)
@@ -33,8 +33,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 stream.width = stream.height = 32
                 stream.pix_fmt = "yuv420p"
                 for i in range(8):
-                    picture = np.full((32, 32, 3), 120 + take + i * step, np.uint8)
-                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                    image = np.full((32, 32, 3), 120 + take + i * step, np.uint8)
+                    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                     container.mux(stream.encode(frame))
                 container.mux(stream.encode())
     return root
@@ -62,7 +62,6 @@ def run(place: Path, *command: str | Path, **variables: str) -> subprocess.Compl
         env=os.environ | own | variables,
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
 

@@ -64,7 +64,7 @@ def test_a_generator_decides():
 
 def test_only_in_training_and_only_where_asked_for():
     lengths = torch.tensor([FRAMES, 3, 1])
-    clips = Examples(numbered(lengths), lengths, torch.zeros(3, dtype=torch.int64))
+    clips = Examples.stacked(numbered(lengths), lengths, torch.zeros(3, dtype=torch.int64))
     rows, device = torch.arange(3), torch.device("cpu")
 
     def counts(training: bool) -> list[int]:
@@ -79,15 +79,22 @@ def test_only_in_training_and_only_where_asked_for():
 
 
 def test_chosen_frames_are_left_out_too():
-    """With jitter, frames are dropped from what was drawn, not from what is cached."""
+    """Frames are dropped from what is read, not from what is cached."""
     lengths = torch.full((8,), FRAMES)
-    features = numbered(lengths)
-
-    def pick(rows: Tensor, _: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        return features[rows, ::3], torch.full((len(rows),), 4)
-
-    clips = Examples(features, lengths, torch.zeros(8, dtype=torch.int64), pick, 0.5)
+    clips = Examples.stacked(numbered(lengths), lengths, torch.zeros(8, dtype=torch.int64))
+    clips.frames, clips.lengths = clips.frames[:, ::3], torch.full((8,), 4)
+    clips.frame_dropout = 0.5
     found, counts = clips.batch(torch.arange(8), torch.device("cpu"), generator())
     assert found.shape[1] == 4
     assert counts.tolist() != [4] * 8
     assert {int(frame) % 100 for frame in found.flatten()} <= {0, 3, 6, 9}
+
+
+def test_frames_are_read_in_a_given_order():
+    lengths = torch.tensor([FRAMES, 3])
+    clips = Examples.stacked(numbered(lengths), lengths, torch.zeros(2, dtype=torch.int64))
+    clips.order = torch.stack([torch.arange(FRAMES).flip(0), torch.arange(FRAMES)])
+    clips.order[1, :3] = torch.tensor([2, 0, 1])
+    found, _ = clips.batch(torch.arange(2), torch.device("cpu"))
+    assert found[0].flatten().tolist() == [*reversed(range(FRAMES))]
+    assert found[1, :3].flatten().tolist() == [102, 100, 101]

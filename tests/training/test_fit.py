@@ -1,18 +1,20 @@
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
 import pytest
 import torch
 
 from vidfuse.errors import UserError
-from vidfuse.fusion.base import Head, frame_vectors
+from vidfuse.heads.base import Head, frame_vectors
 from vidfuse.metrics import summary
 from vidfuse.settings import option
+from vidfuse.training import fit as fit_module
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.fit import Examples, Fit, new_head, predict_logits
-from vidfuse.training.recipe import (
+from vidfuse.training.examples import Examples, predict
+from vidfuse.training.fit import Fit, new_head
+from vidfuse.training.optimizer import (
     automatic_batch_size,
     balanced_weights,
     decay_groups,
@@ -25,7 +27,7 @@ T, D = 6, 8
 
 def examples(features, labels, lengths=None):
     lengths = torch.full((len(labels),), features.shape[1]) if lengths is None else lengths
-    return Examples(features.half(), lengths, labels)
+    return Examples.stacked(features.half(), lengths, labels)
 
 
 def blobs(n, classes=3, seed=0, spread=1.0):
@@ -54,7 +56,7 @@ def which_came_first(n, seed):
 
 
 EMPTY = blobs(3)
-EMPTY = Examples(EMPTY.features[:0], EMPTY.lengths[:0], EMPTY.labels[:0])
+EMPTY = replace(EMPTY, frames=EMPTY.frames[:0], lengths=EMPTY.lengths[:0], labels=EMPTY.labels[:0])
 
 
 def make(train=None, val=None, classes=3, **settings):
@@ -74,7 +76,7 @@ def without_seconds(records):
 
 def accuracy(fit, test):
     fit.head.load_state_dict(fit.best_state)
-    logits = predict_logits(fit.head, test, device="cpu", batch_size=64)
+    logits = predict(fit.head, test, device="cpu", batch_size=64)[0]
     return (logits.argmax(1) == test.labels).float().mean().item()
 
 
@@ -203,7 +205,6 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run():
     for record in fit:
         records.append(record)
         states.append({key: value.clone() for key, value in fit.head.state_dict().items()})
-    assert fit.stopped
     assert len(records) == fit.best_epoch + 3 < 50
     assert [record.epoch for record in records if record.improved][-1] == fit.best_epoch
     best = states[fit.best_epoch - 1]
@@ -220,12 +221,20 @@ def test_the_loss_decides_between_equal_scores():
     assert perfect[0] < fit.best_epoch == 10
 
 
+def answer(right, sure, frames=1.0):
+    """What `predict` says of the validation clips of `make`."""
+    labels = torch.arange(12) % 3
+    said = (labels + (torch.arange(12) >= right)) % 3
+    return sure * torch.eye(3)[said], torch.full((12,), frames)
+
+
 def test_macro_f1_decides_before_the_loss(monkeypatch):
-    names = ("val_loss", "val_accuracy", "val_macro_f1", "val_frames")
-    rows = [(2.0, 0.9, 0.5, 1), (1.0, 0.9, 0.4, 1), (3.0, 0.1, 0.6, 1), (2.5, 0.1, 0.6, 1)]
-    found = iter([dict(zip(names, row, strict=True)) for row in rows])
-    monkeypatch.setattr(Fit, "_validate", lambda self: next(found))
-    assert [record.improved for record in make(epochs=4)] == [True, False, True, True]
+    # of 12 clips, how many are right, and how sure of every answer the head is
+    answers = iter([(6, 2.0), (5, 0.1), (8, 9.0), (8, 8.0)])
+    monkeypatch.setattr(fit_module, "predict", lambda *_, **__: answer(*next(answers)))
+    records = list(make(epochs=4))
+    assert [record.val_loss > records[0].val_loss for record in records] == [0, 0, 1, 1]
+    assert [record.improved for record in records] == [True, False, True, True]
 
 
 def test_without_validation_the_last_epoch_is_the_best():
@@ -248,7 +257,7 @@ def test_an_interrupt_passes_through_and_leaves_the_best_weights():
             return super().batch(indices, device, generator)
 
     train = blobs(30)
-    train = Interrupting(train.features, train.lengths, train.labels)
+    train = Interrupting(train.features, train.frames, train.lengths, train.labels)
     fit = make(train=train, batch_size=8)
     records = []
     with pytest.raises(KeyboardInterrupt):
@@ -282,7 +291,7 @@ def rare_recall(class_weights):
     fit = make(imbalanced(0), EMPTY, 2, class_weights=class_weights, lr=1e-2, epochs=10)
     list(fit)
     test = imbalanced(1, 400)
-    predicted = predict_logits(fit.head, test, device="cpu", batch_size=64).argmax(1)
+    predicted = predict(fit.head, test, device="cpu", batch_size=64)[0].argmax(1)
     return (predicted[test.labels == 1] == 1).float().mean().item()
 
 
@@ -297,41 +306,40 @@ def test_balanced_weights_by_hand():
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 2 / 3, 2 / 3, 2.0]))
 
 
-def test_sampler_draws_classes_equally():
+@pytest.fixture
+def steps(monkeypatch):
+    """The clips of each step of training."""
+    clips = []
+    original = Examples.batch
+
+    def recorded(self, indices, device, generator=None):
+        if generator is not None:
+            clips.append(indices)
+        return original(self, indices, device, generator)
+
+    monkeypatch.setattr(Examples, "batch", recorded)
+    return clips
+
+
+def test_sampler_draws_classes_equally(steps):
     fit = make(imbalanced(0, 2000), EMPTY, 2, class_weights="sampler")
-    drawn = fit.train.labels[fit._order(torch.Generator().manual_seed(0))]
+    next(iter(fit))
+    drawn = fit.train.labels[torch.cat(steps)]
+    assert len(drawn) == 2000
     assert drawn.float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
-def test_plain_order_is_a_permutation():
-    order = make()._order(torch.Generator().manual_seed(0))
-    assert order.tolist() != sorted(order.tolist()) == list(range(30))
-
-
-def test_every_epoch_has_an_order_of_its_own(monkeypatch):
-    orders = []
-    original = Fit._order
-
-    def recorded(self, generator):
-        orders.append(original(self, generator).tolist())
-        return torch.tensor(orders[-1])
-
-    monkeypatch.setattr(Fit, "_order", recorded)
+def test_every_epoch_has_an_order_of_its_own(steps):
     list(make(epochs=3))
+    orders = torch.cat(steps).view(3, 30).tolist()
+    for order in orders:
+        assert order != sorted(order) == list(range(30))
     assert len({tuple(order) for order in orders}) == 3
 
 
-def test_steps_of_an_epoch_are_of_equal_size(monkeypatch):
-    sizes = []
-    original = Fit._step
-
-    def recorded(self, indices, lr, generator):
-        sizes.append(len(indices))
-        return original(self, indices, lr, generator)
-
-    monkeypatch.setattr(Fit, "_step", recorded)
+def test_steps_of_an_epoch_are_of_equal_size(steps):
     list(make(train=blobs(33), batch_size=8, epochs=1))
-    assert sizes == [7, 7, 7, 6, 6]
+    assert list(map(len, steps)) == [7, 7, 7, 6, 6]
 
 
 def test_label_smoothing_keeps_answers_modest():
@@ -339,7 +347,7 @@ def test_label_smoothing_keeps_answers_modest():
         train = blobs(60, spread=0.1)
         fit = make(train, EMPTY, label_smoothing=label_smoothing, dropout=0.0, lr=0.05, epochs=30)
         list(fit)
-        logits = predict_logits(fit.head, train, device="cpu", batch_size=64)
+        logits = predict(fit.head, train, device="cpu", batch_size=64)[0]
         return logits.softmax(1).max(1).values.mean().item()
 
     # The best answer to smoothed targets is 1 - 0.3 + 0.3/3 = 0.8.
@@ -350,7 +358,8 @@ def test_label_smoothing_keeps_answers_modest():
 def test_initial_weights_depend_on_the_seed_alone():
     def first(seed):
         torch.rand(1)
-        return new_head(TrainConfig(seed=seed), channels=D, grid=1, classes=2).classifier.weight
+        head = new_head(TrainConfig(seed=seed), channels=D, grid=1, classes=2)
+        return head.state_dict()["classifier.weight"]
 
     assert torch.equal(first(3), first(3))
     assert not torch.equal(first(3), first(4))
@@ -416,7 +425,7 @@ def test_several_bad_steps_in_a_row_end_the_run_with_advice():
         list(fit)
     assert caught.value.hint == "Lower the learning rate: --lr 0.001"
     assert fit.best_epoch == 2
-    assert all(torch.isfinite(value).all() for value in fit.best_state.values())
+    assert all(torch.isfinite(value).all() for value in (fit.best_state or {}).values())
 
 
 def test_bad_steps_apart_from_each_other_do_not():
@@ -434,7 +443,9 @@ def test_tiny_sets_train(n, head):
 def test_a_class_may_be_missing_from_training(class_weights):
     train = blobs(30)
     keep = train.labels != 1
-    train = Examples(train.features[keep], train.lengths[keep], train.labels[keep])
+    train = replace(
+        train, frames=train.frames[keep], lengths=train.lengths[keep], labels=train.labels[keep]
+    )
     fit = make(train=train, class_weights=class_weights, label_smoothing=0.1)
     assert all(math.isfinite(record.val_loss) for record in fit)
 
@@ -450,34 +461,34 @@ def test_impossible_settings_are_refused():
         Fit(fit.head, fit.train, fit.val, TrainConfig(epochs=0), device="cpu", classes=3)
 
 
-def test_pick_chooses_frames_at_random_in_training_only():
+def test_frames_are_drawn_at_random_in_training_only():
     train = blobs(16)
     generators = []
 
-    def pick(indices, generator):
-        generators.append(generator)
-        start = 0 if generator is None else int(torch.randint(0, 3, (1,), generator=generator))
-        features = train.features[indices, start : start + 2].nan_to_num()
-        return features, torch.full((len(indices),), 2)
+    class Drawn:
+        def draw(self, indices, frames, generator):
+            generators.append(generator)
+            return frames
 
-    jittered = Examples(train.features, train.lengths, train.labels, pick)
-    fit = make(train=jittered, val=jittered, epochs=1, batch_size=8)
+    train.jitter = Drawn()
+    fit = make(train=train, val=train, epochs=1, batch_size=8)
     list(fit)
-    assert [generator is None for generator in generators] == [False, False, True]
+    assert len(generators) == 2
+    assert None not in generators
 
 
 def test_predict_keeps_the_order_and_the_mode():
     fit = make(head="lstm")
     test = blobs(7)
     fit.head.train()
-    logits = predict_logits(fit.head, test, device="cpu", batch_size=3)
+    logits = predict(fit.head, test, device="cpu", batch_size=3)[0]
     assert logits.shape == (7, 3)
     assert logits.dtype == torch.float32
     assert fit.head.training
-    whole = predict_logits(fit.head.eval(), test, device="cpu", batch_size=7)
+    whole = predict(fit.head.eval(), test, device="cpu", batch_size=7)[0]
     torch.testing.assert_close(logits, whole)
     assert not fit.head.training
-    assert predict_logits(fit.head, EMPTY, device="cpu", batch_size=3).shape == (0, 3)
+    assert predict(fit.head, EMPTY, device="cpu", batch_size=3)[0].shape == (0, 3)
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
@@ -536,16 +547,20 @@ def test_trains_on_a_gpu():
     fit = Fit(head, blobs(60), blobs(12, seed=1), config, device="cuda", classes=3)
     list(fit)
     assert fit.train.features.is_cuda
-    assert all(value.device.type == "cpu" for value in fit.best_state.values())
+    assert all(value.device.type == "cpu" for value in (fit.best_state or {}).values())
     assert accuracy(fit, blobs(60, seed=2)) > 0.8
 
 
-def test_frames_that_a_head_pays_for_count_against_an_epoch():
-    fit = make(head="policy", head_options={"hidden": 8, "cost": 0.05}, epochs=2)
-    found = {"val_macro_f1": 0.8, "val_loss": 1.5, "val_frames": 4.0}
-    assert fit._score(found) == (pytest.approx(0.6), -1.5)
-    free = make(epochs=2)
-    assert free._score(found) == (0.8, -1.5)
+def test_frames_that_a_head_pays_for_count_against_an_epoch(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "predict", lambda *_, **__: answer(10, 1.5, frames=4.0))
+        fit = make(head="policy", head_options={"hidden": 8, "cost": 0.05}, epochs=1)
+        free = make(epochs=1)
+        for each, paid in ((fit, 0.05 * 4), (free, 0)):
+            (record,) = each
+            expected = (record.val_macro_f1 - paid, -record.val_loss)
+            assert each.best_score == pytest.approx(expected)
+    fit, free = make(head="policy", head_options={"hidden": 8}, epochs=2), make(epochs=2)
     assert [record.val_frames for record in free] == [free.val.lengths.double().mean()] * 2
     for record in fit:
         assert 1 <= record.val_frames <= T

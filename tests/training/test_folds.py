@@ -10,32 +10,35 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from heard import Heard
 from safetensors.torch import load_file
 
 import vidfuse
-from vidfuse.data.hashing import content_hash
+import vidfuse.training.fit  # before a stand-in for `predict` is there for it to import
+from vidfuse.data.content import content_hash
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.store import EntryInfo
-from vidfuse.progress import Progress
+from vidfuse.features.cache import EntryInfo
+from vidfuse.features.table import FeatureTable
+from vidfuse.runs import latest_run
+from vidfuse.training import examples
 from vidfuse.training import folds as folds_module
 from vidfuse.training.baselines import geometry, majority
-from vidfuse.training.runs import latest_run
+from vidfuse.training.examples import Examples, predict
+from vidfuse.training.run import new_fit
 
-CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
-QUICK = {**CHEAP, "epochs": 2, "workers": 1, "head": "mean"}
+CHEAP: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "layer": "layer1",
+    "size": 32,
+    "frames": 4,
+}
+QUICK: dict[str, Any] = {**CHEAP, "epochs": 2, "workers": 1, "head": "mean"}
 REPORTED = {"accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval"}
 
 
-class Heard(Progress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 def cross(dataset: Path, cache: str, folds: int, **settings: Any) -> dict[str, Any]:
-    return vidfuse.train(dataset, folds=folds, **{**QUICK, "cache": cache, **settings})
+    return vidfuse.train(dataset, folds=folds, **{**QUICK, "cache": cache, **settings}).to_dict()
 
 
 def write_manifest(path: Path, rows: list[tuple[Any, ...]], columns: str) -> Path:
@@ -59,18 +62,21 @@ def test_every_clip_is_tested_once_by_a_model_that_has_not_seen_its_group(
 ) -> None:
     trained: list[dict[str, list[Any]]] = []
     tested: list[list[Any]] = []
-    new_fit, probabilities = folds_module.new_fit, folds_module._probabilities
+    owners: dict[int, Any] = {}  # the clip that a frame of the table belongs to
 
-    def fit_hook(config: Any, entries: Any, parts: Any, *rest: Any) -> Any:
+    def fit_hook(config: Any, table: FeatureTable, parts: Any, *rest: Any) -> Any:
         trained.append({part: list(clips) for part, clips in parts.items()})
-        return new_fit(config, entries, parts, *rest)
+        for clip, row in table.rows.items():
+            for frame in range(table.lengths[row]):
+                owners[int(table.firsts[row]) + frame] = clip
+        return new_fit(config, table, parts, *rest)
 
-    def test_hook(fit: Any, config: Any, entries: Any, clips: Any, classes: Any) -> Any:
-        tested.append(list(clips))
-        return probabilities(fit, config, entries, clips, classes)
+    def test_hook(head: Any, asked: Examples, **more: Any) -> Any:
+        tested.append([owners[frame] for frame in asked.frames[:, 0].tolist()])
+        return predict(head, asked, **more)
 
     monkeypatch.setattr(folds_module, "new_fit", fit_hook)
-    monkeypatch.setattr(folds_module, "_probabilities", test_hook)
+    monkeypatch.setattr(examples, "predict", test_hook)
     report = cross(grouped, shared_cache, 4)
     *outer, final = trained
     assert len(outer) == len(tested) == len(report["folds"]) == 4
@@ -124,10 +130,10 @@ def test_it_is_repeatable(grouped: Path, shared_cache: str) -> None:
 
 
 def test_baselines_by_hand(make_clip: Any, tmp_path: Path, shared_cache: str) -> None:
-    """Three groups of two clips of 6 pictures (a) and one of 9 (b), which is of 7 in one group.
+    """Three groups of two clips of 6 frames (a) and one of 9 (b), which is of 7 in one group.
 
     Always a: 6 of 9 right; F1 is 2*6/(6+9) = 0.8 for a, and 0 for b. By geometry all are right
-    but the b of 7 pictures, which is nearer to 6 than to 9: F1 is 12/13 for a, and 4/5 for b.
+    but the b of 7 frames, which is nearer to 6 than to 9: F1 is 12/13 for a, and 4/5 for b.
     """
     rows = []
     for g, odd in enumerate((9, 9, 7)):
@@ -162,7 +168,7 @@ def test_a_baseline_knows_nothing_of_the_held_clips() -> None:
 def test_each_measure_of_geometry_counts_by_its_spread() -> None:
     known = np.array([True, True, False])
     labels = np.array([0, 1, 0])
-    # In pixels nearer to the first; of the range, 8/10 in pictures outweigh 6/10 in width.
+    # In pixels nearer to the first; of the range, 8/10 in frames outweigh 6/10 in width.
     shapes = [info(100, 50, 10), info(200, 50, 20), info(140, 50, 18)]
     assert geometry(shapes, labels, known, 2).tolist() == [[0, 1]]
     shapes = [info(100, 50, 10), info(200, 50, 20), info(110, 50, 14)]
@@ -178,27 +184,27 @@ def test_the_model_is_fitted_on_all_clips_and_says_how_it_was_measured(
     assert str(run) == report["run"]
     model = vidfuse.load_model(run)
     assert {part: len(hashes) for part, hashes in model.seen.items()} == {"train": 24, "val": 0}
-    assert all(model.saw(content_hash(path)) for path in dataset.rglob("*.mkv"))
-    measured = model.facts["cross_validation"]
+    assert all(model.in_training(content_hash(path)) for path in dataset.rglob("*.mkv"))
+    measured = model.metadata["cross_validation"]
     assert measured["folds"] == 4
     for name in (*REPORTED, "interval_method", "baselines"):
         assert measured[name] == report[name]
-    assert "validation" not in model.facts
-    assert "fitted on all clips" in model.facts["protocol"]
+    assert "validation" not in model.metadata
+    assert "fitted on all clips" in model.metadata["protocol"]
 
     # Its official test part was trained on: no number may pass it off as unseen.
-    settings = {"cache": shared_cache, "workers": 1}
+    settings: dict[str, Any] = {"cache": shared_cache, "workers": 1}
     with pytest.raises(UserError, match="no clip to measure on") as error:
         vidfuse.evaluate(grouped, **settings)
     assert "--subset" in str(error.value.hint)
     with pytest.raises(UserError, match="no clip to measure on"):
         vidfuse.evaluate(grouped, subset="test", **settings)
     heard = Heard()
-    seen = vidfuse.evaluate(grouped, subset="all", progress=heard, **settings)
-    assert (seen["clips"], seen["seen"]) == (24, 24)
+    seen = vidfuse.evaluate(grouped, subset="all", reporter=heard, **settings)
+    assert (seen.clips, seen.in_training) == (24, 24)
     assert any("24 of these clips were used in training" in line for line in heard.warnings)
     (record,) = vidfuse.predict([next(dataset.rglob("*.mkv"))], **settings)
-    assert record["ok"]
+    assert record.ok
 
 
 def test_failing_clips_within_the_limit(dataset: Path, tmp_path: Path, shared_cache: str) -> None:
@@ -210,14 +216,14 @@ def test_failing_clips_within_the_limit(dataset: Path, tmp_path: Path, shared_ca
         cross(data, shared_cache, 24, max_failed=0.0)
     assert not Path("runs").exists()
     heard = Heard()
-    report = cross(data, shared_cache, 24, epochs=1, progress=heard)
+    report = cross(data, shared_cache, 24, epochs=1, reporter=heard)
     assert (report["clips"], report["failed"], len(report["folds"])) == (23, 1, 23)
     assert all(row["train"] + row["val"] == 22 for row in report["folds"])
     assert [failure["path"] for failure in report["failures"]] == [str(torn)]
     (line,) = (Path(report["run"]) / "failures.jsonl").read_text().splitlines()
     assert json.loads(line) == report["failures"][0]
     assert any("has no clip that can be read" in line for line in report["warnings"])
-    assert any("near-duplicates" in line for line in report["warnings"])
+    assert any("similar clips" in line for line in report["warnings"])
     assert set(report["warnings"]) <= set(heard.warnings)
 
 

@@ -20,7 +20,8 @@ def test_the_weights_are_those_of_torch_to_the_bit():
     )
     for step in range(5):
         for parameters, optimizer in ((ours, mine), (theirs, reference)):
-            optimizer.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             for group in optimizer.param_groups:
                 group["lr"] = 0.01 / (step + 1)
             (parameters[0].sin().sum() * parameters[1].pow(2).sum()).backward()

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from heard import Heard
 
 import vidfuse
-from vidfuse import rpc
 from vidfuse.backbones import load
 from vidfuse.errors import UserError
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
-from vidfuse.training import prepare
+from vidfuse.training import data
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.prepare import SIDES, words
+from vidfuse.training.data import SIDES, words
 from vidfuse.video import decoder
 
-CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
-QUICK = {**CHEAP, "workers": 1, "epochs": 1, "head": "mean", "device": "cpu", "mirror": True}
+CHEAP: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "layer": "layer1",
+    "size": 32,
+    "frames": 4,
+}
+QUICK: dict[str, Any] = {
+    **CHEAP,
+    "workers": 1,
+    "epochs": 1,
+    "head": "mean",
+    "device": "cpu",
+    "mirror": True,
+}
 
 
 def test_both_views_share_a_network_and_decode_processes(
@@ -38,33 +50,22 @@ def test_both_views_share_a_network_and_decode_processes(
         monkeypatch.setattr(where, name, make)
 
     counted(load, "load_backbone")
-    counted(rpc.subprocess, "Popen")
+    counted(subprocess, "Popen")
     summary = vidfuse.train(dataset, cache=str(tmp_path), out="run", **QUICK)
-    assert summary["computed"] > summary["clips"], "both views"
+    assert summary.computed > summary.clips, "both views"
     assert sorted(made) == ["Popen", "load_backbone"]
 
 
-@pytest.mark.parametrize(("large", "shown"), [(2, ["start", "advance", "finish"]), (200, [])])
+@pytest.mark.parametrize(("large", "shown"), [(2, True), (200, False)])
 def test_reading_a_large_dataset_shows_progress(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, shown: list[str]
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, shown: bool
 ) -> None:
-    heard = []
-
-    class Heard(Progress):
-        def start(self, task: str, total: int) -> None:
-            heard.append("start")
-
-        def advance(self, steps: int = 1, note: str = "") -> None:
-            heard.append("advance")
-
-        def finish(self) -> None:
-            heard.append("finish")
-
-    monkeypatch.setattr(prepare, "LARGE", large)
+    heard = Heard()
+    monkeypatch.setattr(data, "LARGE", large)
     config = TrainConfig(**{**CHEAP, "cache": str(tmp_path)})
-    contents = prepare.Material(dataset, config, Heard(), Timings()).contents
-    assert list(dict.fromkeys(heard)) == shown
-    assert heard.count("advance") == len(contents) * bool(shown)
+    contents = data.TrainingData(dataset, config, heard).contents
+    assert (len(heard.tasks), heard.finished) == (shown, shown)
+    assert heard.steps == len(contents) * shown
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,13 @@ def test_mirroring_left_and_right_is_warned_of(
     data = shutil.copytree(dataset, tmp_path / "data")
     (data / "class0").rename(data / "TurnLeft")
     (data / "class1").rename(data / "TurnRight")
-    settings = {**QUICK, "cache": shared_cache}
+    settings: dict[str, Any] = {**QUICK, "cache": shared_cache}
     wanted = "--mirror shows clips of these classes the wrong way round: TurnLeft, TurnRight"
-    assert wanted in vidfuse.train(data, out="one", **settings)["warnings"]
-    assert wanted in vidfuse.train(data, out="two", folds=2, **settings)["warnings"]
+    assert wanted in vidfuse.train(data, out="one", **settings).warnings
+    assert wanted in vidfuse.train(data, out="two", folds=2, **settings).warnings
     plain = vidfuse.train(data, out="three", **{**settings, "mirror": False})
-    assert wanted not in plain["warnings"]
-    assert wanted not in vidfuse.train(dataset, out="four", **settings)["warnings"]
+    assert wanted not in plain.warnings
+    assert wanted not in vidfuse.train(dataset, out="four", **settings).warnings
 
 
 @pytest.mark.parametrize("work", ["train", "extract", "compare"])
@@ -109,10 +110,10 @@ def test_a_grid_finer_than_the_map_is_refused_before_anything_is_decoded(
 def test_cached_features_need_no_decoder(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {**QUICK, "cache": str(tmp_path), "decoder": "pyav"}
+    settings: dict[str, Any] = {**QUICK, "cache": str(tmp_path), "decoder": "pyav"}
     vidfuse.train(dataset, out="one", **settings)
     monkeypatch.setattr(decoder, "installed", lambda name: False)
-    monkeypatch.setattr("vidfuse.video.workers.installed", lambda name: False)
-    assert vidfuse.train(dataset, out="two", **settings)["computed"] == 0
+    monkeypatch.setattr("vidfuse.video.pool.installed", lambda name: False)
+    assert vidfuse.train(dataset, out="two", **settings).computed == 0
     with pytest.raises(UserError, match="not installed"):
         vidfuse.train(dataset, out="three", **{**settings, "size": 48})

@@ -11,14 +11,20 @@ from torch import equal
 
 import vidfuse
 from vidfuse.errors import UserError
-from vidfuse.training import fit, prepare
+from vidfuse.training import data, fit
 
-CHEAP = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4}
-QUICK = {**CHEAP, "workers": 1, "epochs": 2, "head": "mean", "device": "cpu"}
+CHEAP: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "random",
+    "layer": "layer1",
+    "size": 32,
+    "frames": 4,
+}
+QUICK: dict[str, Any] = {**CHEAP, "workers": 1, "epochs": 2, "head": "mean", "device": "cpu"}
 
 
 def train(dataset: Path, cache: str, **settings: Any) -> dict[str, Any]:
-    return vidfuse.train(dataset, **{**QUICK, "cache": cache, **settings})
+    return vidfuse.train(dataset, **{**QUICK, "cache": cache, **settings}).to_dict()
 
 
 def refusals(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *calls: Any) -> list[str]:
@@ -41,7 +47,7 @@ def refusals(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *calls: Any
 @pytest.mark.parametrize("folds", [None, 2])
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(prepare.Material, "gather"), (fit.Fit, "_run_epoch")],
+    [(data.TrainingData, "gather"), (fit.Fit, "__iter__")],
     ids=["early", "late"],
 )
 def test_another_training_is_refused(
@@ -79,7 +85,7 @@ def test_a_run_at_work_is_not_resumed(
         (run,) = Path("runs").iterdir()
         vidfuse.train(resume=run)
 
-    told = refusals(monkeypatch, fit.Fit, "_run_epoch", resume)
+    told = refusals(monkeypatch, fit.Fit, "__iter__", resume)
     summary = train(dataset, shared_cache)
     assert told == [f"another training is at work in {summary['run']}"]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from reference import TOLERANCE, Reference, reference
@@ -14,9 +15,9 @@ from reference import TOLERANCE, Reference, reference
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import Reader, open_video, wrong_frames
 from vidfuse.video.frames import FrameRequest
+from vidfuse.video.pool import DecodePool
 from vidfuse.video.pyav_backend import PyAVReader
 from vidfuse.video.sampling import Timeline
-from vidfuse.video.workers import DecodePool
 
 Read = tuple[list[np.ndarray], np.ndarray]
 
@@ -58,7 +59,7 @@ def disagreements(path: Path, keep_bytes: int | None, tolerance: float = TOLERAN
         tolerance: Largest mean absolute difference allowed.
     """
     expected = reference(str(path))
-    settings = {} if keep_bytes is None else {"keep_bytes": keep_bytes}
+    settings: dict[str, Any] = {} if keep_bytes is None else {"keep_bytes": keep_bytes}
 
     def open_reader() -> Reader:
         return PyAVReader(str(path), **settings)
@@ -70,22 +71,20 @@ def _compare(
     expected: Reference, reads: Iterator[tuple[str, np.ndarray, Read]], tolerance: float
 ) -> list[str]:
     wrong = []
-    for name, wanted, (pictures, times) in reads:
-        wrong += [
-            f"{name}: {text}" for text in expected.problems(pictures, times, wanted, tolerance)
-        ]
+    for name, wanted, (pixels, times) in reads:
+        wrong += [f"{name}: {text}" for text in expected.problems(pixels, times, wanted, tolerance)]
     return wrong
 
 
 def wrong_timeline(path: Path, timeline: Timeline) -> list[str]:
-    """How a timeline differs from the times at which the ffmpeg program shows pictures."""
+    """How a timeline differs from the times at which the ffmpeg program shows frames."""
     expected = reference(str(path))
     if len(timeline.times) != len(expected.times):
-        return [f"{len(timeline.times)} pictures instead of {len(expected.times)}"]
+        return [f"{len(timeline.times)} frames instead of {len(expected.times)}"]
     off = np.abs(timeline.times - expected.times).max()
     wrong = [f"times differ by up to {off:.4f} s"] if off > expected.half_interval else []
     if timeline.end <= timeline.times[-1]:
-        wrong.append(f"ends at {timeline.end:.4f} s, before its last picture")
+        wrong.append(f"ends at {timeline.end:.4f} s, before its last frame")
     return wrong
 
 
@@ -108,11 +107,11 @@ def pool_disagreements(pool: DecodePool, path: Path, tolerance: float = TOLERANC
     }
     wrong = []
     for name, (sampling, frames, start) in asked.items():
-        got = pool.read(FrameRequest(str(path), sampling, frames, start))
-        found = expected.problems(list(got.pictures), got.times, None, tolerance)
+        got = pool.submit(FrameRequest(str(path), sampling, frames, start)).result()
+        found = expected.problems(list(got.pixels), got.times, None, tolerance)
         missing = min(frames, 1 if name == "last" else count) - len(got.times)
         if missing > 0:
-            found.append(f"{missing} pictures too few")
+            found.append(f"{missing} frames too few")
         wrong += [f"{got.decoder}, {name}: {text}" for text in found]
     return wrong
 

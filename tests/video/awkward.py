@@ -26,8 +26,8 @@ class Recipe:
     Attributes:
         arguments: Of the ffmpeg program, ``{base}`` being a plain MP4 with B-frames.
         keep: Part of the bytes that are left in the end.
-        missing: How many pictures the container lists that cannot be decoded.
-        playable: Whether the ffmpeg program and vidfuse find a picture in it.
+        missing: How many frames the container lists that cannot be decoded.
+        playable: Whether the ffmpeg program and vidfuse find a frame in it.
     """
 
     arguments: str
@@ -76,7 +76,7 @@ AWKWARD = {
     "turned_mirrored.mp4": Recipe("-display_rotation 90 -display_hflip -i {base} -c copy"),
     "one_point.mkv": Recipe(PATTERN + "-vf scale=1:1 -c:v ffv1 -pix_fmt bgr0"),
     "three_by_five.mkv": Recipe(PATTERN + "-vf scale=3:5 -c:v ffv1 -pix_fmt bgr0"),
-    # how pictures are stored
+    # how frames are stored
     "animation.gif": Recipe(PATTERN),
     "motion_jpeg.avi": Recipe(PATTERN + "-c:v mjpeg"),
     "prores.mov": Recipe(PATTERN + "-c:v prores_ks"),

@@ -8,8 +8,8 @@ from agreement import BackendProcess
 from awkward import H264, PATTERN, run
 
 from vidfuse.doctor.probe import probe
-from vidfuse.video.decoder import installed
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.backends import installed
+from vidfuse.video.pool import DecodePool
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def pool() -> Iterator[DecodePool]:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifty pictures of H.264."""
+    """Fifty frames of H.264."""
     run(PATTERN + H264, path := tmp_path_factory.mktemp("clips") / "clip.mp4")
     return path
 

@@ -1,4 +1,4 @@
-"""How pictures become a network's input, and how frames travel between processes."""
+"""How frames become a network's input, and how frames travel between processes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import json
 import numpy as np
 import pytest
 
-from vidfuse.data.stamp import Stamp
-from vidfuse.video.frames import CROPS, Crop, Fitter, Frames, square
+from vidfuse.data.content import Stamp
+from vidfuse.video import CROPS, Crop
+from vidfuse.video.frames import Fitter, Frames, square
+from vidfuse.video.pool import frames_of
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 def stripes(height: int, width: int) -> np.ndarray:
     """Red, green and blue thirds along the longer side."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    long = picture if height > width else picture.transpose(1, 0, 2)
+    image = np.zeros((height, width, 3), np.uint8)
+    long = image if height > width else image.transpose(1, 0, 2)
     third = max(height, width) // 3
     long[:third], long[third : 2 * third], long[2 * third :] = RED, GREEN, BLUE
-    return picture
+    return image
 
 
 @pytest.mark.parametrize("shape", [(30, 90), (90, 30)])
@@ -50,17 +52,17 @@ def test_squash_fills_the_square(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("crop", CROPS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 5), (33, 32), (32, 32)])
 def test_any_shape_becomes_a_square(crop: Crop, shape: tuple[int, int]) -> None:
-    picture = np.full((*shape, 3), 7, np.uint8)
-    got = square(picture, 32, crop)
+    image = np.full((*shape, 3), 7, np.uint8)
+    got = square(image, 32, crop)
     assert got.shape == (32, 32, 3)
     assert got.dtype == np.uint8
     assert got.max() == 7
 
 
-def test_a_picture_of_the_right_size_is_left_alone() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+def test_a_frame_of_the_right_size_is_left_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     for crop in CROPS:
-        assert (square(picture, 8, crop) == picture).all()
+        assert (square(image, 8, crop) == image).all()
 
 
 def test_resizing_is_antialiased() -> None:
@@ -70,7 +72,7 @@ def test_resizing_is_antialiased() -> None:
     assert abs(got[2:-2, 2:-2].astype(int) - 128).max() < 16
 
 
-def test_a_change_of_size_midway_follows_the_first_picture() -> None:
+def test_a_change_of_size_midway_follows_the_first_frame() -> None:
     small, large = np.zeros((4, 6, 3), np.uint8), np.full((8, 12, 3), 9, np.uint8)
     for size, frames, shape in (
         (None, [small, large], (2, 4, 6, 3)),
@@ -83,11 +85,11 @@ def test_a_change_of_size_midway_follows_the_first_picture() -> None:
 
 
 def test_frames_travel_as_json_and_bytes() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
     times = np.array([0.1, 1 / 3])
-    frames = Frames(pictures, times, 0.1, 0.5, 9, 40, 30, "pyav", ["odd"], stamp=Stamp(1, 2, 3, 4))
+    frames = Frames(pixels, times, 0.1, 0.5, 9, 40, 30, "pyav", ["odd"], stamp=Stamp(1, 2, 3, 4))
     header = json.loads(json.dumps(frames.header()))
-    again = Frames.from_header(header, pictures.tobytes())
-    assert (again.pictures == pictures).all()
+    again = frames_of(header, pixels.tobytes())
+    assert (again.pixels == pixels).all()
     assert again.times.tolist() == times.tolist()
     assert again.header() == frames.header()

@@ -1,4 +1,4 @@
-"""Every picture is the one that the ffmpeg program shows at that time.
+"""Every frame is the one that the ffmpeg program shows at that time.
 
 For every clip at hand: first, last, single, two far apart, 16 spread, dense and all frames, with a
 fresh reader and a reused one, in each way that vidfuse reads videos.
@@ -16,9 +16,9 @@ from reference import COARSE_TOLERANCE, TOLERANCE, data_folder, reference
 
 from vidfuse.video.decoder import read_from
 from vidfuse.video.frames import FrameRequest
+from vidfuse.video.pool import DecodePool
 from vidfuse.video.pyav_backend import KEEP_BYTES, PyAVReader
 from vidfuse.video.sampling import Timeline
-from vidfuse.video.workers import DecodePool
 
 SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
 DATA = data_folder()
@@ -35,7 +35,7 @@ COARSE = {
     "testsrc2_12bit_hdr.mp4",
     "testsrc2_odd_height_and_width_mpeg2.mp4",
 }
-# Its packet at 3.0 s is damaged: the container's index lists a picture that nothing can decode.
+# Its packet at 3.0 s is damaged: the container's index lists a frame that nothing can decode.
 DAMAGED = {"corrupted.mp4": 3.0}
 # What decord and torchcodec may refuse, besides the clips of ut_interaction: they start late, and
 # torchcodec reads no AVI with B-frames.
@@ -84,7 +84,7 @@ def test_as_it_comes(clip: Path) -> None:
 
 
 def test_decoded_once_and_kept(clip: Path) -> None:
-    """What is decoded of a clip makes no difference to its pictures, not even in the last bit."""
+    """What is decoded of a clip makes no difference to its frames, not even in the last bit."""
     for sampling, frames in (("uniform", 1), ("uniform", 16), ("dense", 8), ("stride:5", 99)):
         request = FrameRequest(str(clip), sampling, frames)
         with (
@@ -93,10 +93,10 @@ def test_decoded_once_and_kept(clip: Path) -> None:
         ):
             found = read_from(reader, request)
             expected = read_from(whole, request)
-            assert whole._kept is not None
+            assert whole.decoded == len(whole.timeline.times)
         assert (found.times == expected.times).all()
-        assert (found.pictures == expected.pictures).all()
-        # A damaged picture that nothing else needs is not looked at, unless the clip is decoded as
+        assert (found.pixels == expected.pixels).all()
+        # A damaged frame that nothing else needs is not looked at, unless the clip is decoded as
         # a whole, as by versions of PyAV that cannot tell interlaced streams.
         part = found.decoded < expected.decoded
         unseen = int(clip.name in DAMAGED and frames == 1 and part)
@@ -130,14 +130,14 @@ def test_torchcodec_is_right_or_refuses(clip: Path, torchcodec_process: BackendP
     assert not torchcodec_process.disagreements(clip, tolerance(clip), may_refuse)
 
 
-def test_damaged_packet_leaves_the_picture_before_it_on_screen() -> None:
+def test_damaged_packet_leaves_the_frame_before_it_on_screen() -> None:
     if DATA is None:
         pytest.skip("VIDFUSE_TEST_DATA names no folder")
     path = DATA / "odd_videos" / "corrupted.mp4"
     moment = np.array([DAMAGED[path.name]])
     for keep_bytes in (KEEP_BYTES, 0):
         with closing(PyAVReader(str(path), keep_bytes=keep_bytes)) as reader:
-            pictures, times = reader.read(moment)
+            pixels, times = reader.read(moment)
             assert any("damaged" in warning for warning in reader.warnings)
         assert times[0] == pytest.approx(2.9)
-        assert not reference(str(path)).problems(pictures, times)
+        assert not reference(str(path)).problems(pixels, times)

@@ -17,9 +17,9 @@ from PIL import Image
 from vidfuse.errors import InputError
 from vidfuse.video import decoder
 from vidfuse.video.decoder import read_frames
-from vidfuse.video.frames import FrameRequest
-from vidfuse.video.picture import read_picture
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.frames import FrameRequest, Frames
+from vidfuse.video.image import read_image
+from vidfuse.video.pool import DecodePool
 
 MEGABYTE = 10**6
 DECODERS = ("auto", "pyav", "decord")
@@ -47,7 +47,7 @@ def request(path: Path, size: int = 32) -> FrameRequest:
 def test_a_file_too_small_for_what_it_announces_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(11000, 11000, 1))
     with pytest.raises(OSError, match="announces more pixels than so small a file can hold"):
-        read_picture(str(tmp_path / "a.png"))
+        read_image(str(tmp_path / "a.png"))
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -57,7 +57,7 @@ def test_missing_pixels_are_damage(tmp_path: Path, interlaced: bool, value: int)
     path.write_bytes(png(64, 64, 16, interlaced=interlaced, value=value))
     # Of interlaced ones Pillow notices it too.
     with pytest.raises(OSError, match=r"only \d+% of its pixels|truncated|unrecogni"):
-        read_picture(str(path))
+        read_image(str(path))
 
 
 def test_a_frame_with_missing_pixels_is_replaced_by_its_neighbour(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_frame_with_missing_pixels_is_replaced_by_its_neighbour(tmp_path: Path
         (tmp_path / f"{number}.png").write_bytes(png(8, 8, 8 if number != 1 else 2))
     frames = read_frames(request(tmp_path), "images")
     assert frames.warnings == [
-        "1.png cannot be read (only 25% of its pixels are there); a picture beside it was used"
+        "1.png cannot be read (only 25% of its pixels are there); a frame beside it was used"
     ]
 
 
@@ -79,26 +79,26 @@ def test_libraries_do_not_quote_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (300, 200)])
-def test_black_pictures_are_whole(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
+def test_black_frames_are_whole(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
     Image.new(mode, size).save(tmp_path / "a.png")
-    assert not read_picture(str(tmp_path / "a.png")).any()
+    assert not read_image(str(tmp_path / "a.png")).any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (5, 3), (8, 8), (33, 17)])
-def test_interlaced_pictures_are_whole(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_interlaced_frames_are_whole(tmp_path: Path, size: tuple[int, int]) -> None:
     import av
 
     width, height = size
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     codec = av.CodecContext.create("png", "w")
     codec.width, codec.height, codec.pix_fmt = width, height, "rgb24"
     codec.time_base = Fraction(1, 25)
     codec.flags |= 1 << 18  # AV_CODEC_FLAG_INTERLACED_DCT, by which this encoder interlaces
-    packets = [*codec.encode(av.VideoFrame.from_ndarray(picture, "rgb24")), *codec.encode(None)]
+    packets = [*codec.encode(av.VideoFrame.from_ndarray(image, "rgb24")), *codec.encode(None)]
     data = b"".join(map(bytes, packets))
     assert data[28] == 1
     (tmp_path / "a.png").write_bytes(data)
-    assert (read_picture(str(tmp_path / "a.png")) == picture).all()
+    assert (read_image(str(tmp_path / "a.png")) == image).all()
 
 
 def test_frames_are_not_held_at_full_size(tmp_path: Path) -> None:
@@ -106,14 +106,14 @@ def test_frames_are_not_held_at_full_size(tmp_path: Path) -> None:
     for number in range(10):
         Image.new("RGB", (3000, 3000), (number, 90, 90)).save(tmp_path / f"{number}.png")
     with DecodePool("pyav", workers=1, memory=250 * MEGABYTE) as pool:
-        frames = pool.read(FrameRequest(str(tmp_path), "uniform", 10, size=32))
-    assert frames.pictures[:, 0, 0, 0].tolist() == list(range(10))
+        frames = pool.submit(FrameRequest(str(tmp_path), "uniform", 10, size=32)).result()
+    assert frames.pixels[:, 0, 0, 0].tolist() == list(range(10))
     assert (frames.width, frames.height) == (3000, 3000)
 
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A picture whose pixels take 300 MB."""
+    """A frame whose pixels take 300 MB."""
     path = tmp_path / "large" / "0.png"
     path.parent.mkdir()
     Image.new("RGB", (10000, 10000), (1, 2, 3)).save(path, compress_level=1)
@@ -128,7 +128,9 @@ def test_a_breach_of_the_memory_bound_costs_one_record(clip: Path, large: Path) 
         assert isinstance(bad, InputError)
         assert bad.reason == "decoding it takes more than 0.2 GB of memory"
         assert "--memory" in str(bad.hint)
-        assert len(answers[request(clip)].times) == 4
+        good = answers[request(clip)]
+        assert isinstance(good, Frames)
+        assert len(good.times) == 4
 
 
 def test_a_process_that_is_watched_ends(
@@ -136,7 +138,7 @@ def test_a_process_that_is_watched_ends(
 ) -> None:
     """As on systems without a limit, and with a GPU's libraries."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import functools, vidfuse.system as system\n"
+        "import functools, vidfuse.machine as system\n"
         "system.limit_memory = functools.partial(system.limit_memory, resident=True)\n"
     )
     package = Path(decoder.__file__).parents[2]
@@ -145,7 +147,7 @@ def test_a_process_that_is_watched_ends(
         DecodePool("auto", workers=1, memory=200 * MEGABYTE) as pool,
         pytest.raises(InputError, match=r"takes more than 0\.2 GB of memory"),
     ):
-        pool.read(request(large))
+        pool.submit(request(large)).result()
 
 
 def test_dicom_that_states_more_frames_than_it_can_have(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_deflated_dicom(tmp_path: Path) -> None:
 
 @pytest.fixture
 def pools() -> Iterator[list[DecodePool]]:
-    from vidfuse.video.decoder import installed
+    from vidfuse.video.backends import installed
 
     found = [
         DecodePool(name, workers=1) for name in DECODERS if name != "decord" or installed(name)
@@ -207,21 +209,19 @@ def test_files_that_lead_to_others_are_not_opened(
     text = PLAYLISTS[name].format(url=f"file://{clip}", name="neighbour.mp4")
     (tmp_path / name).write_text(text)
     for pool in pools:
-        assert len(pool.read(request(tmp_path / "neighbour.mp4")).times) == 4
+        assert len(pool.submit(request(tmp_path / "neighbour.mp4")).result().times) == 4
         with pytest.raises(InputError, match="not a video that can be opened"):
-            pool.read(request(tmp_path / name))
+            pool.submit(request(tmp_path / name)).result()
 
 
-def test_addresses_are_not_fetched(pools: list[DecodePool], tmp_path: Path) -> None:
+def test_addresses_are_not_fetched(pools: list[DecodePool]) -> None:
     for pool in pools:
         with pytest.raises(InputError, match="no such file"):
-            pool.read(FrameRequest("http://127.0.0.1:9/clip.mp4", "uniform", 4))
+            pool.submit(FrameRequest("http://127.0.0.1:9/clip.mp4", "uniform", 4)).result()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a program of its own on the path")
-def test_no_program_is_started_for_a_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_program_is_started_for_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = tmp_path / "started"
     program = tmp_path / "bin" / "gs"
     program.parent.mkdir()
@@ -231,6 +231,6 @@ def test_no_program_is_started_for_a_picture(
     (tmp_path / "a.png").write_text(
         "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     )
-    with pytest.raises(InputError, match="not a picture"):
+    with pytest.raises(InputError, match="not a frame"):
         read_frames(request(tmp_path / "a.png"), "images")
     assert not started.exists()

@@ -37,15 +37,15 @@ def test_uniform_over_even_spacing(rate: float, start: float) -> None:
                 assert picks("uniform", even(total, rate, start), count) == wanted
 
 
-def test_uniform_is_the_picture_on_screen_at_the_centre_of_each_part() -> None:
+def test_uniform_is_the_frame_on_screen_at_the_centre_of_each_part() -> None:
     timeline = Timeline(np.array([0, 0.1, 0.2, 0.3, 5.0]), 8.0)
-    # Centres 1, 3, 5, 7: the picture of 0.3 s stays on screen until 5 s.
+    # Centres 1, 3, 5, 7: the frame of 0.3 s stays on screen until 5 s.
     assert picks("uniform", timeline, 4) == [3, 3, 4, 4]
     assert picks("segment", timeline, 4) == [3, 3, 4, 4]
 
 
 @pytest.mark.parametrize("text", ["uniform", "segment", "dense"])
-def test_too_few_pictures_are_all_given_once(text: str) -> None:
+def test_too_few_frames_are_all_given_once(text: str) -> None:
     for total in range(1, 17):
         assert picks(text, even(total), 16) == list(range(total))
     assert len(picks(text, even(17), 16)) == 16
@@ -115,7 +115,7 @@ def test_picks_nest_for_variable_frame_rates(seed: int) -> None:
 
 
 def check_nesting(timeline: Timeline) -> None:
-    """T of the uniform picks of m T pictures, m odd, are the T picks of the clip itself."""
+    """T of the uniform picks of m T frames, m odd, are the T picks of the clip itself."""
     uniform = Sampling.parse("uniform")
     for count in (1, 2, 8, 16):
         direct = timeline.times[uniform.pick(timeline, count)]
@@ -144,7 +144,7 @@ def test_on_screen() -> None:
         (None, None, [1, 2, 3, 4], 5),
         (0.0, 99.0, [1, 2, 3, 4], 5),
         (2.0, 4.0, [2, 3], 4),  # the end is exclusive
-        (2.5, 3.5, [2, 3], 3.5),  # the picture of 2 s is on screen at 2.5 s
+        (2.5, 3.5, [2, 3], 3.5),  # the frame of 2 s is on screen at 2.5 s
         (2.2, 2.4, [2], 2.4),
         (None, 1.0, [], 1.0),
         (4.5, None, [4], 5),
@@ -158,7 +158,7 @@ def test_cut(start: float | None, end: float | None, times: list[float], stop: f
     assert part.end == stop
 
 
-def test_cut_of_a_picture_before_the_first() -> None:
+def test_cut_of_a_frame_before_the_first() -> None:
     part = Timeline(np.array([1.0, 2]), 3.0).cut(0, 0.5)
     assert not len(part.times)
 

@@ -1,13 +1,15 @@
 """torchcodec on machines where it is missing, unfit or wrong, and on a GPU: all of it with fakes.
 
-Its real pictures are compared in ``test_frames_are_right.py`` and ``test_awkward_videos.py``.
+Its real frames are compared in ``test_frames_are_right.py`` and ``test_awkward_videos.py``.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,8 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.video import torchcodec_backend
 from vidfuse.video.decoder import open_video
 from vidfuse.video.frames import FrameRequest
+from vidfuse.video.pool import DecodePool
 from vidfuse.video.sampling import Timeline
-from vidfuse.video.workers import DecodePool
 
 TIMES = np.array([0.5, 0.6, 0.7, 0.8])  # of a stream that starts half a second late
 TIMELINE = Timeline(TIMES, 0.9)
@@ -48,7 +50,7 @@ class Fallback:
 def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Fakes of torchcodec and torch; what is set on it changes what the next decoder does.
 
-    Pictures have the value of their number, and times of the stream's own: from 10 s on.
+    Frames have the value of their number, and times of the stream's own: from 10 s on.
     """
 
     class VideoDecoder:
@@ -66,9 +68,9 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         def get_frames_at(self, indices: list[int]) -> SimpleNamespace:
             if state.fails:
                 raise state.fails
-            pictures = np.stack([np.full((2, 4, 3), index, np.uint8) for index in indices])
+            pixels = np.stack([np.full((2, 4, 3), index, np.uint8) for index in indices])
             times = 10.0 + 0.1 * np.array(indices) + state.late
-            return SimpleNamespace(data=Tensor(values=pictures), pts_seconds=Tensor(values=times))
+            return SimpleNamespace(data=Tensor(values=pixels), pts_seconds=Tensor(values=times))
 
     state = SimpleNamespace(
         count=4, late=0.0, error=None, fails=None, fallback=None, opened=[],
@@ -91,10 +93,10 @@ def cuda_reader():
     return torchcodec_backend.TorchCodecCudaReader("a.mp4", TIMELINE)
 
 
-def test_pictures_on_screen_at_their_times(library: SimpleNamespace) -> None:
+def test_frames_on_screen_at_their_times(library: SimpleNamespace) -> None:
     video = reader()
-    pictures, times = video.read(np.array([0.0, 0.65, 0.8, 5.0]))
-    assert [int(picture[0, 0, 0]) for picture in pictures] == [0, 1, 3, 3]
+    pixels, times = video.read(np.array([0.0, 0.65, 0.8, 5.0]))
+    assert [int(image[0, 0, 0]) for image in pixels] == [0, 1, 3, 3]
     assert times.tolist() == [0.5, 0.6, 0.8, 0.8]
     assert video.decoded == 3
     assert library.opened == [{"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "device": "cpu"}]
@@ -105,12 +107,12 @@ def test_pictures_on_screen_at_their_times(library: SimpleNamespace) -> None:
     [
         ({"count": 5}, TIMELINE, "it counts 5 frames where the stream shows 4"),
         ({}, None, "PyAV cannot read its time stamps"),
-        ({}, Timeline(TIMES[[0, 1, 1, 2]], 1.0), "several pictures have the same time stamp"),
-        ({"late": 0.04}, TIMELINE, "its picture of 0.500 s is that of 0.540 s"),
+        ({}, Timeline(TIMES[[0, 1, 1, 2]], 1.0), "several frames have the same time stamp"),
+        ({"late": 0.04}, TIMELINE, "its frame of 0.500 s is that of 0.540 s"),
     ],
 )
 def test_what_it_would_read_wrongly_is_refused(
-    library: SimpleNamespace, change: dict, timeline: Timeline | None, why: str
+    library: SimpleNamespace, change: dict[str, Any], timeline: Timeline | None, why: str
 ) -> None:
     vars(library).update(change)
     with pytest.raises(InputError, match=f"torchcodec would return wrong frames here: {why}"):
@@ -142,6 +144,10 @@ def test_versions_that_do_not_fit_are_refused(
     assert "vidfuse[torchcodec]" in (caught.value.hint or "")
 
 
+@pytest.mark.skipif(
+    tuple(int(part) for part in version("torch").split(".")[:2]) < (2, 11),
+    reason="torchcodec is not asked with a torch before 2.11",
+)
 def test_missing_libraries_of_ffmpeg_stop_the_run_with_the_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,14 +161,15 @@ def test_missing_libraries_of_ffmpeg_stop_the_run_with_the_next_step(
     ):
         (tmp_path / "torchcodec.py").write_text(code)
         with DecodePool("torchcodec", workers=1) as pool, pytest.raises(UserError) as caught:
-            pool.read(FrameRequest(str(clip), "uniform", 2))
+            pool.submit(FrameRequest(str(clip), "uniform", 2)).result()
         assert not isinstance(caught.value, InputError)
         assert "does not find the shared libraries of FFmpeg" in caught.value.message
         assert "apt-get install ffmpeg" in (caught.value.hint or "")
 
 
+@pytest.mark.usefixtures("library")
 def test_a_package_that_cannot_be_imported_says_why(
-    library: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torchcodec.py").write_text("raise OSError('libc10.so: undefined symbol')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -174,7 +181,7 @@ def test_a_package_that_cannot_be_imported_says_why(
 
 @pytest.mark.parametrize("name", ["torchcodec", "torchcodec-cuda"])
 def test_without_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidfuse.video.decoder.find_spec", lambda module: None)
+    monkeypatch.setattr("vidfuse.video.backends.find_spec", lambda module: None)
     for ask in (lambda: DecodePool(name), lambda: open_video("a.mp4", name)):
         with pytest.raises(UserError, match=f"'{name}' is not installed") as caught:
             ask()
@@ -183,9 +190,9 @@ def test_without_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_on_a_gpu(library: SimpleNamespace) -> None:
     video = cuda_reader()
-    pictures, times = video.read(TIMES)
+    pixels, times = video.read(TIMES)
     assert library.opened[0]["device"] == "cuda"
-    assert [int(picture[0, 0, 0]) for picture in pictures] == [0, 1, 2, 3]
+    assert [int(image[0, 0, 0]) for image in pixels] == [0, 1, 2, 3]
     assert times.tolist() == TIMES.tolist()
     assert video.warnings == []
 

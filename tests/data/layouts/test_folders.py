@@ -138,9 +138,9 @@ class TestReadDataset:
 
 def test_folders_with_one_picture_each_are_told(tmp_path):
     make_tree(tmp_path, "run/1/a.png", "jump/2/a.png")
-    with pytest.raises(UserError, match="one picture alone in a folder is no clip"):
+    with pytest.raises(UserError, match="one frame alone in a folder is no clip"):
         read_dataset(tmp_path)
     make_tree(tmp_path, "run/3/a.png", "run/3/b.png", "jump/4.avi")
     dataset = read_dataset(tmp_path)
     assert len(dataset.clips) == 2
-    assert any("one picture alone" in line and "run/1" in line for line in dataset.problems)
+    assert any("one frame alone" in line and "run/1" in line for line in dataset.problems)

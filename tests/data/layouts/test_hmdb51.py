@@ -136,7 +136,9 @@ def test_the_real_names(tmp_path, reference_data):
             name, number = line.rsplit(None, 1)
             (tmp_path / "videos").mkdir(exist_ok=True)
             (tmp_path / "videos" / f"{name}.avi").touch()
-            labels.setdefault(number, set()).add(hmdb51.split_name(name)[1])
+            named = hmdb51.split_name(name)
+            assert named is not None
+            labels.setdefault(number, set()).add(named[1])
     dataset = read_dataset(tmp_path)
     assert (dataset.layout, dataset.problems) == ("hmdb51", [])
     assert dataset.count("split") == {"train": 3570, "test": 1530}

@@ -105,12 +105,12 @@ def lines_run(module, action):
     """How many lines of a module an action runs."""
     count = 0
 
-    def within(frame, event, argument):
+    def within(_frame, event, _argument):
         nonlocal count
         count += event == "line"
         return within
 
-    def entered(frame, event, argument):
+    def entered(frame, _event, _argument):
         return within if frame.f_code.co_filename == module.__file__ else None
 
     before = sys.gettrace()
