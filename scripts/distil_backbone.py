@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from scripts.distillation.material import Picture, split_stills, still_images, video_frames
+from scripts.distillation.material import Pixels, split_stills, still_images, video_frames
 from scripts.distillation.pool import SHARD, ViewPool, Views, make_shard
 from scripts.distillation.student import Student
 from scripts.distillation.teachers import Teachers, check
@@ -49,7 +49,7 @@ class Stage:
 
 STAGES = (
     Stage("near", 18, 16, Zoom(whole=0.3, smallest=0.1), Recipe(steps=5000)),
-    # Random crops show things larger than whole pictures do, in use, at the same number of pixels
+    # Random crops show things larger than whole frames do, in use, at the same number of pixels
     # (Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019).
     Stage("far", 8, 32, Zoom(whole=0.7, smallest=0.35), Recipe(steps=1500, rate=5e-4, seed=1)),
 )
@@ -92,9 +92,9 @@ def make_views(data: Path, work: Path, stage: Stage) -> None:
     held_out = work / "held-out.pt"
     if not missing and held_out.exists():
         return
-    teachers, pictures = Teachers(data), still_images(data)
-    print(json.dumps(check(teachers, pictures)), flush=True)
-    stills, unseen = split_stills(pictures)
+    teachers, pixels = Teachers(data), still_images(data)
+    print(json.dumps(check(teachers, pixels)), flush=True)
+    stills, unseen = split_stills(pixels)
     if not held_out.exists():
         torch.save(answers(unseen, teachers), held_out)
     frames = video_frames(data, stage.frames)
@@ -105,11 +105,11 @@ def make_views(data: Path, work: Path, stage: Stage) -> None:
         print(f"{stage.name}: {(number + 1) * SHARD} views", flush=True)
 
 
-def answers(pictures: list[Picture], teachers: Teachers) -> dict[str, torch.Tensor]:
-    """What the teachers say of whole pictures, and the student's copies of these."""
+def answers(pixels: list[Pixels], teachers: Teachers) -> dict[str, torch.Tensor]:
+    """What the teachers say of whole frames, and the student's copies of these."""
     with torch.inference_mode():
-        said = teachers(torch.from_numpy(squares(pictures, TEACHER_SIZE)))
-    said["pictures"] = torch.from_numpy(squares(pictures, STUDENT_SIZE))
+        said: dict[str, torch.Tensor] = teachers(torch.from_numpy(squares(pixels, TEACHER_SIZE)))
+    said["frames"] = torch.from_numpy(squares(pixels, STUDENT_SIZE))
     return said
 
 

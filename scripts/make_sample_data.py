@@ -14,7 +14,7 @@ A group is one look: kinds of shape, colours, background, sizes, camera. Every g
 class with the same durations, so neither the look nor the length of a clip says anything either.
 
 Each clip draws from its own generator, `numpy.random.default_rng([seed, group, class, take])`.
-What is guaranteed for a seed are the pictures; the bytes may change with the version of FFmpeg.
+What is guaranteed for a seed are the frames; the bytes may change with the version of FFmpeg.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ PAIRS = (("left", "right"), ("approach", "recede"), ("clockwise", "counter-clock
 """Classes that are each other played backwards."""
 
 SIDE = 96
-"""Width and height of the pictures, in pixels."""
+"""Width and height of the frames, in pixels."""
 FPS = 25
 TAKES = 2
 """Clips of each class in each group."""
 SECONDS = (1.2, 1.8)
 CYCLES = (0.9, 1.3)
-"""Cycles of a motion in one clip: crossings of the picture, turns, growths."""
+"""Cycles of a motion in one clip: crossings of the frame, turns, growths."""
 SWINGS = (2.0, 2.6)
 """Cycles of the motions that go to and fro: wave, bounce, blink."""
 FINE = 4
-"""Pictures are drawn this many times larger and averaged down, which smooths edges and steps."""
+"""Frames are drawn this many times larger and averaged down, which smooths edges and steps."""
 
 ENCODER = {"qp": "34", "preset": "veryslow", "g": "1", "bf": "0"}
-"""Key frames only, and a constant quantiser: how good a picture is does not depend on others."""
+"""Key frames only, and a constant quantiser: how good a frame is does not depend on others."""
 
 Colour = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
@@ -67,7 +67,7 @@ class Look:
         colours: Colours of shapes.
         ground: Two colours that the background mixes.
         texture: How it mixes them.
-        size: Smallest and largest radius of shapes, as a share of the picture's side.
+        size: Smallest and largest radius of shapes, as a share of the frame's side.
         pattern: Pattern on the shapes.
         noise: Standard deviation of the camera's noise, in grey levels.
         shake: Standard deviation of the camera's shaking, in pixels.
@@ -180,7 +180,8 @@ def outline(shape: str) -> NDArray[np.float64]:
         radii = np.ones(len(turns))
     points = radii * np.exp(2j * math.pi * turns)
     scale = np.array((1.0, 0.62 if shape == "diamond" else 1.0))
-    return np.stack((points.real, points.imag), 1) * scale
+    corner_points: NDArray[np.float64] = np.stack((points.real, points.imag), 1) * scale
+    return corner_points
 
 
 _QUARTER_TURNS = ((1, 0), (0, 1), (-1, 0), (0, -1))
@@ -189,7 +190,8 @@ _QUARTER_TURNS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 def draw_shape(look: Look, rng: np.random.Generator) -> Image.Image:
     """A shape with its pattern, turned at random: RGBA, radius 1 is half of the side."""
     side = 8 * SIDE
-    shape, colour = (options[rng.integers(len(options))] for options in (look.shapes, look.colours))
+    shape = look.shapes[rng.integers(len(look.shapes))]
+    colour = look.colours[rng.integers(len(look.colours))]
     turn = np.exp(2j * math.pi * rng.uniform())
     rotate = np.array([[turn.real, turn.imag], [-turn.imag, turn.real]])
     centre = side / 2
@@ -217,7 +219,7 @@ def draw_shape(look: Look, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_ground(look: Look, rng: np.random.Generator) -> Image.Image:
-    """A background, somewhat larger than the picture so that the camera can shake."""
+    """A background, somewhat larger than the frame so that the camera can shake."""
     side = SIDE + 8
     y, x = np.mgrid[0:side, 0:side] / SIDE
     turn, start = rng.uniform(0, 2 * math.pi), rng.uniform(0, 2 * math.pi, 2)
@@ -251,16 +253,18 @@ def paste(canvas: Image.Image, shape: Image.Image, state: State, offset: NDArray
     small = shape.resize((diameter, diameter), Image.Resampling.BILINEAR)
     mask = small.getchannel("A").point(lambda alpha: round(alpha * state.opacity))
     corner = np.array((state.x, state.y)) * fine - diameter / 2 - offset
-    canvas.paste(small.convert("RGB"), tuple(int(c) for c in corner.round()), mask)
+    x, y = corner.round()
+    canvas.paste(small.convert("RGB"), (int(x), int(y)), mask)
 
 
-def pictures(label: str, look: Look, frames: int, rng: np.random.Generator) -> Iterator[Pixels]:
-    """The pictures of a clip: uint8 [SIDE, SIDE, 3] each."""
+def pixels(label: str, look: Look, frames: int, rng: np.random.Generator) -> Iterator[Pixels]:
+    """The frames of a clip: uint8 [SIDE, SIDE, 3] each."""
     states = motion(label, look, frames, rng)
     shape, ground = draw_shape(look, rng), draw_ground(look, rng)
     # What does not move, half of the time: it is drawn first, so the shape passes before it.
     still = draw_shape(look, rng)
-    place = State(*rng.uniform(0.1, 0.9, 2), radius=rng.uniform(0.05, 0.08))
+    x, y = rng.uniform(0.1, 0.9, 2)
+    place = State(x, y, radius=rng.uniform(0.05, 0.08))
     has_still = rng.uniform() < 0.5
     # The light changes slowly, as likely one way as the other.
     swing, light = rng.uniform(0.0, 0.08), rng.uniform(0, 2 * math.pi)
@@ -282,7 +286,7 @@ def pictures(label: str, look: Look, frames: int, rng: np.random.Generator) -> I
 
 
 def write(path: Path, frames: Iterator[Pixels]) -> None:
-    """Encode pictures as an MP4 of key frames of constant quantisation."""
+    """Encode frames as an MP4 of key frames of constant quantisation."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options=ENCODER)
@@ -320,7 +324,7 @@ def generate(out: Path, seed: int = 0, only: set[str] | None = None) -> list[tup
                 rows.append((path, label, group))
                 if only is None or path in only:
                     rng = np.random.default_rng([seed, number, index, take])
-                    write(out / path, pictures(label, look, frames, rng))
+                    write(out / path, pixels(label, look, frames, rng))
     return rows
 
 

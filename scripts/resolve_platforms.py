@@ -69,7 +69,7 @@ def main() -> None:
         sys.exit("uv is not installed. It is needed by this script alone: pip install uv")
     cases = [(platform, python) for platform in PLATFORMS for python in PYTHONS]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda case: resolve(uv, *case, extras), cases))
+        found = list(pool.map(lambda case: resolve(uv, case[0], case[1], extras), cases))
     print(table(found))
     for resolution in found:
         if resolution.error:

@@ -1,4 +1,4 @@
-"""What the bundled backbone learns from: pictures without labels, and which are left out."""
+"""What the bundled backbone learns from: frames without labels, and which are left out."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vidfuse.data.clip import Clip
+from vidfuse.data.grouping import assign_groups
 from vidfuse.data.layouts import read_dataset
-from vidfuse.data.stratify import assign_groups
 from vidfuse.errors import InputError
 from vidfuse.video.frames import FrameRequest
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.pool import DecodePool
 
-Picture = NDArray[np.uint8]
-SHORT_SIDE = 288  # pixels that pictures are kept at, in memory
+Pixels = NDArray[np.uint8]
+SHORT_SIDE = 288  # pixels that frames are kept at, in memory
 HELD_OUT = 10  # every tenth still image is never trained on
 SPLIT_SEED = 0
 
 
-def still_images(data: Path) -> list[Picture]:
+def still_images(data: Path) -> list[Pixels]:
     """All still images, one of each ImageNet class, in the order of the classes."""
     paths = sorted((data / "imagenet1000").glob("*.[jJ][pP]*[gG]"))
     return [shrink(np.asarray(Image.open(path).convert("RGB"))) for path in paths]
 
 
-def split_stills(pictures: list[Picture]) -> tuple[list[Picture], list[Picture]]:
+def split_stills(pixels: list[Pixels]) -> tuple[list[Pixels], list[Pixels]]:
     """The still images to train on, and those that are held out: every tenth of them."""
-    trained = [each for number, each in enumerate(pictures) if number % HELD_OUT]
-    return trained, pictures[::HELD_OUT]
+    trained = [each for number, each in enumerate(pixels) if number % HELD_OUT]
+    return trained, pixels[::HELD_OUT]
 
 
 def halves(data: Path) -> tuple[list[Clip], list[Clip]]:
@@ -47,7 +47,7 @@ def halves(data: Path) -> tuple[list[Clip], list[Clip]]:
     )
 
 
-def video_frames(data: Path, per_clip: int) -> list[Picture]:
+def video_frames(data: Path, per_clip: int) -> list[Pixels]:
     """Frames of the odd and the real clips, and of the half of ``fight_surv`` to train on."""
     paths = [
         path
@@ -58,22 +58,22 @@ def video_frames(data: Path, per_clip: int) -> list[Picture]:
     return frames([*paths, *(clip.path for clip in halves(data)[0])], per_clip)
 
 
-def frames(paths: Sequence[Path], per_clip: int) -> list[Picture]:
+def frames(paths: Sequence[Path], per_clip: int) -> list[Pixels]:
     """Frames spread over each video, in the order of the paths; unreadable videos are left out."""
     requests = [FrameRequest(str(path), "uniform", per_clip) for path in paths]
-    found: dict[str, list[Picture]] = {}
+    found: dict[str, list[Pixels]] = {}
     with DecodePool("auto", None, None) as pool:
         for request, result in pool.map(requests):
             if not isinstance(result, InputError):
-                found[request.path] = [shrink(picture) for picture in result.pictures]
-    return [picture for path in paths for picture in found.get(str(path), [])]
+                found[request.path] = [shrink(image) for image in result.pixels]
+    return [image for path in paths for image in found.get(str(path), [])]
 
 
-def shrink(picture: Picture) -> Picture:
-    """Scale down until the short side has ``SHORT_SIDE`` pixels; smaller pictures stay."""
-    height, width = picture.shape[:2]
+def shrink(image: Pixels) -> Pixels:
+    """Scale down until the short side has ``SHORT_SIDE`` pixels; smaller frames stay."""
+    height, width = image.shape[:2]
     scale = SHORT_SIDE / min(height, width)
     if scale >= 1:
-        return picture
+        return image
     size = (round(width * scale), round(height * scale))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))

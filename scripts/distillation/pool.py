@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from scripts.distillation.material import Picture
+from scripts.distillation.material import Pixels
 from scripts.distillation.teachers import Teachers
 from scripts.distillation.views import Zoom, mix, random_view, smaller
 
@@ -21,7 +21,7 @@ STILL_SHARE = 0.65  # of the views are of still images
 TARGETS = ("resnet18", "squeezenet", "mobilenet", "hint", "logits")
 
 
-class Views(Dataset[Picture]):
+class Views(Dataset[Pixels]):
     """Random views; the n-th is the same in every run.
 
     Args:
@@ -32,42 +32,42 @@ class Views(Dataset[Picture]):
     """
 
     def __init__(
-        self, stills: Sequence[Picture], frames: Sequence[Picture], zoom: Zoom, seed: int
+        self, stills: Sequence[Pixels], frames: Sequence[Pixels], zoom: Zoom, seed: int
     ) -> None:
         self.stills, self.frames, self.zoom, self.seed = stills, frames, zoom, seed
 
-    def __getitem__(self, number: int) -> Picture:
+    def __getitem__(self, number: int) -> Pixels:
         rng = np.random.default_rng((self.seed, number))
         source = self.stills if rng.random() < STILL_SHARE else self.frames
-        return random_view(source[rng.integers(len(source))], self.zoom, rng)
+        return random_view(source[int(rng.integers(len(source)))], self.zoom, rng)
 
 
 def make_shard(folder: Path, number: int, views: Views, teachers: Teachers) -> None:
-    """Write one shard, a folder of pictures and the teachers' answers, unless it exists."""
+    """Write one shard, a folder of frames and the teachers' answers, unless it exists."""
     place = folder / f"shard{number:03d}"
     if place.exists():
         return
     numbers = range(number * SHARD, (number + 1) * SHARD)
 
-    def gather(items: list[Picture]) -> np.ndarray:
+    def gather(items: list[Pixels]) -> np.ndarray:
         return np.stack(items)
 
     loader = DataLoader(
         views, BATCH, sampler=list(numbers), num_workers=1, collate_fn=gather, prefetch_factor=4
     )
     rng = np.random.default_rng((views.seed, number, 1))
-    pictures: list[np.ndarray] = []
+    pixels: list[np.ndarray] = []
     answers: dict[str, list[np.ndarray]] = {name: [] for name in TARGETS}
     for batch in loader:
         mixed = mix(batch, rng)
-        pictures.append(np.stack([smaller(view) for view in mixed]))
+        pixels.append(np.stack([smaller(view) for view in mixed]))
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             said = teachers(torch.from_numpy(mixed))
         for name in TARGETS:
             answers[name].append(said[name].float().numpy().astype(np.float16))
     unfinished = folder / f"shard{number:03d}.part"
     unfinished.mkdir(parents=True, exist_ok=True)
-    np.save(unfinished / "pictures.npy", np.concatenate(pictures))
+    np.save(unfinished / "frames.npy", np.concatenate(pixels))
     for name in TARGETS:
         np.save(unfinished / f"{name}.npy", np.concatenate(answers[name]))
     unfinished.rename(place)
@@ -88,17 +88,19 @@ class ViewPool:
 
     def __init__(self, folder: Path, first: ViewPool | None = None) -> None:
         self.shards = [
-            {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in ("pictures", *TARGETS)}
+            {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in ("frames", *TARGETS)}
             for place in sorted(folder.glob("shard???"))
         ]
         self.size = len(self.shards) * SHARD
-        self.statistics = first.statistics if first else _statistics(folder, self.shards[:3])
+        self.statistics: dict[str, dict[str, Tensor]] = (
+            first.statistics if first else _statistics(folder, self.shards[:3])
+        )
 
     def rows(self, numbers: np.ndarray) -> dict[str, Tensor]:
-        """Pictures ``uint8 [B, 128, 128, 3]`` and the teachers' answers (float16) of some views."""
+        """Frames ``uint8 [B, 128, 128, 3]`` and the teachers' answers (float16) of some views."""
         numbers = np.sort(numbers)
         found: dict[str, Tensor] = {}
-        for name in ("pictures", *TARGETS):
+        for name in ("frames", *TARGETS):
             parts = [
                 self.shards[shard][name][numbers[numbers // SHARD == shard] % SHARD]
                 for shard in np.unique(numbers // SHARD)

@@ -52,20 +52,20 @@ class Student(nn.Module):
         ``map`` and ``pooled`` are squared errors on the teachers' maps and their averages in
         units of each channel's own spread (FitNets, Romero et al. 2015, with several teachers);
         ``hint`` is the same half-way up; ``logits`` is the divergence from SqueezeNet's softened
-        answer (Hinton et al. 2015); ``relation`` compares the similarities of the batch's pictures
+        answer (Hinton et al. 2015); ``relation`` compares the similarities of the batch's frames
         to each other (Park et al., "Relational knowledge distillation", 2019; Tung & Mori 2019).
         """
-        losses = {"map": 0.0, "pooled": 0.0}
+        losses = {"map": torch.zeros(()), "pooled": torch.zeros(())}
         together = []
         for name in CHANNELS:
             scale = self.statistics[name]
             target = wanted[name].float() - scale["mean"][:, None, None]
             spread = scale["map_std"]
             guess = said[name].float()
-            losses["map"] += F.mse_loss(guess, target / spread[:, None, None])
+            losses["map"] = losses["map"] + F.mse_loss(guess, target / spread[:, None, None])
             averages = target.mean((2, 3)) / scale["pooled_std"]
             ratio = spread / scale["pooled_std"]
-            losses["pooled"] += F.mse_loss(guess.mean((2, 3)) * ratio, averages)
+            losses["pooled"] = losses["pooled"] + F.mse_loss(guess.mean((2, 3)) * ratio, averages)
             together.append(averages / averages.shape[1] ** 0.5)
         scale = self.statistics["hint"]
         hint = (wanted["hint"].float() - scale["mean"][:, None, None]) / scale["map_std"][

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2, resnet18, squeezenet1_1
+from torchvision.models import MobileNetV2, SqueezeNet, mobilenet_v2, resnet18, squeezenet1_1
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.mobilenetv2 import InvertedResidual
 
-from scripts.distillation.material import Picture
+from scripts.distillation.material import Pixels
 from scripts.distillation.views import TEACHER_SIZE
 from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD
+from vidfuse.backbones.grid import area_weights
 from vidfuse.backbones.load import read_weights
-from vidfuse.features.pool import area_weights
 from vidfuse.video.frames import squares
 
 GRID = 4  # positions a side of the maps that are matched
@@ -58,7 +58,7 @@ class Teachers(nn.Module):
 
 
 def normalise(views: Tensor) -> Tensor:
-    """Pictures ``uint8 [N, S, S, 3]`` as a network's input ``float32 [N, 3, S, S]``."""
+    """Frames ``uint8 [N, S, S, 3]`` as a network's input ``float32 [N, 3, S, S]``."""
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return (views.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
@@ -71,7 +71,7 @@ def _pool(maps: Tensor, grid: int) -> Tensor:
 
 def resnet(data: Path) -> nn.Module:
     """ResNet-18, of which only what lies before layer4 has weights."""
-    network = resnet18()
+    network: nn.Module = resnet18()
     state = read_weights(data / "weights" / "resnet18_in1k_v1_to_layer3_bnfolded.pth")
     gaps = network.load_state_dict(state, strict=False)
     missing = {key for key in gaps.missing_keys if not key.endswith("num_batches_tracked")}
@@ -80,22 +80,22 @@ def resnet(data: Path) -> nn.Module:
     return network.eval()
 
 
-def squeezenet(data: Path) -> nn.Module:
+def squeezenet(data: Path) -> SqueezeNet:
     """SqueezeNet 1.1 with its classifier."""
-    network = squeezenet1_1()
+    network: SqueezeNet = squeezenet1_1()
     network.load_state_dict(
         read_weights(data / "weights" / "squeezenet1_1_gluon_torchvision_keys.pth")
     )
     return network.eval()
 
 
-def mobilenet(data: Path) -> nn.Module:
+def mobilenet(data: Path) -> MobileNetV2:
     """MobileNetV2 up to its 1280 channels, from one file per tensor.
 
     Its first block has the expanding 1×1 convolution that torchvision's leaves out, so that block
     is built anew; all else is in torchvision's order.
     """
-    network = mobilenet_v2()
+    network: MobileNetV2 = mobilenet_v2()
     expanding = InvertedResidual(32, 16, 1, 2)
     expanding.conv[0] = type(expanding.conv[0])(32, 32, kernel_size=1, activation_layer=nn.ReLU6)
     expanding.conv[1] = type(expanding.conv[0])(
@@ -118,18 +118,18 @@ def mobilenet(data: Path) -> nn.Module:
         for number, norm in enumerate(norms, first):
             norm.weight.data.copy_(tensor(f"{stage}batchnorm{number}_gamma"))
             norm.bias.data.copy_(tensor(f"{stage}batchnorm{number}_beta"))
-            norm.running_mean.copy_(tensor(f"{stage}batchnorm{number}_running_mean"))
-            norm.running_var.copy_(tensor(f"{stage}batchnorm{number}_running_var"))
+            norm.get_buffer("running_mean").copy_(tensor(f"{stage}batchnorm{number}_running_mean"))
+            norm.get_buffer("running_var").copy_(tensor(f"{stage}batchnorm{number}_running_var"))
     return network.eval()
 
 
 @torch.inference_mode()
-def check(teachers: Teachers, pictures: list[Picture]) -> dict[str, float]:
+def check(teachers: Teachers, pixels: list[Pixels]) -> dict[str, float]:
     """Whether the teachers are what they claim to be.
 
     Args:
         teachers: The teachers.
-        pictures: One of each ImageNet class, in the order of the classes.
+        frames: One of each ImageNet class, in the order of the classes.
 
     Returns:
         ``squeezenet_top1`` and ``squeezenet_top5``, and for MobileNetV2, which has no classifier,
@@ -139,7 +139,7 @@ def check(teachers: Teachers, pictures: list[Picture]) -> dict[str, float]:
     Raises:
         ValueError: A teacher is not what it claims to be.
     """
-    images = torch.from_numpy(squares(pictures, TEACHER_SIZE))
+    images = torch.from_numpy(squares(pixels, TEACHER_SIZE))
     logits = torch.cat([teachers.squeezenet(normalise(part)) for part in images.split(50)])
     ranks = logits.argsort(1, descending=True)
     truth = torch.arange(len(images))[:, None]
@@ -158,10 +158,12 @@ def _fit_of_statistics(network: nn.Module, images: Tensor) -> float:
 
     def compare(norm: nn.BatchNorm2d, inputs: tuple[Tensor], _: Tensor) -> None:
         observed = inputs[0].mean((0, 2, 3))
-        fits.append(torch.corrcoef(torch.stack([observed, norm.running_mean]))[0, 1].item())
+        fits.append(
+            torch.corrcoef(torch.stack([observed, norm.get_buffer("running_mean")]))[0, 1].item()
+        )
 
     hooks = [
-        module.register_forward_hook(compare)  # type: ignore[arg-type]
+        module.register_forward_hook(compare)
         for module in network.modules()
         if isinstance(module, nn.BatchNorm2d)
     ]

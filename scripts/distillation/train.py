@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def train(
     Args:
         folder: Gets ``state.pt`` and ``log.jsonl``.
         views: What to train on.
-        held_out: Pictures never trained on, with the teachers' answers.
+        held_out: Frames never trained on, with the teachers' answers.
         recipe: How.
         start: A student of an earlier stage; None begins with random weights.
 
@@ -64,8 +65,12 @@ def train(
     averaged.load_state_dict(student.state_dict())
     decayed = [p for p in student.parameters() if p.dim() > 1]
     others = [p for p in student.parameters() if p.dim() <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others},
+    ]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others}],
+        groups,
         lr=recipe.rate,
         weight_decay=0.0,
     )
@@ -79,18 +84,17 @@ def train(
         averaged.load_state_dict(saved["averaged"])
         optimizer.load_state_dict(saved["optimizer"])
         step = saved["step"]
-    began, first, sums = time.time(), step, {}
+    began, first = time.time(), step
+    sums: dict[str, float] = {}
     while step < recipe.steps:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * schedule(step, recipe.steps)
         batch = views.rows(draw(step, views.size, recipe))
-        if step % 2:  # teachers see mirrored pictures mirrored, nearly
+        if step % 2:  # teachers see mirrored frames mirrored, nearly
             batch = {name: mirrored(name, each) for name, each in batch.items()}
         student.train()
         with torch.autocast("cpu", torch.bfloat16):
-            said = student(
-                normalise(batch["pictures"]).contiguous(memory_format=torch.channels_last)
-            )
+            said = student(normalise(batch["frames"]).contiguous(memory_format=torch.channels_last))
         losses = student.losses(said, batch)
         loss = sum(getattr(recipe, name) * each for name, each in losses.items())
         optimizer.zero_grad()
@@ -137,8 +141,8 @@ def schedule(step: int, steps: int) -> float:
 
 
 def mirrored(name: str, values: Tensor) -> Tensor:
-    """Pictures ``[N, S, S, 3]`` and maps ``[N, D, g, g]`` left to right; the rest as it is."""
-    return values.flip(2 if name == "pictures" else 3) if values.dim() == 4 else values
+    """Frames ``[N, S, S, 3]`` and maps ``[N, D, g, g]`` left to right; the rest as it is."""
+    return values.flip(2 if name == "frames" else 3) if values.dim() == 4 else values
 
 
 @torch.no_grad()
@@ -155,11 +159,11 @@ def follow(averaged: Student, student: Student, share: float) -> None:
 
 @torch.inference_mode()
 def agreement(student: Student, held_out: dict[str, Tensor]) -> dict[str, float]:
-    """R² of the teachers' pooled features, and overlap of neighbours, on unseen pictures."""
+    """R² of the teachers' pooled features, and overlap of neighbours, on unseen frames."""
     student.eval()
     said = [
-        student(normalise(pictures).contiguous(memory_format=torch.channels_last))
-        for pictures in held_out["pictures"].split(100)
+        student(normalise(pixels).contiguous(memory_format=torch.channels_last))
+        for pixels in held_out["frames"].split(100)
     ]
     found: dict[str, float] = {}
     wanted = []
@@ -176,7 +180,7 @@ def agreement(student: Student, held_out: dict[str, Tensor]) -> dict[str, float]
 
 
 def neighbour_overlap(first: Tensor, second: Tensor, count: int = 10) -> Tensor:
-    """Share [N] of each picture's nearest neighbours that two descriptions have in common."""
+    """Share [N] of each frame's nearest neighbours that two descriptions have in common."""
     sets = []
     for vectors in (first, second):
         centred = vectors - vectors.mean(0)

@@ -1,4 +1,4 @@
-"""Random views of pictures. Teacher and student see the same view, so that what is learned is the
+"""Random views of frames. Teacher and student see the same view, so that what is learned is the
 teacher's function and not its answer to one crop (Beyer et al., "Knowledge distillation: a good
 teacher is patient and consistent", CVPR 2022).
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from scripts.distillation.material import Picture
+from scripts.distillation.material import Pixels
 
 TEACHER_SIZE = 224
 STUDENT_SIZE = 128
@@ -22,35 +22,35 @@ class Zoom:
     """How near views are.
 
     Attributes:
-        whole: Share of views that show nearly the whole picture, as in use.
-        smallest: Least share of the picture's area that the others show.
+        whole: Share of views that show nearly the whole frame, as in use.
+        smallest: Least share of the frame's area that the others show.
     """
 
     whole: float
     smallest: float
 
 
-def random_view(picture: Picture, zoom: Zoom, rng: np.random.Generator) -> Picture:
+def random_view(image: Pixels, zoom: Zoom, rng: np.random.Generator) -> Pixels:
     """A random crop, flipped, recoloured: ``uint8 [224, 224, 3]``."""
-    image = Image.fromarray(picture)
-    image = image.resize((TEACHER_SIZE, TEACHER_SIZE), BILINEAR, box=_box(image.size, zoom, rng))
+    opened = Image.fromarray(image)
+    opened = opened.resize((TEACHER_SIZE, TEACHER_SIZE), BILINEAR, box=_box(opened.size, zoom, rng))
     if rng.random() < 0.5:
-        image = ImageOps.mirror(image)
+        opened = ImageOps.mirror(opened)
     if rng.random() < 0.7:
         for kind in rng.permutation(3):
             enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[kind]
-            image = enhance(image).enhance(rng.uniform(0.6, 1.4))
+            opened = enhance(opened).enhance(rng.uniform(0.6, 1.4))
     if rng.random() < 0.1:
-        image = ImageOps.grayscale(image).convert("RGB")
+        opened = ImageOps.grayscale(opened).convert("RGB")
     if rng.random() < 0.1:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.0)))
-    return np.asarray(image)
+        opened = opened.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.0)))
+    return np.asarray(opened)
 
 
 def _box(
     size: tuple[int, int], zoom: Zoom, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """The part of a picture to show: left, top, right, bottom."""
+    """The part of a frame to show: left, top, right, bottom."""
     width, height = size
     if rng.random() < zoom.whole:
         side = min(width, height) * rng.uniform(0.85, 1.0)
@@ -82,7 +82,7 @@ def mix(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return mixed
 
 
-def smaller(view: Picture) -> Picture:
+def smaller(view: Pixels) -> Pixels:
     """The student's copy of a view: ``uint8 [128, 128, 3]``."""
     size = (STUDENT_SIZE, STUDENT_SIZE)
     return np.asarray(Image.fromarray(view).resize(size, BILINEAR))
