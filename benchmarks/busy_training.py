@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vidfuse.system import cores
+from vidfuse.machine import cores
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -70,7 +70,7 @@ def seconds_per_epoch(
         [*command, *options, *places], env=environment, stdout=subprocess.DEVNULL, check=True
     )
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return statistics.median(json.loads(line)["seconds"] for line in lines[1:])
+    return float(statistics.median(json.loads(line)["seconds"] for line in lines[1:]))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Time of each decoder by codec, picture size and number of frames: the table behind ``auto``.
+"""Time of each decoder by codec, frame size and number of frames: the table behind ``auto``.
 
     python benchmarks/decoders.py [CLIP ...] [--generated] [--frames 1,16,all] [--repeats 5] \
         [--decoders pyav,decord,torchcodec] [--cpu] [--out result.json]
@@ -8,8 +8,8 @@ The decoders take turns in every repeat, so that a busy machine slows all of the
 are printed and mean something where times do not. Where others use the machine heavily even those
 are noise: with ``--cpu`` (Linux) the time is what the decode processes spent on a core.
 
-Pictures are compared with PyAV's: a decoder that refuses a clip is marked so, and one that gives
-other pictures is marked `differs`. ``--generated`` adds clips of several codecs and sizes made with
+Frames are compared with PyAV's: a decoder that refuses a clip is marked so, and one that gives
+other frames is marked `differs`. ``--generated`` adds clips of several codecs and sizes made with
 the ffmpeg program (pip install imageio-ffmpeg).
 """
 
@@ -34,13 +34,13 @@ import numpy as np
 
 from vidfuse.data.files import expand_inputs
 from vidfuse.errors import UserError
-from vidfuse.video.decoder import POLICIES
+from vidfuse.video.backends import POLICIES
 from vidfuse.video.frames import FrameRequest, Frames
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.pool import DecodePool
 
 ALL = 100_000  # frames: more than any clip here has
 SIDE = 224  # pixels
-# Largest mean difference between two decoders' conversions of one picture, of 255.
+# Largest mean difference between two decoders' conversions of one frame, of 255.
 SAME = 4.0
 CODECS = {
     "mpeg4": ("avi", "-c:v mpeg4 -q:v 4"),
@@ -145,7 +145,7 @@ def generate(folder: Path) -> list[Path]:
     return clips
 
 
-def wall_clock(pool: DecodePool) -> float:
+def wall_clock(_pool: DecodePool) -> float:
     """Seconds."""
     return time.perf_counter()
 
@@ -155,7 +155,7 @@ def cpu_clock(pool: DecodePool) -> float:
 
     The number of another process's clock is that of ``clock_getcpuclockid(3)`` on Linux.
     """
-    pids = [decoding.process.pid for decoding in pool._processes.running]
+    pids = [decoding.process.pid for decoding in pool.running]
     return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
@@ -173,10 +173,10 @@ def measure(
     count = ALL if wanted == "all" else int(wanted)
     rule = "stride:1" if wanted == "all" else "uniform"
     request = FrameRequest(str(clip), rule, count, size=SIDE)
-    expected = pools["pyav"].read(request)
+    expected = pools["pyav"].submit(request).result()
     for name, pool in pools.items():  # also warms up
         try:
-            found = pool.read(request)
+            found = pool.submit(request).result()
         except UserError as error:
             row.notes[name] = f"refused: {error.message}"
         else:
@@ -185,16 +185,16 @@ def measure(
     for turn in range(repeats):
         for name in able[turn % len(able) :] + able[: turn % len(able)]:
             started = clock(pools[name])
-            pools[name].read(request)
+            pools[name].submit(request).result()
             row.seconds.setdefault(name, []).append(clock(pools[name]) - started)
     return row
 
 
 def differs(found: Frames, expected: Frames) -> bool:
-    """Whether any picture is another one than PyAV's."""
-    if found.pictures.shape != expected.pictures.shape:
+    """Whether any frame is another one than PyAV's."""
+    if found.pixels.shape != expected.pixels.shape:
         return True
-    far = np.abs(found.pictures.astype(np.int16) - expected.pictures).mean((1, 2, 3))
+    far = np.abs(found.pixels.astype(np.int16) - expected.pixels).mean((1, 2, 3))
     return bool(far.max() > SAME)
 
 

@@ -18,6 +18,7 @@ import csv
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,14 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.folds import make_folds
 from vidfuse.data.layouts import read_dataset
 from vidfuse.data.splits import PARTS, Split
-from vidfuse.evaluation.frame_budget import averaged, frame_budget
-from vidfuse.features.config import FeatureConfig
-from vidfuse.features.setup import Setup
-from vidfuse.features.store import Entry
-from vidfuse.features.table import FeatureTable
-from vidfuse.fusion.choosing import ChoosingHead
+from vidfuse.features.build import build_extractor
+from vidfuse.features.cache import Entry
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.features.table import collate
+from vidfuse.heads.policy import FrameSelectingHead
+from vidfuse.inference.frame_budget import averaged, frame_budget
 from vidfuse.model import Model
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
+from vidfuse.progress import Reporter
 
 COUNTS = (1, 2, 4, 8)
 
@@ -61,7 +61,7 @@ def main() -> None:
                 def train(head: str, frames: int, **settings: Any) -> Model:
                     run = Path(scratch) / f"{head}-{frames}-{seed}-{fold}"  # noqa: B023
                     options = {"head": head, "frames": frames, "seed": seed, **features, **settings}  # noqa: B023
-                    return api.load_model(api.train(manifest, out=str(run), **options)["model"])  # noqa: B023
+                    return api.load_model(api.train(manifest, out=str(run), **options).model).model  # noqa: B023
 
                 model = train("policy", arguments.frames, **arguments.set)
                 budgets.append((len(measured), policy_budget(model, features, measured)))
@@ -105,17 +105,17 @@ def table_of(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cached features of clips as a model reads them, their lengths, and their classes."""
     config = FeatureConfig.from_mapping({**features, "frames": model.spec.frames})
-    extractor = Setup(config, Timings(), Progress()).extractor(model.spec)
+    extractor = replace(build_extractor(config, 1, Reporter()), spec=model.spec)
     entries = {c: e for c, e in extractor.run(clips) if isinstance(e, Entry)}
     labels = torch.tensor([model.classes.index(str(clip.label)) for clip in entries])
-    table = FeatureTable.stack(list(entries.values()), config.rule, config.frames)
-    frames, lengths = table.whole(torch.arange(len(labels)))
+    most = max(len(entry.times) for entry in entries.values())
+    frames, lengths = map(torch.from_numpy, collate(list(entries.values()), config.rule, most))
     return frames.float(), lengths, labels
 
 
 def policy_budget(model: Model, features: dict[str, str], clips: list[Clip]) -> dict[str, Any]:
     """The curves on some clips."""
-    assert isinstance(model.head, ChoosingHead)
+    assert isinstance(model.head, FrameSelectingHead)
     frames, lengths, labels = table_of(model, features, clips)
     return frame_budget(model.head, frames, lengths, labels).to_dict()
 
@@ -125,7 +125,7 @@ def plain_accuracy(model: Model, features: dict[str, str], clips: list[Clip]) ->
     frames, lengths, labels = table_of(model, features, clips)
     with torch.inference_mode():
         logits = model.head(frames, lengths)
-    return (logits.argmax(1) == labels).double().mean().item()
+    return float((logits.argmax(1) == labels).double().mean())
 
 
 def report(

@@ -1,10 +1,10 @@
-"""The tables of docs/fusion-zoo.md: `vidfuse compare` on three datasets, as Markdown.
+"""The tables of docs/heads.md: `vidfuse compare` on three datasets, as Markdown.
 
     python benchmarks/fusion_zoo.py DATA [--heads all] [--seeds 3] [--folds 5] [--epochs N] \
         [--backbone NAME --layer NAME --weights FILE] --out zoo
 
 compares heads on `sample_data` and on the folders `ut_interaction` and `fight_surv` of DATA, and
-prints one table for each. What `compare` leaves, with pictures, is in `--out`; the same command
+prints one table for each. What `compare` leaves, with frames, is in `--out`; the same command
 goes on where it was stopped.
 """
 
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from vidfuse import api
-from vidfuse.cli.console import ConsoleProgress
+from vidfuse.cli.console import ConsoleReporter
 
 SAMPLE_DATA = Path(__file__).resolve().parents[1] / "sample_data"
 FEWER = {"fight_surv": 12}
 """Epochs where the default would take an hour and more; still some 200 steps."""
 SETTINGS = ("heads", "seeds", "folds", "epochs", "jobs", "cache")
 FEATURES = ("backbone", "layer", "weights")
-RESULTS = ("head", "accuracy", "macro F1", "to `mean`", "p", "shuffled", "test only", "backwards")
+RESULTS = ("head", "accuracy", "macro F1", "to `mean`", "p", "shuffled", "test only", "reversed")
 COSTS = ("head", "grid", "parameters", "multiply-adds", "ms alone", "ms batched", "train s")
 
 
@@ -36,12 +36,12 @@ def main() -> None:
             continue
         out = str(arguments.out / dataset.name)
         fewer = {"epochs": FEWER[dataset.name]} if dataset.name in FEWER else {}
-        summary = api.compare(dataset, out=out, progress=ConsoleProgress(), **(fewer | settings))
-        text = section(dataset.name, summary)
+        found = api.compare(dataset, out=out, reporter=ConsoleReporter(), **(fewer | settings))
+        text = section(dataset.name, found.to_dict())
         (arguments.out / f"{dataset.name}.md").write_text(text, encoding="utf-8")
         print(text)
-        for each in summary["failed_heads"]:
-            print(f"{each['name']} failed: {each['error']}", file=sys.stderr)
+        for each in found.failed_heads:
+            print(f"{each.name} failed: {each.error}", file=sys.stderr)
 
 
 def parse() -> argparse.Namespace:

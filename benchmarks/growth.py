@@ -118,7 +118,7 @@ def session_memory(leader: int) -> float:
 
 
 def growth(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """What each further clip takes, from one count to the next."""
+    """Time per additional clip, from one count to the next."""
     return [
         {
             "from": one["clips"],
@@ -137,7 +137,8 @@ def _slope(one: dict[str, Any], other: dict[str, Any], name: str) -> float:
 def markdown(report: dict[str, Any]) -> str:
     further = {each["to"]: each for each in report["growth"]}
     lines = [
-        "| clips | s | ms a further clip | MB | again, s | ms a further clip | MB |",
+        "| clips | s | ms per additional clip | MB "
+        "| second run (cached), s | ms per additional clip | MB |",
         "|" + "---|" * 7,
     ]
     for row in report["rows"]:

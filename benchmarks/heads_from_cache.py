@@ -40,18 +40,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidfuse import api
 from vidfuse.data.clip import Clip
-from vidfuse.features.config import FeatureConfig
-from vidfuse.features.gather import Gathered
-from vidfuse.features.identity import entry_key
-from vidfuse.features.pile import Pile
-from vidfuse.features.setup import Setup
-from vidfuse.features.store import Entry, EntryInfo, Store
-from vidfuse.features.table import TableBuilder
-from vidfuse.progress import Progress
-from vidfuse.timing import Timings
+from vidfuse.features.build import build_extractor
+from vidfuse.features.cache import Entry, EntryInfo, Store, entry_key
+from vidfuse.features.spec import FeatureConfig
+from vidfuse.features.table import FeatureBuffer, build_table
+from vidfuse.progress import Reporter
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.fit import Epoch, Fit, new_head
-from vidfuse.training.fitting import new_fit
+from vidfuse.training.run import new_fit
 
 CLASSES = 101
 BATCH = 64
@@ -102,7 +98,7 @@ def training(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     found: dict[str, list[float]] = {"vidfuse": [], "plain": [], "arithmetic": []}
     right: dict[str, float] = {}
     spent: dict[str, list[float]] = {name: [] for name in found}
-    ways = {
+    ways: dict[str, Callable[[], tuple[float, float]]] = {
         "vidfuse": fitted(iter(fit)),
         "plain": plain.epoch,
         "arithmetic": lambda: (ready.epoch()[0] + ready.validation(held), 0.0),
@@ -165,7 +161,7 @@ def new_entry(features: np.ndarray[Any, np.dtype[np.float16]]) -> Entry:
 def features_spec(arguments: argparse.Namespace, store: Store) -> Any:
     settings = {"backbone": "resnet50", "weights": "random", "frames": arguments.frames}
     config = FeatureConfig.from_mapping({**settings, "cache": str(store.root)})
-    return Setup(config, Timings(), Progress()).spec(1)
+    return build_extractor(config, 1, Reporter()).spec
 
 
 def started(
@@ -181,22 +177,20 @@ def started(
     clips = [Clip(Path(key), names[label]) for key, label in zip(keys, labels, strict=True)]
     spec = features_spec(arguments, store)
     before, cpu, began = peak_memory(), time.process_time(), time.perf_counter()
-    pile = Pile(len(clips), store.root)
-    gathered = Gathered(TableBuilder(config.rule, config.frames, pile))
+    pile = FeatureBuffer(len(clips), store.root)
 
-    def entries() -> Iterator[tuple[Clip, Entry]]:
+    def entries() -> Iterator[tuple[Clip, bool, Entry]]:
         for clip, key in zip(clips, keys, strict=True):
             entry = store.read(spec, key)
             assert entry is not None
-            yield clip, entry
+            yield clip, False, entry
 
-    gathered.add(entries())
-    gathered.close()
-    fit = new_fit(config, gathered, {"train": clips[:-held], "val": clips[-held:]}, names)
+    table = build_table(entries(), config.rule, config.frames, pile)
+    fit = new_fit(config, table, {"train": clips[:-held], "val": clips[-held:]}, names)
     return {
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - cpu,
-        "features_gb": gathered.table.features.nbytes / 1e9,
+        "features_gb": table.features.nbytes / 1e9,
         "peak_memory_gb": peak_memory() - before,
         "mapped": pile.mapped,
     }, fit
@@ -274,9 +268,10 @@ class PlainTraining:
 def lookup(arguments: argparse.Namespace, scratch: Path) -> dict[str, float]:
     """How fast clips of a finished extraction are found, from scan to report."""
     cache, folder = scratch / "lookup", scratch / "clips"
-    settings = {"backbone": "resnet50", "weights": "random", "grid": "1", "cache": str(cache)}
+    settings: dict[str, Any] = {"backbone": "resnet50", "weights": "random", "grid": "1"}
+    settings["cache"] = str(cache)
     store = Store(cache)
-    spec = Setup(FeatureConfig.from_mapping(settings), Timings(), Progress()).spec(1)
+    spec = build_extractor(FeatureConfig.from_mapping(settings), 1, Reporter()).spec
     small = new_entry(np.zeros((16, 8, 1, 1), np.float16))
     video = Path(arguments.clip)
     content = video.read_bytes()
@@ -290,7 +285,7 @@ def lookup(arguments: argparse.Namespace, scratch: Path) -> dict[str, float]:
     for run in ("hashing", "finished"):
         cpu, began = time.process_time(), time.perf_counter()
         answer = api.extract(folder, **settings)
-        assert answer["reused"] == arguments.lookup, answer
+        assert answer.reused == arguments.lookup, answer
         report[f"{run}_clips_per_second"] = arguments.lookup / (time.perf_counter() - began)
         report[f"{run}_clips_per_cpu_second"] = arguments.lookup / (time.process_time() - cpu)
     return report

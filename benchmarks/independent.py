@@ -5,7 +5,7 @@
 
 What `vidfuse bench` calls `decode_only` and `forward_only` must not be slow themselves, or a share
 of their limit would mean nothing. So here is the plainest way to each: processes that read the
-same pictures with PyAV and drop them, and forward passes over pictures that lie ready, the faster
+same frames with PyAV and drop them, and forward passes over frames that lie ready, the faster
 of one process with all threads and of a process for each core. Prints clips/s as JSON.
 
 Of vidfuse, only the definition of the bundled network is used. Weights are random.
@@ -50,32 +50,32 @@ def main() -> None:
 
 def decoding(arguments: argparse.Namespace) -> float:
     """Clips per second of one process for each core."""
-    read = partial(pictures, frames=arguments.frames, size=arguments.size)
+    read = partial(pixels, frames=arguments.frames, size=arguments.size)
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         pool.map(read, arguments.clips, chunksize=1)  # imports, and files into memory
         began = time.perf_counter()
         pool.map(read, arguments.clips, chunksize=1)
-        passes = max(1, round(arguments.seconds / (time.perf_counter() - began)))
+        passes: int = max(1, round(arguments.seconds / (time.perf_counter() - began)))
         began = time.perf_counter()
         pool.map(read, arguments.clips * passes, chunksize=1)
         return passes * len(arguments.clips) / (time.perf_counter() - began)
 
 
-def pictures(clip: str, frames: int, size: int) -> int:
-    """Read the pictures in the middle of equal parts of a clip; returns how many."""
+def pixels(clip: str, frames: int, size: int) -> int:
+    """Read the frames in the middle of equal parts of a clip; returns how many."""
     with av.open(clip) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        decoded = [frame for frame in container.decode(stream) if frame.pts is not None]
-    convert = VideoReformatter()  # one for all pictures, which is much faster than one for each
+        decoded = [(f.time, f) for f in container.decode(stream) if f.time is not None]
+    convert = VideoReformatter()  # one for all frames, which is much faster than one for each
     one_thread = {"threads": 1} if "threads" in str(convert.reformat.__doc__) else {}
-    times = np.array([float(frame.pts * frame.time_base) for frame in decoded])
+    times = np.array([at for at, _ in decoded])
     length = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 1)
     wanted = times[0] + length * (np.arange(frames) + 0.5) / frames
     chosen = np.unique(np.searchsorted(times, wanted, side="right") - 1)
     found = []
     for number in chosen:
-        frame = convert.reformat(decoded[number], format="rgb24", **one_thread)
+        frame = convert.reformat(decoded[number][1], format="rgb24", **one_thread)
         image = Image.fromarray(frame.to_ndarray())
         side = min(image.size)
         left, top = ((length - side) / 2 for length in image.size)
@@ -109,7 +109,7 @@ def _rate(arguments: argparse.Namespace, processes: int, threads: int) -> float:
 
 
 def _forward(arguments: argparse.Namespace, threads: int, start: Any, rates: Any) -> None:
-    """Forward passes for some seconds; sends pictures per second."""
+    """Forward passes for some seconds; sends frames per second."""
     torch.set_num_threads(threads)
     device, dtype = torch.device(arguments.device), DTYPES[arguments.precision]
     run = network(arguments.network, device, dtype)
@@ -128,7 +128,7 @@ def _forward(arguments: argparse.Namespace, threads: int, start: Any, rates: Any
 
 
 def network(name: str, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """From pictures ``uint8 [N, S, S, 3]`` to features on the CPU, in inference mode."""
+    """From frames ``uint8 [N, S, S, 3]`` to features on the CPU, in inference mode."""
     if name == "resnet50":
         import torchvision
         from torch.fx.experimental.optimization import fuse
@@ -139,13 +139,13 @@ def network(name: str, device: torch.device, dtype: torch.dtype) -> Callable[[Te
         from vidfuse.backbones.thin_resnet import thin_resnet
 
         body = nn.Sequential(thin_resnet(), nn.AdaptiveAvgPool2d(1)).eval()
-    body = body.to(device, dtype, memory_format=torch.channels_last)
+    body = body.to(device, dtype).to(memory_format=torch.channels_last)
     mean, spread = (torch.tensor(each, device=device) * 255 for each in (MEAN, SPREAD))
 
     @torch.inference_mode()
-    def run(pictures: Tensor) -> Tensor:
-        pictures = pictures.to(device, non_blocking=True)
-        scaled = ((pictures.float() - mean) / spread).to(dtype).permute(0, 3, 1, 2)
+    def run(pixels: Tensor) -> Tensor:
+        pixels = pixels.to(device, non_blocking=True)
+        scaled = ((pixels.float() - mean) / spread).to(dtype).permute(0, 3, 1, 2)
         features: Tensor = body(scaled).flatten(1).half().cpu()
         return features
 

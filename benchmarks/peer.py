@@ -8,7 +8,7 @@
 `every`    every frame of a clip is read so and goes through the network, a clip at a time in
            batches of 64, as tools do that make frame-wise features of whole videos
 
-Prints clips/s and pictures/s as JSON; loading the network and a first clip are not counted. Of
+Prints clips/s and frames/s as JSON; loading the network and a first clip are not counted. Of
 vidfuse, only the definition of the bundled network is used. Weights are random.
 """
 
@@ -62,14 +62,14 @@ def main() -> None:
     seconds = time.perf_counter() - began
     rates = {
         "clips_per_second": len(counts) / seconds,
-        "pictures_per_second": sum(counts) / seconds,
+        "frames_per_second": sum(counts) / seconds,
     }
-    print(json.dumps({**rates, "pictures_per_clip": sum(counts) / len(counts)}))
+    print(json.dumps({**rates, "frames_per_clip": sum(counts) / len(counts)}))
 
 
 def network(name: str) -> nn.Module:
     if name == "resnet50":
-        model = models.resnet50(weights=None)
+        model: nn.Module = models.resnet50(weights=None)
         model.fc = nn.Identity()
         return model
     from vidfuse.backbones.thin_resnet import thin_resnet

@@ -1,7 +1,8 @@
 """Everything that docs/performance.md says of speed, by one command.
 
     python benchmarks/speed.py CLIPS [CLIPS ...] [--networks bundled,resnet50] [--rounds 3] \
-        [--items limit,peer,growth,cache,latency] [--small CLIP] [--short] [--out speed.json]
+        [--items limit,peer,growth,cache,latency] [--small CLIP] [--short] [--out speed.json] \
+        [--before CHECKOUT]
 
 `limit`    `vidfuse bench` in turns with `independent.py`: decoding alone, a network alone, and both
 `peer`     in turns with that, `peer.py`: scripts as people write them, on the same clips
@@ -10,8 +11,9 @@
 `latency`  `latency.py`: the wait for one prediction
 
 CLIPS are files or folders of videos, of which the first 16 are used. Growth and cache copy the
-small clip, by default one of sample_data, and latency predicts it. Prints Markdown; `--short` only
-shows that all of it works. Nothing else should run meanwhile.
+small clip, by default one of sample_data, and latency predicts it. With `--before`, limit, peer
+and latency measure another checkout of vidfuse, too, in turns with this one. Prints Markdown;
+`--short` only shows that all of it works. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from collections.abc import Iterator
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
+
+from checkout import VIDFUSE, environment
 
 from vidfuse.data.files import expand_inputs
 
@@ -77,6 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--small", type=Path, default=SAMPLE_DATA / "blink" / "g12_1.mp4")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT")
     parser.add_argument("--short", action="store_true", help="as little as shows that it works")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -101,13 +106,14 @@ def machine() -> Report:
     return found | {name: version(name) for name in packages if name in installed}
 
 
-def run(words: list[str]) -> str:
-    """What a command prints.
+def run(words: list[str], variables: dict[str, str] | None = None) -> str:
+    """What a command prints, with the environment's variables or others.
 
     Raises:
         SystemExit: It failed.
     """
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    command = [sys.executable, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}\n{done.stderr}")
     return done.stdout
@@ -120,13 +126,16 @@ def script(name: str, *options: object) -> str:
 def extraction(arguments: argparse.Namespace, network: str, clips: list[str]) -> Report:
     """vidfuse, the independent measurement and plain scripts, in turns."""
     device = ["--device", arguments.device]
-    bench = ["-m", "vidfuse", "bench", *clips, *NETWORKS[network], *device, "--format", "json"]
+    bench = ["bench", *clips, *NETWORKS[network], *device, "--format", "json"]
     seconds = "0.2" if arguments.short else "5"
     bench += ["--frames", str(FRAMES), "--repeats", "1", "--seconds", seconds]
     plain = ["--network", network, "--size", SIZES[network], "--frames", FRAMES, *device]
+    before = environment(arguments.before) if arguments.before else None
     rounds: list[Report] = []
     for number in range(1 if arguments.short else arguments.rounds):
-        found: Report = {"vidfuse": json.loads(run(bench))}
+        found: Report = {"vidfuse": json.loads(run(["-m", "vidfuse", *bench]))}
+        if before:
+            found["before"] = json.loads(run([*VIDFUSE, *bench], before))
         precision = found["vidfuse"]["precision"]
         if "limit" in arguments.items:
             options = [*plain, "--precision", precision, "--seconds", seconds]
@@ -156,12 +165,21 @@ def compared(rounds: list[Report]) -> Report:
         ]
         return statistics.median(pairs) if pairs else None
 
+    def of_slower(name: str) -> float | None:
+        """The pipeline's share of the slower of its parts, each measured with the whole machine."""
+        found = [each[name] for each in rounds if name in each]
+        shares = [
+            each["pipeline"] / min(each["decode_only"], each["forward_only"]) for each in found
+        ]
+        return statistics.median(shares) if shares else None
+
     own = ("decode_only", "forward_only", "pipeline", "fraction_of_limit", "gemm_fraction")
     pipeline, plain = ("vidfuse", "pipeline"), "clips_per_second"
     first = rounds[0]["vidfuse"]
     found = {name: median(("vidfuse", name)) for name in own}
     return {
         **found,
+        "fraction_of_slower": of_slower("vidfuse"),
         "precision": first["precision"],
         "reason": first["reason"],
         "device": first["device"],
@@ -170,6 +188,10 @@ def compared(rounds: list[Report]) -> Report:
         "forward_of_independent": median(
             ("vidfuse", "forward_only"), ("independent", "forward_only")
         ),
+        "before": median(("before", "pipeline")),
+        "before_of_limit": median(("before", "fraction_of_limit")),
+        "before_of_slower": of_slower("before"),
+        "times_before": median(pipeline, ("before", "pipeline")),
         "times_sampled": median(pipeline, ("sampled", plain)),
         "times_every": median(pipeline, ("every", plain)),
         "ucf101_minutes": UCF101 / (found["pipeline"] or float("nan")) / 60,
@@ -184,6 +206,11 @@ def extraction_table(extraction: Report) -> str:
         "of the independent script ": "forward_of_independent",
         "pipeline, clips/s": "pipeline",
         "of the limit": "fraction_of_limit",
+        "of the slower part": "fraction_of_slower",
+        "pipeline of the checkout before, clips/s": "before",
+        "of its limit": "before_of_limit",
+        "of its slower part": "before_of_slower",
+        "times the pipeline before": "times_before",
         "precision": "precision",
         "fp32 of a large matrix product": "gemm_fraction",
         "times a plain script's rate": "times_sampled",
@@ -192,6 +219,8 @@ def extraction_table(extraction: Report) -> str:
     }
     lines = [f"| | {' | '.join(extraction)} |", "|" + "---|" * (1 + len(extraction))]
     for title, name in rows.items():
+        if "before" in name and not any(each["compared"][name] for each in extraction.values()):
+            continue
         cells = [shown(each["compared"][name]) for each in extraction.values()]
         lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -222,7 +251,8 @@ def latency(arguments: argparse.Namespace, folder: Path) -> tuple[Report, str]:
     quick = ["--epochs", "1", "--out", str(model), "--cache", str(folder / "features")]
     run(["-m", "vidfuse", "train", str(SAMPLE_DATA), *quick])
     runs = 1 if arguments.short else 8
-    options = ["--model", model, "--runs", runs, "--out", out]
+    options: list[object] = ["--model", model, "--runs", runs, "--out", out]
+    options += ["--before", arguments.before] if arguments.before else []
     text = script("latency.py", arguments.small, *options)
     return json.loads(out.read_text()), text.strip()
 

@@ -7,11 +7,11 @@ Nothing measured here was trained on: ``ut_interaction``, the half of the groups
 that distillation left out, and every tenth still image.
 
 (a) Agreement without labels: R² of a ridge regression from the network's pooled features to each
-    teacher's, fitted on pictures that were trained on; overlap of the 10 nearest neighbours. 95 %
+    teacher's, fitted on frames that were trained on; overlap of the 10 nearest neighbours. 95 %
     bootstrap of groups, or of still images.
 (b) Linear probe: 8 frames per clip, average and spread of each channel over them, standardised;
     logistic regression; 5 folds by group; 3 seeds of folds. Macro F1 with 95 % group bootstrap.
-(c) Pictures per second of the forward pass on this CPU, beside torchvision's ResNet-50, in turns.
+(c) Frames per second of the forward pass on this CPU, beside torchvision's ResNet-50, in turns.
 
 Needs ``pip install -e ".[bench]"``.
 """
@@ -26,6 +26,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,36 +38,36 @@ from sklearn.preprocessing import StandardScaler
 from scripts.distillation.material import halves, split_stills, still_images, video_frames
 from scripts.distillation.teachers import mobilenet, resnet, squeezenet
 from scripts.distillation.train import neighbour_overlap
-from vidfuse.backbones import DEFAULT_BACKBONE, BackboneChoice, choose
+from vidfuse.backbones import DEFAULT_BACKBONE, choose
 from vidfuse.backbones.load import Backbone, load_backbone
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.folds import make_folds
 from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError
-from vidfuse.features.store import EntryInfo
+from vidfuse.features.cache import EntryInfo
 from vidfuse.training.baselines import geometry, majority
-from vidfuse.video.frames import FrameRequest, Frames, Pictures, squares
-from vidfuse.video.workers import DecodePool
+from vidfuse.video.frames import FrameRequest, Frames, Pixels, squares
+from vidfuse.video.pool import DecodePool
 
 FRAMES, FOLDS, SEEDS, RESAMPLES = 8, 5, 3, 2000
 Vectors = NDArray[np.float32]
 
 
 @dataclass
-class Material:
-    """Pictures of a labelled set of clips.
+class TrainingData:
+    """Frames of a labelled set of clips.
 
     Attributes:
         name: What it is.
         clips: N clips.
         infos: Geometry of each.
-        pictures: ``uint8 [N, 8, S, S, 3]`` by S.
+        frames: ``uint8 [N, 8, S, S, 3]`` by S.
     """
 
     name: str
     clips: list[Clip]
     infos: list[EntryInfo]
-    pictures: dict[int, Pictures]
+    pixels: dict[int, Pixels]
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -82,11 +83,11 @@ class Material:
 
 @dataclass
 class Network:
-    """Something that turns pictures ``uint8 [N, S, S, 3]`` into vectors ``[N, D]``."""
+    """Something that turns frames ``uint8 [N, S, S, 3]`` into vectors ``[N, D]``."""
 
     name: str
     size: int
-    encode: Callable[[Pictures], Vectors]
+    encode: Callable[[Pixels], Vectors]
 
 
 def main() -> None:
@@ -100,7 +101,7 @@ def main() -> None:
     ]
     bundled = load_backbone(choose(DEFAULT_BACKBONE, arguments.weights))
     student = Network("bundled", 128, encoder(bundled))
-    teachers = {
+    teachers: dict[str, torch.nn.Module] = {
         "ResNet-18 layer3": torch.nn.Sequential(*list(resnet(data).children())[:-3]),
         "SqueezeNet 1.1": squeezenet(data).features,
         "MobileNetV2": mobilenet(data).features,
@@ -112,7 +113,7 @@ def main() -> None:
     randomly = load_backbone(choose("resnet18", "random"))
     networks.append(Network("random ResNet-18", 224, encoder(randomly)))
     networks.append(Network("colour histogram + HOG", 128, colour_and_hog))
-    result = {
+    result: dict[str, dict[str, Any]] = {
         "machine": machine(),
         "agreement": agreement(data, student, networks[1:4], sets),
         "probe": probe(sets, networks),
@@ -143,7 +144,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def read_set(name: str, clips: Sequence[Clip]) -> Material:
+def read_set(name: str, clips: Sequence[Clip]) -> TrainingData:
     """Decode 8 frames of each clip, at both sizes."""
     clips = sorted((clip for clip in clips if clip.label), key=lambda clip: str(clip.path))
     requests = {str(clip.path): FrameRequest(str(clip.path), "uniform", FRAMES) for clip in clips}
@@ -154,11 +155,11 @@ def read_set(name: str, clips: Sequence[Clip]) -> Material:
                 raise frames
             found[request.path] = frames
     every = [found[str(clip.path)] for clip in clips]
-    pictures = {
-        size: np.stack([squares(full(frames.pictures), size) for frames in every])
+    pixels = {
+        size: np.stack([squares(full(frames.pixels), size) for frames in every])
         for size in (128, 224)
     }
-    return Material(name, clips, [info(frames) for frames in every], pictures)
+    return TrainingData(name, clips, [info(frames) for frames in every], pixels)
 
 
 def info(frames: Frames) -> EntryInfo:
@@ -168,9 +169,9 @@ def info(frames: Frames) -> EntryInfo:
     return EntryInfo(**kept, mode="", path="")
 
 
-def full(pictures: Pictures) -> list[Pictures]:
-    """Exactly 8 pictures: the last is repeated."""
-    return [*pictures, *[pictures[-1]] * (FRAMES - len(pictures))]
+def full(pixels: Pixels) -> list[Pixels]:
+    """Exactly 8 frames: the last is repeated."""
+    return [*pixels, *[pixels[-1]] * (FRAMES - len(pixels))]
 
 
 def wrap(body: torch.nn.Module) -> Backbone:
@@ -180,26 +181,26 @@ def wrap(body: torch.nn.Module) -> Backbone:
     return Backbone(body.eval(), IMAGENET_MEAN, IMAGENET_STD)
 
 
-def encoder(network: Backbone) -> Callable[[Pictures], Vectors]:
+def encoder(network: Backbone) -> Callable[[Pixels], Vectors]:
     """Averages of a network's last map over positions."""
 
     @torch.inference_mode()
-    def encode(pictures: Pictures) -> Vectors:
-        parts = torch.from_numpy(pictures).split(32)
+    def encode(pixels: Pixels) -> Vectors:
+        parts = torch.from_numpy(pixels).split(32)
         return torch.cat([network(part).mean((2, 3)) for part in parts]).numpy()
 
     return encode
 
 
-def colour_and_hog(pictures: Pictures) -> Vectors:
+def colour_and_hog(pixels: Pixels) -> Vectors:
     """A histogram of 4×4×4 colours, and gradients by orientation (Dalal & Triggs 2005)."""
     from skimage.feature import hog
 
     rows = []
-    for picture in pictures:
-        bins = (picture // 64).reshape(-1, 3) @ [16, 4, 1]
+    for image in pixels:
+        bins = (image // 64).reshape(-1, 3) @ [16, 4, 1]
         colours = np.bincount(bins, minlength=64) / len(bins)
-        shape = hog(picture, 8, (32, 32), (2, 2), channel_axis=-1)
+        shape = hog(image, 8, (32, 32), (2, 2), channel_axis=-1)
         rows.append(np.concatenate([colours, shape]))
     return np.asarray(rows, np.float32)
 
@@ -208,24 +209,24 @@ def colour_and_hog(pictures: Pictures) -> Vectors:
 
 
 def agreement(
-    data: Path, student: Network, teachers: list[Network], sets: list[Material]
+    data: Path, student: Network, teachers: list[Network], sets: list[TrainingData]
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """R² and neighbours of every teacher, on pictures that were never seen."""
+    """R² and neighbours of every teacher, on frames that were never seen."""
     trained, held_out = split_stills(still_images(data))
     known = by_size([*trained, *video_frames(data, 4)])
     unseen = {"still images": by_size(held_out)}
     draws = {"still images": resamples([str(number) for number in range(len(held_out))])}
     for each in sets:  # one frame a clip: frames of one clip are neighbours in any description
-        unseen[each.name] = {size: p[:, FRAMES // 2] for size, p in each.pictures.items()}
+        unseen[each.name] = {size: p[:, FRAMES // 2] for size, p in each.pixels.items()}
         draws[each.name] = resamples(each.groups)
     fitted = student.encode(known[student.size])
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for teacher in teachers:
         ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 6)))
         ridge.fit(fitted, teacher.encode(known[teacher.size]))
-        for name, pictures in unseen.items():
-            features = student.encode(pictures[student.size])
-            truth = teacher.encode(pictures[teacher.size])
+        for name, pixels in unseen.items():
+            features = student.encode(pixels[student.size])
+            truth = teacher.encode(pixels[teacher.size])
             residual = ((ridge.predict(features) - truth) ** 2).sum(1)
             spread = ((truth - truth.mean(0)) ** 2).sum(1)
             common = neighbour_overlap(torch.tensor(features), torch.tensor(truth)).numpy()
@@ -238,15 +239,15 @@ def agreement(
     return found
 
 
-def by_size(pictures: list[Pictures]) -> dict[int, Pictures]:
-    """Pictures as both kinds of networks see them."""
-    return {size: squares(pictures, size) for size in (128, 224)}
+def by_size(pixels: list[Pixels]) -> dict[int, Pixels]:
+    """Frames as both kinds of networks see them."""
+    return {size: squares(pixels, size) for size in (128, 224)}
 
 
 # (b) Linear probe
 
 
-def probe(sets: list[Material], networks: list[Network]) -> dict[str, dict[str, object]]:
+def probe(sets: list[TrainingData], networks: list[Network]) -> dict[str, dict[str, object]]:
     """Macro F1 of every description on every set, and on their average."""
     predictions: dict[str, list[NDArray[np.int64]]] = {}  # per set [seeds, N]
     for material in sets:
@@ -273,21 +274,21 @@ def probe(sets: list[Material], networks: list[Network]) -> dict[str, dict[str, 
     return rows
 
 
-def predict_all(material: Material, networks: list[Network]) -> dict[str, NDArray[np.int64]]:
+def predict_all(material: TrainingData, networks: list[Network]) -> dict[str, NDArray[np.int64]]:
     """Predicted classes ``[seeds, N]`` by every description and by the trivial baselines."""
     labels, classes = material.labels, len(set(material.labels.tolist()))
     described = {}
     for network in networks:
-        pictures = material.pictures[network.size]
-        vectors = network.encode(pictures.reshape(-1, *pictures.shape[2:]))
-        vectors = vectors.reshape(len(pictures), FRAMES, -1)
+        pixels = material.pixels[network.size]
+        vectors = network.encode(pixels.reshape(-1, *pixels.shape[2:]))
+        vectors = vectors.reshape(len(pixels), FRAMES, -1)
         described[network.name] = np.concatenate([vectors.mean(1), vectors.std(1)], 1)
     found = {
         name: np.zeros((SEEDS, len(labels)), int) for name in (*described, "majority", "geometry")
     }
     place = {clip: row for row, clip in enumerate(material.clips)}
     for seed in range(SEEDS):
-        data = Dataset(material.name, Path(material.name), "manifest", material.clips)
+        data = Dataset(Path(material.name), "manifest", material.clips)
         for split in make_folds(data, FOLDS, seed=seed).splits:
             test = np.zeros(len(labels), bool)
             test[[place[clip] for clip in split.test]] = True
@@ -338,25 +339,25 @@ def interval(values: NDArray[np.float64]) -> list[float]:
 
 
 def speed(bundled: Backbone, repeats: int = 7) -> dict[str, object]:
-    """Pictures per second of each network at its own size, in turns: median, and ratios."""
+    """Frames per second of each network at its own size, in turns: median, and ratios."""
     contenders = {
         "bundled": (bundled, 128),
-        "ResNet-18": (load_backbone(BackboneChoice("resnet18", "avgpool", None, False)), 224),
-        "ResNet-50": (load_backbone(BackboneChoice("resnet50", "avgpool", None, False)), 224),
+        "ResNet-18": (load_backbone(choose("resnet18", "random", "avgpool")), 224),
+        "ResNet-50": (load_backbone(choose("resnet50", "random", "avgpool")), 224),
     }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(repeats + 1):
         for name, (network, size) in contenders.items():
-            pictures = torch.randint(0, 256, (32, size, size, 3), dtype=torch.uint8)
+            pixels = torch.randint(0, 256, (32, size, size, 3), dtype=torch.uint8)
             began = time.perf_counter()
             with torch.inference_mode():
-                network(pictures)
+                network(pixels)
             if turn:  # the first sets things up
                 rates[name].append(32 / (time.perf_counter() - began))
     ratios = {name: np.array(rates["bundled"]) / np.array(each) for name, each in rates.items()}
     return {
         name: {
-            "pictures_per_second": round(float(np.median(each)), 1),
+            "frames_per_second": round(float(np.median(each)), 1),
             "bundled_is_faster_by": [
                 round(float(v), 2)
                 for v in (np.median(ratios[name]), ratios[name].min(), ratios[name].max())
@@ -366,7 +367,7 @@ def speed(bundled: Backbone, repeats: int = 7) -> dict[str, object]:
     }
 
 
-def report(result: dict[str, dict]) -> None:
+def report(result: dict[str, dict[str, Any]]) -> None:
     """Print tables in Markdown."""
     for name, rows in result["agreement"].items():
         print(f"\n{name}\n\n| teacher | R² | neighbours | chance |\n|---|---|---|---|")
@@ -377,10 +378,10 @@ def report(result: dict[str, dict]) -> None:
     print("\n| | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
     for name, row in result["probe"].items():
         print(f"| {name} | " + " | ".join(map(cell, row.values())) + " |")
-    print("\n| network | pictures/s | bundled is faster by |\n|---|---|---|")
+    print("\n| network | frames/s | bundled is faster by |\n|---|---|---|")
     for name, row in result["speed"].items():
         ratio, low, high = row["bundled_is_faster_by"]
-        print(f"| {name} | {row['pictures_per_second']} | {ratio} ({low} to {high}) |")
+        print(f"| {name} | {row['frames_per_second']} | {ratio} ({low} to {high}) |")
     print("\n" + ", ".join(f"{key} {value}" for key, value in result["machine"].items()))
 
 

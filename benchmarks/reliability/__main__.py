@@ -35,7 +35,7 @@ import kills
 import models
 import resources
 import swap
-from judge import Outcome
+from judge import Finding
 from lab import Lab
 
 PARTS = {part.PART: part for part in (damaged, crafted, kills, resources, models, swap)}
@@ -67,30 +67,30 @@ def main() -> None:
         bound_mb=arguments.memory_bound,
         only=arguments.only,
     )
-    outcomes: list[Outcome] = []
+    findings: list[Finding] = []
     try:
         lab.prepare()
         for name in arguments.parts:
             part = PARTS[name]
             count = part.COUNT if arguments.count is None else arguments.count
-            for outcome in part.attack(lab, count):
-                outcomes.append(outcome)
-                print(failure_text(outcome, arguments), end="", flush=True)
+            for finding in part.attack(lab, count):
+                findings.append(finding)
+                print(failure_text(finding, arguments), end="", flush=True)
     finally:  # also what was found before an interruption
         if not arguments.keep:
             shutil.rmtree(lab.folder, ignore_errors=True)
-        print(markdown(table(outcomes)))
+        print(markdown(table(findings)))
         if arguments.out:
-            text = json.dumps({"rows": table(outcomes), "failures": failures(outcomes)}, indent=2)
+            text = json.dumps({"rows": table(findings), "failures": failures(findings)}, indent=2)
             arguments.out.write_text(text + "\n", encoding="utf-8")
-    sys.exit(any(outcome.failures for outcome in outcomes))
+    sys.exit(any(finding.failures for finding in findings))
 
 
-def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+def table(findings: list[Finding]) -> list[dict[str, Any]]:
     """A row for each kind of attack: how often it was tried, how often it held, what happened."""
     rows = []
-    for part, what in dict.fromkeys((outcome.part, outcome.what) for outcome in outcomes):
-        same = [each for each in outcomes if (each.part, each.what) == (part, what)]
+    for part, what in dict.fromkeys((finding.part, finding.what) for finding in findings):
+        same = [each for each in findings if (each.part, each.what) == (part, what)]
         runs = [each.run for each in same if each.run]
         happened = Counter(each.happened for each in same if each.happened)
         rows.append(
@@ -107,7 +107,7 @@ def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     return rows
 
 
-def failures(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+def failures(findings: list[Finding]) -> list[dict[str, Any]]:
     return [
         {
             "part": each.part,
@@ -115,7 +115,7 @@ def failures(outcomes: list[Outcome]) -> list[dict[str, Any]]:
             "failures": each.failures,
             "command": each.run.line if each.run else None,
         }
-        for each in outcomes
+        for each in findings
         if each.failures
     ]
 
@@ -134,17 +134,17 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def failure_text(outcome: Outcome, arguments: argparse.Namespace) -> str:
+def failure_text(finding: Finding, arguments: argparse.Namespace) -> str:
     """What should not have happened, and how to repeat it; nothing where all was well."""
-    if not outcome.failures:
+    if not finding.failures:
         return ""
-    options = ["--parts", outcome.part, "--seed", str(arguments.seed), "--only", outcome.name]
+    options = ["--parts", finding.part, "--seed", str(arguments.seed), "--only", finding.name]
     if arguments.count is not None:
         options += ["--count", str(arguments.count)]
-    lines = [f"FAILED {outcome.part}: {outcome.name}", *outcome.failures]
+    lines = [f"FAILED {finding.part}: {finding.name}", *finding.failures]
     lines.append(f"again: python benchmarks/reliability {shlex.join(options)}")
-    if outcome.run:
-        lines.append(outcome.run.line[:1000])
+    if finding.run:
+        lines.append(finding.run.line[:1000])
     return "\n  ".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from judge import Outcome, crashes, read_records, wrong_answer, wrong_records
+from judge import Finding, crashes, read_records, wrong_answer, wrong_records
 from lab import SAMPLE_DATA, Lab, Run
 from pictures import (
     animated_png,
@@ -198,7 +198,7 @@ def deflated_dicom(at: Path) -> list[Path]:
 
 
 def large_video(side: int) -> Writer:
-    """Writes a video of one large picture, repeated."""
+    """Writes a video of one large frame, repeated."""
 
     def write(at: Path) -> list[Path]:
         one = write_video(
@@ -469,7 +469,7 @@ def naming_a_url(port: int) -> list[Crafted]:
     ]
 
 
-def attack(lab: Lab, count: int) -> Iterator[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Finding]:
     """Make each, predict it, and inspect a dataset that has it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
@@ -484,7 +484,7 @@ def name_of(crafted: Crafted) -> str:
     return f"{crafted.kind}: {crafted.name}"
 
 
-def try_one(lab: Lab, crafted: Crafted, server: socket.socket) -> list[Outcome]:
+def try_one(lab: Lab, crafted: Crafted, server: socket.socket) -> list[Finding]:
     """Predict what was made, between two sound clips; then a dataset that has it, as a folder."""
     dataset, gs = lab.place(PART), fake_ghostscript(lab)
     shutil.copytree(lab.sound[0].parent, dataset / "sound")
@@ -502,17 +502,17 @@ def try_one(lab: Lab, crafted: Crafted, server: socket.socket) -> list[Outcome]:
         records = [record for record in read_records(run) if record["path"] not in lab.answers]
         happened = ", ".join(sorted({said(record) for record in records}))
         failures += [wrong for record in records for wrong in unexpected(crafted, record)]
-    outcomes = [Outcome(PART, f"{crafted.kind}: `predict`", happened, failures, name, run)]
+    findings = [Finding(PART, f"{crafted.kind}: `predict`", happened, failures, name, run)]
 
     run = lab.run(("predict", dataset, *options), env=env)
     failures = crashes(lab, run, (0, 1)) + wrong_in_folder(lab, run, dataset) + called(gs, server)
     happened, what = f"exit code {run.code}", "a folder with each: `predict`"
-    outcomes.append(Outcome(PART, what, happened, failures, name, run))
+    findings.append(Finding(PART, what, happened, failures, name, run))
 
     run = lab.run(("inspect", dataset), env=env)
     failures = crashes(lab, run, (0, 1)) + called(gs, server)
     happened, what = f"exit code {run.code}", "a dataset with each: `inspect`"
-    return [*outcomes, Outcome(PART, what, happened, failures, name, run)]
+    return [*findings, Finding(PART, what, happened, failures, name, run)]
 
 
 def wrong_in_folder(lab: Lab, run: Run, dataset: Path) -> list[str]:

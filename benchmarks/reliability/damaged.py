@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from judge import Outcome, crashes, read_records, wrong_records
+from judge import Finding, crashes, read_records, wrong_records
 from lab import Lab
 from sources import make_sources
 
@@ -53,7 +53,7 @@ def header_only(content: bytes, rng: np.random.Generator) -> bytes:
     return content[: int(rng.integers(4, 200))]
 
 
-def random_bytes(content: bytes, rng: np.random.Generator) -> bytes:
+def random_bytes(_content: bytes, rng: np.random.Generator) -> bytes:
     return rng.bytes(int(rng.integers(1, 100_000)))
 
 
@@ -66,7 +66,7 @@ def twice(content: bytes, rng: np.random.Generator) -> bytes:
     return content + content[int(rng.integers(len(content))) :]
 
 
-def empty(content: bytes, rng: np.random.Generator) -> bytes:
+def empty(_content: bytes, _rng: np.random.Generator) -> bytes:
     return b""
 
 
@@ -75,7 +75,7 @@ def remove_block(content: bytes, rng: np.random.Generator) -> bytes:
     return content[:a] + content[b:]
 
 
-def sound(content: bytes, rng: np.random.Generator) -> bytes:
+def sound(content: bytes, _rng: np.random.Generator) -> bytes:
     """Nothing but a wrong suffix, or a hole at the end: see ``write``."""
     return content
 
@@ -97,7 +97,7 @@ WAYS: dict[str, Way] = {
 }
 
 
-def attack(lab: Lab, count: int) -> Iterator[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Finding]:
     """Damage clips, each with a seed of its own, and predict them."""
     folder = lab.place(PART)
     sources = [*make_sources(lab.place("sources")), *lab.clips]
@@ -133,7 +133,7 @@ def write(
     rng: np.random.Generator,
     sources: list[Path],
 ) -> Path:
-    """A damaged copy of a clip; of a folder of pictures half of the files are damaged."""
+    """A damaged copy of a clip; of a folder of frames half of the files are damaged."""
     if source.is_dir():
         clip = folder / name
         shutil.copytree(source, clip)
@@ -155,7 +155,7 @@ def write(
     return clip
 
 
-def predict(lab: Lab, ways: list[str], clips: list[Path]) -> list[Outcome]:
+def predict(lab: Lab, ways: list[str], clips: list[Path]) -> list[Finding]:
     """One command for many clips, sound ones at both ends and in the middle."""
     middle = len(clips) // 2
     inputs = [lab.sound[0], *clips[:middle], lab.sound[1], *clips[middle:], lab.sound[0]]
@@ -164,9 +164,9 @@ def predict(lab: Lab, ways: list[str], clips: list[Path]) -> list[Outcome]:
     name = f"{clips[0].name[:5]} to {clips[-1].name[:5]}"
     what = f"`predict` of {len(clips)} damaged clips and 3 sound ones"
     happened = f"{run.seconds:.0f} s, {run.memory_mb:.0f} MB"
-    outcomes = [Outcome(PART, what, happened, failures, name, run)]
+    findings = [Finding(PART, what, happened, failures, name, run)]
     if failures:
-        return outcomes
+        return findings
     records = {record["path"]: record for record in read_records(run)}
     for way, clip in zip(ways, clips, strict=True):
         record = records.get(str(clip))
@@ -175,5 +175,5 @@ def predict(lab: Lab, ways: list[str], clips: list[Path]) -> list[Outcome]:
             happened = "its files answered one by one"
         elif record["ok"]:
             happened = "answered with a warning" if record["warnings"] else "answered"
-        outcomes.append(Outcome(PART, way, happened, [], clip.name, run))
-    return outcomes
+        findings.append(Finding(PART, way, happened, [], clip.name, run))
+    return findings

@@ -17,12 +17,12 @@ CRASHES = ("Traceback (most recent call last)", "Fatal Python error", "Exception
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Finding:
     """What one attack came to.
 
     Attributes:
         part: Which part of the bench.
-        what: A row of the table; outcomes of the same row are added up.
+        what: A row of the table; findings of the same row are added up.
         happened: What happened, in a word or two.
         failures: What should not have happened.
         name: Selects this attack with ``--only``.

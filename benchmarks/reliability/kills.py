@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from judge import SAME, Outcome, crashes, read_records, wrong_records
+from judge import SAME, Finding, crashes, read_records, wrong_records
 from lab import CLASSES, Lab, Moment, Run, Words, end, tree
 from safetensors.numpy import load_file
 
@@ -21,9 +21,9 @@ COMPARE = ("--heads", "mean,gru", "--seeds", "1", "--folds", "3", "--epochs", "6
 STABLE = ("name", "accuracy", "macro_f1", "accuracy_by_seed", "chosen")  # no times
 
 
-def attack(lab: Lab, count: int) -> Iterator[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Finding]:
     """Each kind of kill so many times, as far as its name was asked for."""
-    kinds: dict[str, Callable[[Lab, int], Iterator[Outcome]]] = {
+    kinds: dict[str, Callable[[Lab, int], Iterator[Finding]]] = {
         "extract": kill_extract,
         "train": kill_train,
         "compare": kill_compare,
@@ -31,7 +31,7 @@ def attack(lab: Lab, count: int) -> Iterator[Outcome]:
     }
     chosen = [kind for name, kind in kinds.items() if lab.only.split(" #")[0] in name]
     for kind in chosen:
-        yield from (outcome for outcome in kind(lab, count) if lab.only in outcome.name)
+        yield from (finding for finding in kind(lab, count) if lab.only in finding.name)
 
 
 def all_at_once(process: psutil.Process) -> None:
@@ -67,7 +67,7 @@ def moments(lab: Lab, kind: int, number: int, whole: Run) -> list[Moment]:
     return [(float(rng.uniform(0.05, 1) * whole.seconds), kill)]
 
 
-def kill_extract(lab: Lab, count: int) -> Iterator[Outcome]:
+def kill_extract(lab: Lab, count: int) -> Iterator[Finding]:
     clips = many_clips(lab, 60)
     words: Words = ("extract", clips, "--precision", "fp32")
     clean = lab.place("clean")
@@ -85,10 +85,10 @@ def kill_extract(lab: Lab, count: int) -> Iterator[Outcome]:
             failures.append("entries are missing")
         happened = state(killed) + (", entries kept" if done else ", no entries yet")
         what = "`extract` killed, verified, run again"
-        yield Outcome(PART, what, happened, failures, f"extract #{number}", killed)
+        yield Finding(PART, what, happened, failures, f"extract #{number}", killed)
 
 
-def kill_train(lab: Lab, count: int) -> Iterator[Outcome]:
+def kill_train(lab: Lab, count: int) -> Iterator[Finding]:
     cache = lab.place("kept")
     words: Words = ("train", lab.dataset(8), *TRAIN)
     lab.expect_success((*words, "--out", lab.place("runs") / "first"), cache=cache)
@@ -111,11 +111,11 @@ def kill_train(lab: Lab, count: int) -> Iterator[Outcome]:
             failures += different_tensors(wanted, load_file(out / "model.safetensors"))
         what = "`train` killed, then `--resume`: same weights to the bit"
         happened = f"{state(killed)}{how}"
-        yield Outcome(PART, what, happened, failures, f"train #{number}", killed)
+        yield Finding(PART, what, happened, failures, f"train #{number}", killed)
         shutil.rmtree(out, ignore_errors=True)
 
 
-def kill_compare(lab: Lab, count: int) -> Iterator[Outcome]:
+def kill_compare(lab: Lab, count: int) -> Iterator[Finding]:
     cache = lab.place("kept")
     words: Words = ("compare", lab.dataset(8), *COMPARE, "--format", "json", "--jobs", "2")
     lab.expect_success(("extract", lab.dataset(8), "--frames", "8"), cache=cache)
@@ -130,11 +130,11 @@ def kill_compare(lab: Lab, count: int) -> Iterator[Outcome]:
         if again.code == 0 and results(again) != results(whole):
             failures.append("results differ from an uninterrupted comparison's")
         what = "`compare` killed, then the same again: same results"
-        yield Outcome(PART, what, state(killed), failures, f"compare #{number}", killed)
+        yield Finding(PART, what, state(killed), failures, f"compare #{number}", killed)
         shutil.rmtree(out, ignore_errors=True)
 
 
-def kill_decoding(lab: Lab, count: int) -> Iterator[Outcome]:
+def kill_decoding(lab: Lab, count: int) -> Iterator[Finding]:
     clips = sorted(many_clips(lab, 60).glob("*.mp4"))
     words: Words = ("predict", *clips, *lab.sound, "--model", lab.model, "--format", "jsonl")
     whole = lab.expect_success(words)
@@ -149,7 +149,7 @@ def kill_decoding(lab: Lab, count: int) -> Iterator[Outcome]:
         what = "`predict` while three decode processes are killed: same answers"
         happened = f"exit code {run.code}"
         name = f"decode processes #{number}"
-        yield Outcome(PART, what, happened, failures, name, run)
+        yield Finding(PART, what, happened, failures, name, run)
 
 
 def same_answers(ones: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from judge import Outcome, crashes, wrong_records
+from judge import Finding, crashes, wrong_records
 from lab import Lab
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -46,7 +46,7 @@ class Tampered:
 def at(*keys: str | int, value: object) -> Callable[[Manifest, Tensors], object]:
     """Puts a value into the manifest."""
 
-    def change(manifest: Manifest, tensors: Tensors) -> None:
+    def change(manifest: Manifest, _tensors: Tensors) -> None:
         place: Any = manifest
         for key in keys[:-1]:
             place = place[key]
@@ -58,7 +58,7 @@ def at(*keys: str | int, value: object) -> Callable[[Manifest, Tensors], object]
 def weights(value: float) -> Callable[[Manifest, Tensors], object]:
     """Puts a number into each tensor of the head."""
 
-    def change(manifest: Manifest, tensors: Tensors) -> None:
+    def change(_manifest: Manifest, tensors: Tensors) -> None:
         for name, tensor in tensors.items():
             if name.startswith("head.") and tensor.dtype.kind == "f":
                 tensor.flat[0] = value
@@ -69,7 +69,7 @@ def weights(value: float) -> Callable[[Manifest, Tensors], object]:
 def each(form: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[Manifest, Tensors], object]:
     """Gives each tensor another form."""
 
-    def change(manifest: Manifest, tensors: Tensors) -> None:
+    def change(_manifest: Manifest, tensors: Tensors) -> None:
         for name in tensors:
             tensors[name] = np.ascontiguousarray(form(tensors[name]))
 
@@ -111,9 +111,9 @@ ALL = [
     Tampered("not a number in the weights", weights(float("nan"))),
     Tampered("infinity in the weights", weights(float("inf"))),
     Tampered("10^38 in the weights", weights(3e38), (1, 2)),
-    Tampered("no tensors", lambda manifest, tensors: tensors.clear()),
-    Tampered("a tensor is missing", lambda manifest, tensors: tensors.popitem()),
-    Tampered("a tensor too many", lambda manifest, tensors: tensors.update(more=np.zeros(3))),
+    Tampered("no tensors", lambda _manifest, tensors: tensors.clear()),
+    Tampered("a tensor is missing", lambda _manifest, tensors: tensors.popitem()),
+    Tampered("a tensor too many", lambda _manifest, tensors: tensors.update(more=np.zeros(3))),
     Tampered("tensors are flat", each(np.ravel)),
     Tampered("tensors are whole numbers", each(lambda tensor: tensor.astype(np.int64))),
     Tampered("tensors are doubles", each(lambda tensor: tensor.astype(np.float64))),
@@ -140,7 +140,7 @@ def raw_files(good: bytes) -> dict[str, bytes]:
     }
 
 
-def attack(lab: Lab, count: int) -> Iterator[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Finding]:
     """Each tampered model once, then random changes of the manifest."""
     file = lab.model / "model.safetensors"
     with safe_open(file, framework="np") as stored:
@@ -172,7 +172,7 @@ class Made:
     content: bytes
 
 
-def try_one(lab: Lab, made: Made) -> Outcome:
+def try_one(lab: Lab, made: Made) -> Finding:
     """Predict a sound clip with a bad model."""
     model = lab.place(PART) / "model.safetensors"
     model.write_bytes(made.content)
@@ -185,7 +185,7 @@ def try_one(lab: Lab, made: Made) -> Outcome:
     elif run.code == 2 and sum(line.startswith("Error: ") for line in run.err.splitlines()) != 1:
         failures.append("not one error message")
     happened = {0: "answered", 2: "refused"}.get(run.code, f"exit code {run.code}")
-    return Outcome(PART, f"model files: {made.what}", happened, failures, made.name, run)
+    return Finding(PART, f"model files: {made.what}", happened, failures, made.name, run)
 
 
 def build(
@@ -204,7 +204,7 @@ def build(
 def random_change(rng: np.random.Generator) -> Callable[[Manifest, Tensors], object]:
     """One value anywhere in the manifest becomes another one."""
 
-    def change(manifest: Manifest, tensors: Tensors) -> None:
+    def change(manifest: Manifest, _tensors: Tensors) -> None:
         places = walk(manifest)
         holder, key = places[int(rng.integers(len(places)))]
         holder[key] = VALUES[int(rng.integers(len(VALUES)))]

@@ -1,4 +1,4 @@
-"""Picture files that say what is not so, each in a few bytes."""
+"""Frame files that say what is not so, each in a few bytes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def tiff(tags: Sequence[tuple[int, int, int, int]], following: int = 0) -> bytes
 
 
 def tiff_picture(width: int, height: int, following: int = 0) -> bytes:
-    """A grey picture of this size whose pixels are said to stand at byte 8."""
+    """A grey frame of this size whose pixels are said to stand at byte 8."""
     sizes = [
         (256, 4, 1, width),
         (257, 4, 1, height),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from judge import Outcome, crashes, wrong_records
+from judge import Finding, crashes, wrong_records
 from lab import Lab, Words
 
 PART = "resources"
@@ -120,7 +120,7 @@ ALL = [
 ]  # fmt: skip
 
 
-def attack(lab: Lab, count: int) -> Iterator[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Finding]:
     """Each situation once."""
     order = np.random.default_rng(lab.seed).permutation(len(ALL))[:count]
     chosen = [ALL[i] for i in sorted(order) if lab.only in f"{ALL[i].command}: {ALL[i].shell}"]
@@ -130,7 +130,7 @@ def attack(lab: Lab, count: int) -> Iterator[Outcome]:
             yield try_one(lab, situation)
 
 
-def try_one(lab: Lab, situation: Situation) -> Outcome:
+def try_one(lab: Lab, situation: Situation) -> Finding:
     place = lab.place(PART)
     inputs = [lab.sound[0], lab.folder / "no such clip.mp4", lab.sound[1]]
     words: dict[str, Words] = {
@@ -151,4 +151,4 @@ def try_one(lab: Lab, situation: Situation) -> Outcome:
         failures.append("no model was left")
     failures += [f"half-written: {path.name}" for path in place.rglob("*.partial")]
     name = f"{situation.command}: {situation.shell}"
-    return Outcome(PART, situation.kind, f"exit code {run.code}", failures, name, run)
+    return Finding(PART, situation.kind, f"exit code {run.code}", failures, name, run)

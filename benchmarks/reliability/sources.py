@@ -21,7 +21,7 @@ VIDEOS = {  # file: codec, pixel format
     "vp9.webm": ("libvpx-vp9", "yuv420p"),
     "mpeg2.mpg": ("mpeg2video", "yuv420p"),
     "mjpeg.mov": ("mjpeg", "yuvj420p"),
-    "picture.gif": ("gif", "rgb8"),
+    "frame.gif": ("gif", "rgb8"),
     "h264.ts": ("libx264", "yuv420p"),
 }
 PICTURES = ("png", "jpg", "tif", "bmp", "webp")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from judge import Outcome, crashes
+from judge import Finding, crashes
 from kills import different_entries, entries, many_clips
 from lab import Lab, Moment, Words
 
@@ -17,7 +17,7 @@ CLIPS = 60
 SWAPS = 30  # in each run
 
 
-def attack(lab: Lab, count: int) -> Iterator[Outcome]:
+def attack(lab: Lab, count: int) -> Iterator[Finding]:
     """Replace clips by other ones at random moments; each entry must be what its name says.
 
     An entry's name is made from the content, so a clean extraction of all contents says what must
@@ -52,7 +52,7 @@ def attack(lab: Lab, count: int) -> Iterator[Outcome]:
         strange = len(set(entries(cache)) - set(entries(clean)))
         happened = f"exit code {run.code}" + (f", {strange} of torn content" if strange else "")
         what = f"`extract` of {CLIPS} clips while {SWAPS} are replaced: entries are what they say"
-        yield Outcome(PART, what, happened, failures, name, run)
+        yield Finding(PART, what, happened, failures, name, run)
 
 
 def replacing(
@@ -61,7 +61,7 @@ def replacing(
     """Puts another content at a path: by renaming, or written in place."""
     by_rename = rng.random() < 0.5
 
-    def replace(process: psutil.Process) -> None:
+    def replace(_process: psutil.Process) -> None:
         if by_rename:
             other = path.with_suffix(".new")
             other.write_bytes(content)
