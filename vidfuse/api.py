@@ -107,7 +107,6 @@ def extract(
     Raises:
         UserError: The settings or the machine do not allow it.
     """
-
     reporter = _watched(reporter)
     config = FeatureConfig.from_mapping(plain(settings))
     names = as_names("heads", heads)
@@ -217,7 +216,6 @@ def evaluate(
     Raises:
         UserError: There is no such model, or nothing to measure on.
     """
-
     root = as_path("dataset", dataset)
     expect("subset", subset, str, among=SUBSETS)
     expect("split", split, str, optional=True)
@@ -250,7 +248,6 @@ def compare(
         UserError: The dataset, the settings or the machine do not allow it.
         KeyboardInterrupt: After what was done so far was kept.
     """
-
     reporter = _watched(reporter)
     root = as_path("dataset", dataset)
     names = ",".join(as_names("heads", heads))
@@ -283,7 +280,6 @@ def predict(
     Raises:
         UserError: There is no such model, or it cannot be used here.
     """
-
     expect("top", top, int, least=1)
     paths = as_inputs("inputs", inputs)
     ensemble = _ensemble(model, plain(settings), reporter)
@@ -323,7 +319,6 @@ def inspect(
     Raises:
         UserError: It is not a dataset.
     """
-
     reporter = _watched(reporter)
     root = as_path("dataset", dataset)
     expect("layout", layout, str, optional=True)
@@ -365,7 +360,6 @@ def bench(
     Raises:
         UserError: No clip can be read, or the settings cannot be used here.
     """
-
     reporter = _watched(reporter)
     expect("repeats", repeats, int, least=1)
     expect("seconds", seconds, float, least=0)
@@ -443,7 +437,6 @@ def load_model(
         UserError: It is missing or damaged, written by a newer vidfuse, or needs a head that is
             not installed.
     """
-
     reporter = _watched(reporter)
     config = InferenceConfig.from_mapping(plain(settings))
     place = as_path("path", path)

@@ -77,7 +77,7 @@ def build_extractor(
         time_limit=config.time_limit,
         memory=config.memory_bytes,
         reporter=reporter,
-        more=spec.sources[1:2] if spec.grid == 1 and config.grid is None else [],
+        more=spec.kept_beside(config.chosen_grid),
     )
 
 

@@ -193,13 +193,20 @@ class FeatureSpec:
 
     @cached_property
     def sources(self) -> list[FeatureSpec]:
-        """This spec, then those with finer grids that it can be derived from exactly.
-
-        Of a single cell, the next is that of 2×2 cells, which most heads read.
-        """
+        """This spec, then those with finer grids that it can be derived from exactly."""
         own = self.grid
         finer = [g for g in GRIDS if g == "native" or (own != "native" and g > own and not g % own)]
         return [self] + [replace(self, grid=grid) for grid in finer if own != "native"]
+
+    def kept_beside(self, chosen: Grid | None) -> list[FeatureSpec]:
+        """Finer features that are cached with these from the same forward pass.
+
+        Beside one cell these are 2×2 cells, which most heads read.
+
+        Args:
+            chosen: The grid that the user asked for, which is then kept alone.
+        """
+        return self.sources[1:2] if self.grid == 1 and chosen is None else []
 
 
 def parse_grid(text: str) -> Grid:

@@ -145,7 +145,7 @@ class Predictor:
             index=index,
             reporter=reporter,
             pool=self.pool,
-            more=card.spec.sources[1:2] if card.spec.grid == 1 and chosen is None else [],
+            more=card.spec.kept_beside(chosen),
         )
 
     @cached_property
