@@ -42,7 +42,7 @@ from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError
 from vidfuse.features.build import finest
 from vidfuse.features.export import extract_clips
-from vidfuse.features.spec import FeatureConfig
+from vidfuse.features.spec import FeatureConfig, parse_grid
 from vidfuse.heads import head_class, head_names
 from vidfuse.inference.config import InferenceConfig
 from vidfuse.inference.evaluate import evaluate_dataset
@@ -54,6 +54,7 @@ from vidfuse.machine import compute_alone
 from vidfuse.model import load_model as load
 from vidfuse.progress import Reporter
 from vidfuse.results import (
+    BackboneDescription,
     BenchResult,
     Comparison,
     Evaluation,
@@ -113,13 +114,12 @@ def extract(
     target = None if out is None else as_path("out", out)
     with reporter.measure("scan"):
         found = _clips(clips, layout, reporter)
-    asked = config.chosen_grid
-    if asked is None:
+    if config.grid is None:
         with reporter.measure("imports"):
             import_torch()  # which heads need, to say what grid they read
         grids = finest(head_class(name).grid for name in names)
     else:
-        grids = [asked]
+        grids = [parse_grid(config.grid)]
     return ExtractionResult.from_dict(extract_clips(found, config, grids, target, reporter))
 
 
@@ -369,9 +369,34 @@ def bench(
     for error in bad:
         reporter.warn(error.message)
     good = [clip for clip in found if isinstance(clip, Clip)]
-    grid = config.chosen_grid or head_class(TrainConfig().head).grid
+    grid = parse_grid(config.grid) if config.grid else head_class(TrainConfig().head).grid
     report = measure(good, config, grid, repeats, seconds, reporter)
     return BenchResult.from_dict({**report, "failed": report["failed"] + len(bad)})
+
+
+def list_backbones(
+    names: str | Iterable[str] | None = None, *, reporter: Reporter | None = None
+) -> list[BackboneDescription]:
+    """Describe encoders: what each sees and gives, what it costs, where its weights come from.
+
+    Args:
+        names: Encoders, or what names begin with, such as ``resnet``; None or none at all is every
+            encoder there is.
+        reporter: Receives warnings.
+
+    Returns:
+        A description of each.
+
+    Raises:
+        UserError: An encoder is unknown.
+    """
+    from vidfuse.backbones.describe import describe_backbones
+
+    warnings: list[str] = []
+    found = describe_backbones(as_names("names", names) if names else [], warnings)
+    for line in warnings:
+        (reporter or Reporter()).warn(line)
+    return [BackboneDescription.from_dict(each) for each in found]
 
 
 def list_heads(

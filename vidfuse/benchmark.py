@@ -173,7 +173,7 @@ class BenchRunner:
     def forward(self, encoder: Encoder) -> float:
         """Clips per second of a backbone alone."""
         clips = self._clips(self.count)
-        jobs = [Job([], "", request, frames=frames) for request, frames in clips]
+        jobs = [self._job("", request, frames) for request, frames in clips]
         count = sum(len(frames.times) for _, frames in clips)
         encoding = encoder.begin([self.extractor.spec.grid], count, many=True)
 
@@ -187,10 +187,14 @@ class BenchRunner:
     def pipeline(self) -> float:
         """Clips per second of an extraction."""
         jobs = deque(
-            Job([], f"{number:032x}", request)
+            self._job(f"{number:032x}", request)
             for number, (request, _) in enumerate(self._clips(self.count))
         )
         return self._rate(lambda: sum(1 for _ in self.extractor.compute(jobs, many=True)))
+
+    def _job(self, key: str, request: FrameRequest, frames: Frames | None = None) -> Job:
+        spec = self.extractor.spec
+        return Job([], key, request, frames=frames, window=spec.window, steps=spec.steps)
 
     def _clips(self, count: int) -> list[tuple[FrameRequest, Frames]]:
         return list(islice(cycle(self.decoded), count))
@@ -245,10 +249,11 @@ def flops_of_frame(backbone: Backbone, size: int) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    image = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=backbone.mean.device)
+    window = backbone.window or 1
+    frames = torch.zeros((window, size, size, 3), dtype=torch.uint8, device=backbone.mean.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        backbone(image)
-    return float(counter.get_total_flops())
+        backbone(frames)
+    return float(counter.get_total_flops()) / window
 
 
 def gemm(device: Device) -> float:

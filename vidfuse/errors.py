@@ -57,13 +57,21 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 class UnknownNameError(UserError):
-    """A name that is not in a registry: lists the known ones and the closest match."""
+    """A name that is not in a registry: tells the closest match.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Args:
+        kind: What it should name.
+        name: As the user gave it.
+        known: The names that there are.
+        hint: How to see them; None lists them all.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str | None = None) -> None:
+        self.kind, self.name = kind, name
         names = sorted(known)
         close = closest(name, names)
         guess = f" Did you mean '{close}'?" if close else ""
-        super().__init__(f"unknown {kind} '{name}'.{guess}", f"Known: {', '.join(names)}")
+        super().__init__(f"unknown {kind} '{name}'.{guess}", hint or f"Known: {', '.join(names)}")
 
 
 def first_sentence(error: Exception) -> str:

@@ -63,7 +63,7 @@ def check_manifest(manifest: Any) -> None:
         KeyError, TypeError, ValueError: Names the field and what is wrong with it.
     """
     _check_fields(manifest, "")
-    features, backbone, head = manifest["features"], manifest["backbone"], manifest["head"]
+    features, head = manifest["features"], manifest["head"]
     for table in ("features", "backbone", "head"):
         _check_fields(manifest[table], table)
     for name, texts in [("classes", manifest["classes"]), *manifest["seen"].items()]:
@@ -75,18 +75,16 @@ def check_manifest(manifest: Any) -> None:
     if not 0 < len(manifest["classes"]) == len(set(manifest["classes"])):
         raise ValueError("classes: not different names")
     # Who trains may ask for what is in these bounds.
-    asked = FeatureConfig(
-        **{name: features[name] for name in ("frames", "size", "crop")},
-        **({"fps": features["fps"]} if "fps" in features else {}),
-        backbone=backbone["name"],
-        grid=str(features["grid"]),
-        cache_frames=manifest["cached_frames"],
-        sampling=manifest["sampling"],
-    )
+    asked = {
+        **{name: features[name] for name in ("frames", "size", "crop", "fps") if name in features},
+        "grid": str(features["grid"]),
+        "cache_frames": manifest["cached_frames"],
+        "sampling": manifest["sampling"],
+    }
     try:
         for rule in (manifest["sampling"], features["sampling"]):
             Sampling.parse(rule)
-        asked.validate()
+        FeatureConfig.from_mapping(asked)
     except UserError as error:
         raise ValueError(": ".join(filter(None, (error.message, error.hint)))) from error
     if features["grid"] not in ("native", head["grid"]):

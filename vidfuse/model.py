@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from vidfuse.atomic import ADVICE, write_whole
 from vidfuse.backbones import RANDOM_WEIGHTS, BackboneChoice, choose
+from vidfuse.backbones.info import PREPROCESSING
 from vidfuse.errors import UnknownNameError, UserError, raise_if_out_of_memory
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.heads import build_head, head_class
@@ -114,11 +115,8 @@ class StoredModel(ModelCard):
                     classes=len(self.classes),
                     settings=self.head["settings"],
                 )
-            except UnknownNameError as error:
-                raise UserError(
-                    f"{self.path}: needs the head '{self.head_name}', which is not installed here",
-                    "Install the package that this head came from.",
-                ) from error
+            except UnknownNameError:
+                raise
             except UserError as error:
                 raise UserError(f"{self.path}: {error.message}", error.hint) from error
             state = {name: tensors.get_tensor(name) for name in header}
@@ -269,7 +267,12 @@ def open_model(path: Path | str) -> StoredModel:
         selects = head.get("chooses_frames")  # which old files do not say
         if selects is None:
             selects = head_class(head["name"]).selects_frames
-        weights = None if backbone["published"] else RANDOM_WEIGHTS  # or those in the file
+        published = None if backbone["published"] else RANDOM_WEIGHTS  # or those in the file
+        choice = choose(backbone["name"], published, backbone["layer"])
+        info = choice.info
+        differing = [name for name in PREPROCESSING if getattr(info, name) != getattr(spec, name)]
+        if differing or (info.fixed_size and spec.size != info.size):
+            raise ValueError(f"features.{[*differing, 'size'][0]} is not that of {choice.name}")
         return StoredModel(
             head_name=head["name"],
             selects_frames=selects,
@@ -277,7 +280,7 @@ def open_model(path: Path | str) -> StoredModel:
             spec=spec,
             cached=replace(spec, frames=manifest["cached_frames"]),
             sampling=manifest["sampling"],
-            choice=choose(backbone["name"], weights, backbone["layer"]),
+            choice=choice,
             metadata={name: value for name, value in manifest.items() if name not in RESERVED},
             seen=dict(manifest["seen"]),
             path=file,
@@ -303,6 +306,11 @@ def naming(file: Path) -> Iterator[None]:
     """Say which file it is that cannot be read, and why."""
     try:
         yield
+    except UnknownNameError as error:
+        raise UserError(
+            f"{file}: needs the {error.kind} '{error.name}', which is not installed here",
+            f"Install the package that this {error.kind} came from.",
+        ) from error
     except FileNotFoundError as error:
         hint = "Name a model file or a run folder that holds model.safetensors."
         raise UserError(f"{file}: no such model", hint) from error

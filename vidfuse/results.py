@@ -569,3 +569,60 @@ class HeadDescription(Result):
     parameters: int | None
     multiply_adds: int | None
     latency_ms: Latency | None = field(default=None, metadata={"only_with": "latency_ms"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneDescription(Result):
+    """An encoder: what it sees and gives, what it costs, and where its weights come from.
+
+    Attributes:
+        name: Its full name.
+        kind: ``image`` or ``clip``.
+        size: Side of the frames it is given, in pixels.
+        fixed_size: Whether it takes frames of no other size.
+        interpolation: How frames are resized.
+        crop_fraction: Share of a frame's short side that is kept.
+        mean: Per-channel mean that frames are normalised with.
+        std: Likewise the standard deviation.
+        layer: Layer that features are taken from.
+        channels: Channels D of its features; 0 where that is not known.
+        side: Side of their map; 0 where that is not known.
+        window: Frames that are encoded together.
+        steps: Steps in time that a window gives.
+        rate: Frames per second within a window; None for an image encoder.
+        parameters: How many the published network has.
+        gmacs: 10⁹ multiply-adds of a frame or window.
+        source: ``bundled``, ``package``, ``download`` or, without published weights, None.
+        package: The package that brings the weights.
+        url: Where they are downloaded from.
+        file: Where they are, or will be.
+        megabytes: About their size.
+        here: Whether they are here.
+        licence: Under which they may be used.
+        citation: The publication to cite.
+    """
+
+    name: str
+    kind: str
+    size: int
+    fixed_size: bool
+    interpolation: str
+    crop_fraction: float
+    mean: list[float]
+    std: list[float]
+    layer: str
+    channels: int
+    side: int
+    window: int
+    steps: int
+    rate: float | None
+    parameters: int
+    gmacs: float
+    source: str | None
+    package: str | None
+    url: str | None
+    file: str | None
+    megabytes: float | None
+    here: bool
+    licence: str
+    citation: str

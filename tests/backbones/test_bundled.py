@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidfuse.backbones import BACKBONES, choose
+from vidfuse.backbones import BACKBONES, choose, place_of
 from vidfuse.backbones.grid import pool
 from vidfuse.backbones.imports import reinstall
 from vidfuse.backbones.load import fetch, load_backbone
@@ -24,6 +25,8 @@ from vidfuse.features.spec import FeatureConfig, weights_digest
 from vidfuse.progress import Reporter
 
 INFO = BACKBONES["thin_resnet"]
+assert INFO.weights is not None
+WEIGHTS = INFO.weights
 
 
 def pixels(count: int, size: int) -> torch.Tensor:
@@ -32,8 +35,8 @@ def pixels(count: int, size: int) -> torch.Tensor:
 
 
 def test_the_weights_are_whole_and_small() -> None:
-    content = INFO.place.read_bytes()
-    assert sha256(content).hexdigest() == INFO.sha256
+    content = place_of(WEIGHTS).read_bytes()
+    assert sha256(content).hexdigest() == WEIGHTS.sha256
     assert len(content) <= 12e6
 
 
@@ -111,17 +114,13 @@ def test_nothing_imports_torchvision() -> None:
 def test_missing_or_damaged_weights_say_how_to_get_them_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    class Elsewhere(type(INFO)):  # type: ignore[misc]
-        @property
-        def place(self) -> Path:
-            return tmp_path / "thin_resnet.safetensors"
-
-    info = Elsewhere(**{name: getattr(INFO, name) for name in INFO.__slots__})
+    weights = replace(WEIGHTS, file=str(tmp_path / "bundled"))
+    info = replace(INFO, weights=weights)
     monkeypatch.setitem(BACKBONES, "thin_resnet", info)
     with pytest.raises(UserError, match="missing") as error:
         fetch(choose(), Reporter())
     assert error.value.hint == reinstall()
-    info.place.write_bytes(INFO.place.read_bytes()[:-1] + b"\1")
+    place_of(weights).write_bytes(place_of(WEIGHTS).read_bytes()[:-1] + b"\1")
     with pytest.raises(UserError, match="damaged") as error:
         weights_digest(choose(), ContentIndex(tmp_path), Reporter())
     assert error.value.hint == reinstall()

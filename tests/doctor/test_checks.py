@@ -36,7 +36,7 @@ def test_bundled_weights_that_are_not_right(monkeypatch, tmp_path, content, prob
     place = tmp_path / "weights"
     if content is not None:
         place.write_bytes(content)
-    info = SimpleNamespace(place=place, sha256="0" * 64)
+    info = SimpleNamespace(weights=backbones.Weights(str(place), source="bundled", sha256="0" * 64))
     monkeypatch.setitem(backbones.BACKBONES, backbones.DEFAULT_BACKBONE, info)
     check = libraries.bundled_weights()
     assert (check.status, problem in check.summary) == ("broken", True)

@@ -29,6 +29,13 @@ OTHERS: dict[str, Any] = {
     "grid": "native",
     "precision": "bf16",
     "fps": 10.0,
+    "interpolation": "bicubic",
+    "crop_fraction": 0.875,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "window": 16,
+    "steps": 2,
+    "rate": 15.0,
 }
 
 
@@ -52,7 +59,7 @@ def test_every_field_changes_the_digest() -> None:
 
 
 def test_a_spec_survives_json() -> None:
-    for spec in (SPEC, replace(SPEC, fps=10.0)):
+    for spec in (SPEC, replace(SPEC, fps=10.0), replace(SPEC, **OTHERS)):
         assert FeatureSpec.from_dict(spec.to_dict()) == spec
 
 

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import pytest
 from safetensors.torch import save_file
 
 import vidfuse
-from vidfuse.backbones import BACKBONES, choose
+from vidfuse.backbones import BACKBONES, choose, place_of
 from vidfuse.backbones.load import read_weights
 from vidfuse.data import content as stamp
 from vidfuse.errors import InputError, UserError
 from vidfuse.rpc import Child
 
 INFO = BACKBONES["thin_resnet"]
+assert INFO.weights is not None
+WEIGHTS = INFO.weights
 FIELDS = ["path", "ok", "label", "score", "top", "warnings", "error"]
 
 
@@ -238,8 +241,6 @@ class TestPublishedWeights:
 
 
 def test_a_decode_policy_of_another_version(run: str, dataset: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     model = vidfuse.load_model(run).model
     model.spec = replace(model.spec, decode="auto/99")
     model.save(tmp_path / "model.safetensors")
@@ -256,17 +257,12 @@ def test_a_model_of_another_bundled_network_is_refused(
     (record,) = predict(path, model=model)
     assert record["ok"]
     other = tmp_path / "thin_resnet.safetensors"
-    state = {name: value + 1 for name, value in read_weights(INFO.place).items()}
+    state = {name: value + 1 for name, value in read_weights(place_of(WEIGHTS)).items()}
     save_file(state, other)
 
-    class Elsewhere(type(INFO)):  # type: ignore[misc]
-        @property
-        def place(self) -> Path:
-            return other
-
-    fields = {name: getattr(INFO, name) for name in INFO.__slots__}
-    fields["sha256"] = hashlib.sha256(other.read_bytes()).hexdigest()
-    monkeypatch.setitem(BACKBONES, "thin_resnet", Elsewhere(**fields))
+    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    weights = replace(WEIGHTS, file=str(other), sha256=digest)
+    monkeypatch.setitem(BACKBONES, "thin_resnet", replace(INFO, weights=weights))
     with pytest.raises(UserError, match="are not the weights") as error:
         predict(path, model=model)
     assert "another one now" in str(error.value.hint)

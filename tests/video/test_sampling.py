@@ -177,3 +177,50 @@ def test_parse_refuses_with_advice() -> None:
     for text in ("uniform:3", "stride:N", ""):
         with pytest.raises(UserError):
             Sampling.parse(text)
+
+
+def windows(count: int, length: float, fps: float = 30.0) -> np.ndarray:
+    """Times of the chosen frames ``[windows, 4]`` of a clip of so many seconds."""
+    times = np.arange(round(length * fps)) / fps
+    timeline = Timeline(times, length)
+    return times[Sampling.parse("windows:4@10").pick(timeline, count)].reshape(-1, 4)
+
+
+def test_windows_lie_side_by_side_in_the_middle_of_their_shares():
+    found = windows(64, 2.0)  # a window lasts .4 s: five of them in two seconds
+    assert len(found) == 5
+    np.testing.assert_allclose(np.diff(found, axis=1), 0.1, atol=0.034)
+    np.testing.assert_allclose(found.mean(1), np.arange(5) * 0.4 + 0.2, atol=0.034)
+    assert (np.diff(found.ravel()) >= 0).all()
+
+
+def test_there_are_no_more_windows_than_asked_for():
+    found = windows(8, 10.0)
+    assert len(found) == 2
+    np.testing.assert_allclose(found.mean(1), [2.5, 7.5], atol=0.034)
+    assert (np.ptp(found, axis=1) < 0.4).all()
+
+
+def test_a_clip_shorter_than_a_window_gives_one_of_closer_frames():
+    found = windows(64, 0.2)
+    assert found.shape == (1, 4)
+    assert found.max() < 0.2
+    assert len(np.unique(found)) == 4
+    np.testing.assert_allclose(windows(64, 1 / 30), 0.0)  # a single frame, four times
+
+
+def test_the_rate_is_in_seconds_whatever_the_frame_rate():
+    slow, fast = windows(64, 2.0, fps=25), windows(64, 2.0, fps=100)
+    assert slow.shape == fast.shape
+    np.testing.assert_allclose(slow, fast, atol=0.041)
+
+
+@pytest.mark.parametrize("text", ["windows:16@15", "windows:32@7.5"])
+def test_a_rule_of_windows_is_written_as_it_is_read(text):
+    assert str(Sampling.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["windows", "windows:0@15", "windows:16@0", "windows:16"])
+def test_other_windows_are_refused(text):
+    with pytest.raises(UserError):
+        Sampling.parse(text)

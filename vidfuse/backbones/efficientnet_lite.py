@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STEM, HEAD = 32, 1280  # channels, at every scale
+CLASSES = 1000  # of ImageNet
 # Of each stage: kernel, stride of its first block, expansion, channels and blocks at scale 1.
 STAGES = (
     (3, 1, 1, 16, 1),
@@ -43,8 +44,8 @@ def efficientnet_lite(width: float, depth: float, weights: None = None) -> nn.Se
         weights: Always None; backbone factories share this signature.
 
     Returns:
-        ``stem``, ``stage1`` to ``stage7`` and ``head``: ``[N, 3, S, S]`` becomes
-        ``[N, 1280, S/32, S/32]``.
+        ``stem``, ``stage1`` to ``stage7`` and ``head``, where ``[N, 3, S, S]`` becomes
+        ``[N, 1280, S/32, S/32]``; then ``pool`` and ``classifier``, for ImageNet's classes.
     """
     network: OrderedDict[str, nn.Module] = OrderedDict(stem=_convolution(3, STEM, 3, stride=2))
     channels = STEM
@@ -58,6 +59,8 @@ def efficientnet_lite(width: float, depth: float, weights: None = None) -> nn.Se
             channels = out
         network[f"stage{number}"] = nn.Sequential(*blocks)
     network["head"] = _convolution(channels, HEAD, 1)
+    network["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network["classifier"] = nn.Linear(HEAD, CLASSES)
     return nn.Sequential(network)
 
 
@@ -128,10 +131,7 @@ def _rounded(channels: float) -> int:
 
 
 def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a published file; other names, such as our own, stay.
-
-    The classifier keeps its name, ``_fc``, and belongs to no stage.
-    """
+    """Rename the tensors of a published file; other names, such as our own, stay."""
     numbers = [int(match[1]) for name in state if (match := re.match(r"_blocks\.(\d+)\.", name))]
     # Stages begin where the number of channels that leave a block changes.
     places: dict[int, str] = {}
@@ -160,6 +160,7 @@ NAMES = {
         "_bn0": "stem.norm",
         "_conv_head": "head.convolution",
         "_bn1": "head.norm",
+        "_fc": "classifier",
     },
     "blocks": {
         "_expand_conv": "expand.convolution",

@@ -40,6 +40,7 @@ class TorchEngine:
 
     Attributes:
         device: Where it runs.
+        window: Frames that the backbone sees together.
         batch: Frames in a forward pass at most.
         streams: Forward passes side by side, each in a thread of its own.
     """
@@ -51,6 +52,7 @@ class TorchEngine:
         self.precision = precision
         self.identity = identity
         self.device = backbone.mean.device
+        self.window = backbone.window or 1
         self.batch = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
         self.streams = GPU_STREAMS if self.device.type == "cuda" else 1
         if self.device.type == "cpu":
@@ -108,23 +110,25 @@ class TorchEngine:
         a narrow precision that may come from within the network, so then it is computed in fp32.
 
         Args:
-            parts: Frames ``uint8 [n, S, S, 3]``, N together.
+            parts: Frames ``uint8 [n, S, S, 3]``; of a clip encoder whole windows, each of which
+                gives some of the N features.
             precision: In which to compute.
             grids: Sides g of the maps that are wanted.
 
         Raises:
-            UserError: The device has too little memory for a single frame.
+            UserError: The device has too little memory for a single frame or window.
         """
         try:
             found = self._pooled(parts, precision, grids)
         except torch.OutOfMemoryError as error:
             pixels = np.concatenate(parts)
-            if len(pixels) == 1:
+            windows = len(pixels) // self.window
+            if windows == 1:
                 raise UserError(
                     f"{self.device} has too little memory for this backbone",
                     "Choose a smaller --size or --backbone, or --device cpu.",
                 ) from error
-            halves = np.array_split(pixels, 2)
+            halves = np.split(pixels, [windows // 2 * self.window])
         else:
             if precision != FP32 and not all(np.isfinite(each).all() for each in found):
                 return self.features(parts, FP32, grids)

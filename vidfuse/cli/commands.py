@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": ("vidfuse.cli.bench", "Benchmark feature extraction and find the bottleneck."),
     "inspect": ("vidfuse.cli.inspect", "Look at a dataset: layout, classes, splits, problems."),
     "doctor": ("vidfuse.cli.doctor", "Check this installation, and say how to repair it."),
+    "backbones": ("vidfuse.cli.backbones", "List the encoders: what each sees, gives and costs."),
     "heads": ("vidfuse.cli.heads", "List the heads: what each reads, needs and costs."),
     "cache": ("vidfuse.cli.cache", "Manage the feature cache: info, verify, prune."),
 }

@@ -30,6 +30,7 @@ from vidfuse.comparison.workers import MOST_PROCESSES, WorkerPool
 from vidfuse.data.folds import make_folds
 from vidfuse.errors import UserError
 from vidfuse.features.build import summary as summary_of
+from vidfuse.features.spec import parse_grid
 from vidfuse.heads import head_class
 from vidfuse.machine import cores
 from vidfuse.progress import Reporter
@@ -130,7 +131,7 @@ def choose_heads(config: CompareConfig, reporter: Reporter) -> tuple[Grids, list
     left_out = []
     for name in config.head_list():
         try:
-            grid = config.chosen_grid or head_class(name).grid
+            grid = parse_grid(config.grid) if config.grid else head_class(name).grid
             # The sizes do not matter: it shows whether the head can be built here.
             side = grid if isinstance(grid, int) else 1
             new_head(config.training(name), channels=16, grid=side, classes=2)

@@ -8,7 +8,7 @@ import sys
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, requires
 
-from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE
+from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, place_of
 from vidfuse.backbones.imports import installed_version, reinstall
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
@@ -106,16 +106,18 @@ def _listed(versions: dict[str, str]) -> str:
 
 def bundled_weights() -> Check:
     """The weights of the default network, which come with the package."""
-    info = BACKBONES[DEFAULT_BACKBONE]
-    values = {"path": str(info.place), "sha256": None, "expected": info.sha256}
+    info = BACKBONES[DEFAULT_BACKBONE].weights
+    assert info is not None
+    place = place_of(info)
+    values = {"path": str(place), "sha256": None, "expected": info.sha256}
     try:
-        content = info.place.read_bytes()
+        content = place.read_bytes()
     except OSError as error:
-        summary = f"{info.place} cannot be read ({reason_of(error)})"
+        summary = f"{place} cannot be read ({reason_of(error)})"
         return Check("bundled weights", "broken", summary, values, reinstall())
     values["sha256"] = sha256(content).hexdigest()
     if values["sha256"] != info.sha256:
-        summary = f"{info.place} is damaged: its checksum is another one"
+        summary = f"{place} is damaged: its checksum is another one"
         return Check("bundled weights", "broken", summary, values, reinstall())
     summary = f"{DEFAULT_BACKBONE}, {len(content) / 1e6:.1f} MB, checksum right"
     return Check("bundled weights", "ok", summary, values)

@@ -10,13 +10,14 @@ import numpy as np
 
 from vidfuse.backbones import FP32, BackboneChoice, Grid, choose
 from vidfuse.backbones.imports import load_factory, resolve_device
+from vidfuse.backbones.info import PREPROCESSING
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import ContentIndex
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.cache import Store
 from vidfuse.features.encode import Encoder
 from vidfuse.features.extract import ExtractionStats, Extractor
-from vidfuse.features.spec import FeatureConfig, FeatureSpec, weights_digest
+from vidfuse.features.spec import FeatureConfig, FeatureSpec, parse_grid, weights_digest
 from vidfuse.progress import Reporter
 from vidfuse.video.backends import policy
 
@@ -66,6 +67,7 @@ def build_extractor(
         weights=weights,
         grid=grid,
         fps=config.fps,
+        **{name: getattr(choice.info, name) for name in PREPROCESSING},
     )
     return Extractor(
         spec=spec,
@@ -77,7 +79,7 @@ def build_extractor(
         time_limit=config.time_limit,
         memory=config.memory_bytes,
         reporter=reporter,
-        more=spec.kept_beside(config.chosen_grid),
+        more=spec.sources[1:2] if spec.grid == 1 and config.grid is None else [],
     )
 
 
@@ -98,10 +100,9 @@ def _load_engine(
     with reporter.measure("model"):
         backbone = load_backbone(choice, device=resolve_device(config.device, reporter))
         engine = TorchEngine(backbone, config.precision, spec.network)
-        grid = config.chosen_grid
-        if grid in (None, 1, "native"):
+        if config.grid is None or (grid := parse_grid(config.grid)) in (1, "native"):
             return engine
-        blank = np.zeros((1, spec.size, spec.size, 3), np.uint8)
+        blank = np.zeros((spec.window, spec.size, spec.size, 3), np.uint8)
         side = min(engine.features([blank], FP32, ["native"])[0].shape[-2:])
         if int(grid) > side:
             raise UserError(

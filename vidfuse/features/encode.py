@@ -39,6 +39,8 @@ class Job:
         key: Of its entry in the cache.
         request: Asks for its frames.
         content: What the first clip held when it was hashed; None is not asked.
+        window: Frames that are encoded together.
+        steps: Steps in time that a window gives.
         frames: Its frames, while they are not yet encoded; then all but their pixels.
         precision: In which it is encoded.
         entries: Its features on each grid; complete when `encoded` of the frames are in.
@@ -52,6 +54,8 @@ class Job:
     key: str
     request: FrameRequest
     content: Content | None = None
+    window: int = 1
+    steps: int = 1
     frames: Frames | None = None
     precision: str = ""
     entries: list[Entry] = field(default_factory=list)
@@ -70,8 +74,9 @@ class Job:
         """Take over features of some frames.
 
         Args:
-            first: Number of the first of them.
-            features: ``float16 [n, D, g, g]`` on each grid.
+            first: Number of the first of these frames.
+            features: ``float16 [n, D, g, g]`` on each grid: one step for each of the frames, or
+                those of whole windows.
         """
         frames = self.frames
         assert frames is not None
@@ -87,12 +92,15 @@ class Job:
                 path=self.request.path,
                 warnings=frames.warnings,
             )
-            count = len(frames.times)
-            blank = [np.empty((count, *each.shape[1:]), np.float16) for each in features]
-            self.entries = [Entry(array, frames.times, info) for array in blank]
+            # A step stands for its share of a window, and has the time of the frame amid it.
+            middle = ((np.arange(self.steps) + 0.5) * self.window / self.steps).astype(int)
+            times = frames.times.reshape(-1, self.window)[:, middle].ravel()
+            blank = [np.empty((len(times), *each.shape[1:]), np.float16) for each in features]
+            self.entries = [Entry(array, times, info) for array in blank]
+        first = first // self.window * self.steps
         for entry, part in zip(self.entries, features, strict=True):
             entry.features[first : first + len(part)] = part
-        self.encoded += len(features[0])
+        self.encoded += len(features[0]) // self.steps * self.window
         if self.complete:
             try:
                 for entry in self.entries:
@@ -145,12 +153,13 @@ class Encoder:
             frames: How many will come at most: few are divided among the streams.
             many: Whether there are so many clips that a calibration of the precision pays.
         """
-        streams = self.engine.streams
+        streams, window = self.engine.streams, self.engine.window
+        batch = min(self.engine.batch, math.ceil(frames / streams))
         return Encoding(
             encoder=self,
             grids=grids,
             many=many,
-            batch=max(1, min(self.engine.batch, math.ceil(frames / streams))),
+            batch=max(1, batch // window) * window,  # windows are not cut
             threads=ThreadPoolExecutor(streams, "forward", self.engine.begin_thread),
             others=self.engine.count_threads(),
         )
@@ -247,8 +256,9 @@ class Encoding:
             shares, work = self._pending.popleft()
             features, begin = work.result(), 0
             for job, first, count in shares:
-                job.add(first, [each[begin : begin + count] for each in features])
-                begin += count
+                end = begin + count // job.window * job.steps
+                job.add(first, [each[begin:end] for each in features])
+                begin = end
         complete = []
         while self._jobs and self._jobs[0].complete:
             complete.append(self._jobs.popleft())

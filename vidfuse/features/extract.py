@@ -114,7 +114,7 @@ class Extractor:
             return
         many = len(jobs) >= LARGE
         if many and self.store is not None:
-            self._estimate(self.store, len(jobs))
+            self._estimate(self.store, list(jobs.values()))
         waiting, others = deque(jobs.values()), list[Clip]()
         jobs.clear()  # a job that is done is not held any longer
         throughput, computed, frames, failed = Throughput(self.reporter), 0, 0, 0
@@ -129,7 +129,7 @@ class Extractor:
                     failed += 1
                 else:
                     computed += 1
-                    frames += job.encoded
+                    frames += len(job.frames.times) if job.frames else 0
                     self.stats.computed += 1
                     self.stats.reused += len(job.clips) - 1
                 if job.content is not None:
@@ -176,21 +176,29 @@ class Extractor:
             if entry is not None:
                 yield clip, entry
             elif not there:
-                yield clip, Job([clip], key, self.request(clip), content)
+                window, steps = self.spec.window, self.spec.steps
+                yield clip, Job([clip], key, self.request(clip), content, window, steps)
 
     def request(self, clip: Clip) -> FrameRequest:
         """The request for the frames that a clip's features are made of."""
-        crop: Crop = self.spec.crop  # type: ignore[assignment]  # checked with the options
+        spec = self.spec
+        crop: Crop = spec.crop  # type: ignore[assignment]  # checked with the options
+        sampling, frames = spec.sampling, spec.frames
+        if spec.window > 1:
+            sampling = f"windows:{spec.window}@{spec.rate:g}"
+            frames = max(1, spec.frames // spec.steps) * spec.window
         return FrameRequest(
             path=str(clip.path),
-            sampling=self.spec.sampling,
-            frames=self.spec.frames,
+            sampling=sampling,
+            frames=frames,
             start=clip.start,
             end=clip.end,
             size=self.spec.size,
             crop=crop,
             fps=self.spec.fps,
             mirrored=self.mirrored,
+            interpolation=self.spec.interpolation,
+            crop_fraction=self.spec.crop_fraction,
         )
 
     def compute(self, waiting: deque[Job], *, many: bool) -> Iterator[Job]:
@@ -203,7 +211,7 @@ class Extractor:
             waiting: The jobs, which are taken from it.
             many: Whether there are so many that a calibration of the precision pays.
         """
-        count = len(waiting)
+        frames = sum(job.request.frames for job in waiting)
         measure = self.reporter.measure
         encoding: Encoding | None = None
         decoding: dict[Future[Frames], Job] = {}
@@ -219,7 +227,7 @@ class Extractor:
                 if encoding is None:
                     # What this imports takes seconds, in which the first clips are decoded.
                     grids = [spec.grid for spec in (self.spec, *self.more)]
-                    encoding = self.encoder.begin(grids, count * self.spec.frames, many=many)
+                    encoding = self.encoder.begin(grids, frames, many=many)
                     stack.callback(encoding.end)
                 encoded: list[Job] = []
                 if decoding:
@@ -280,29 +288,31 @@ class Extractor:
             for spec, entry in zip((self.spec, *self.more), job.entries, strict=False):
                 self.store.write(spec, key, entry)
 
-    def _estimate(self, store: Store, clips: int) -> None:
+    def _estimate(self, store: Store, jobs: Sequence[Job]) -> None:
         """Say how large, and how long at most, from one measured batch; stop if the disk is too
         small.
 
         Raises:
             UserError: The cache would not fit on its disk.
         """
+        clips, frames = len(jobs), sum(job.request.frames for job in jobs)
         engine, grids = self.encoder.engine, [spec.grid for spec in (self.spec, *self.more)]
-        blank = np.zeros((8, self.spec.size, self.spec.size, 3), np.uint8)
+        size, window = self.spec.size, self.spec.window
+        blank = np.zeros((max(8 // window, 1) * window, size, size, 3), np.uint8)
         with self.reporter.measure("forward"):
             engine.features([blank], FP32, grids)  # the first pass also sets things up
             began = time.perf_counter()
             features = engine.features([blank], FP32, grids)
-            seconds = (time.perf_counter() - began) / len(blank) * self.spec.frames * clips
-        size = sum(each[0].nbytes for each in features) * self.spec.frames * clips
+            seconds = (time.perf_counter() - began) / len(blank) * frames
+        room = sum(each[0].nbytes for each in features) * self.spec.frames * clips
         self.reporter.info(
-            f"{clips} clips to extract: at most {size / 1e9:.2f} GB in {store.root}, "
+            f"{clips} clips to extract: at most {room / 1e9:.2f} GB in {store.root}, "
             f"about {seconds / 60:.0f} min of forward passes in fp32 and the time to decode"
         )
         free = store.free_bytes()
-        if size > free:
+        if room > free:
             raise UserError(
-                f"the features need up to {size / 1e9:.1f} GB and the disk of {store.root} has "
+                f"the features need up to {room / 1e9:.1f} GB and the disk of {store.root} has "
                 f"{free / 1e9:.1f} GB free",
                 "Choose a smaller --grid or fewer --frames, or another place with --cache.",
             )

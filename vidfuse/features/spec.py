@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneChoice, Grid
+from vidfuse.backbones import (
+    DEFAULT_BACKBONE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BackboneChoice,
+    Grid,
+    find_backbone,
+)
 from vidfuse.backbones.imports import load_factory, reinstall
+from vidfuse.backbones.info import PREPROCESSING, Triple
 from vidfuse.data.content import ContentIndex
 from vidfuse.errors import InputError, UserError
 from vidfuse.progress import Reporter
 from vidfuse.settings import MACHINE, MachineConfig, option
-from vidfuse.video import CROPS, DEFAULT_FPS
+from vidfuse.video import CROPS, DEFAULT_FPS, Interpolation
 from vidfuse.video.backends import POLICIES
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 # Finer grids that a coarser one may be derived from, nearest first.
 GRIDS: tuple[Grid, ...] = (1, 2, 4, 8, "native")
 FORMAT = 2  # of an entry's file
+ADDED = ("fps", *PREPROCESSING)  # fields of a spec that earlier releases did not write
 
 
 @dataclass
@@ -33,7 +42,8 @@ class FeatureConfig(MachineConfig):
     """Settings of feature extraction."""
 
     backbone: str = option(
-        DEFAULT_BACKBONE, "Network that turns frames into features.", choices=tuple(BACKBONES)
+        DEFAULT_BACKBONE,
+        "Encoder that turns frames into features; vidfuse backbones lists them.",
     )
     weights: str | None = option(
         None, "Its weights: a .safetensors or .pth file, or 'random'.", unset="the published ones"
@@ -94,7 +104,12 @@ class FeatureConfig(MachineConfig):
 
         found = super().problems()
         wrong = {problem.partition(":")[0] for problem in found}
-        for name, read in (("grid", parse_grid), ("sampling", Sampling.parse)):
+        readers = (
+            ("grid", parse_grid),
+            ("sampling", Sampling.parse),
+            ("backbone", find_backbone),
+        )
+        for name, read in readers:
             text = getattr(self, name)
             if text is None or name in wrong:
                 continue
@@ -102,6 +117,17 @@ class FeatureConfig(MachineConfig):
                 read(text)
             except UserError as error:
                 found.append(f"{name}: {error.message}")
+        if found:
+            return found
+        info = find_backbone(self.backbone)[1]
+        if info.fixed_size and self.size not in (None, info.size):
+            found.append(f"size: {self.backbone} takes frames of {info.size} pixels only")
+        chosen = self.sampling or ("uniform" if self.cache_frames is None else "segment")
+        if chosen.startswith("windows") or (info.kind == "clip" and chosen != "uniform"):
+            found.append(
+                f"sampling: {chosen} cannot be chosen; an encoder that sees windows of frames "
+                "takes those (uniform)"
+            )
         if found or self.cache_frames in (None, self.frames):
             return found
         if self.rule.mode != "segment":
@@ -115,11 +141,6 @@ class FeatureConfig(MachineConfig):
                 "be among them"
             )
         return found
-
-    @property
-    def chosen_grid(self) -> Grid | None:
-        """The grid that was asked for; None leaves it to the head."""
-        return None if self.grid is None else parse_grid(str(self.grid))
 
     @property
     def rule(self) -> Sampling:
@@ -154,6 +175,13 @@ class FeatureSpec:
         precision: Class of numerical modes whose features are interchangeable.
         fps: Frames per second of clips stored as frames: it decides which of them a segment
             in seconds holds, and their times.
+        interpolation: How frames are resized.
+        crop_fraction: Share of the short side that the square of ``center`` covers.
+        mean: Per-channel mean that frames scaled to 0..1 are normalised with.
+        std: Likewise the standard deviation.
+        window: Frames that the encoder sees together; 1 for an image encoder.
+        steps: Steps in time that a window gives; ``frames`` counts these.
+        rate: Frames per second within a window.
     """
 
     decode: str
@@ -167,6 +195,13 @@ class FeatureSpec:
     grid: Grid
     precision: str = "fp32"
     fps: float = DEFAULT_FPS
+    interpolation: Interpolation = "bilinear"
+    crop_fraction: float = 1.0
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+    window: int = 1
+    steps: int = 1
+    rate: float | None = None
 
     @cached_property  # asked for once or twice for every clip
     def digest(self) -> str:
@@ -180,36 +215,36 @@ class FeatureSpec:
         return [self.backbone, self.layer, self.weights[:16], f"{self.size} px"]
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields and the format's version, ready for JSON; the usual ``fps`` goes unsaid."""
-        fields = asdict(self) | {"format": FORMAT}
-        if self.fps == DEFAULT_FPS:
-            del fields["fps"]
-        return fields
+        """All fields and the format's version, ready for JSON.
+
+        Fields that came later go unsaid where they are as usual, so that digests stay the same.
+        """
+        written = asdict(self) | {"format": FORMAT}
+        for each in fields(self):
+            if each.name in ADDED and written[each.name] == each.default:
+                del written[each.name]
+        return written
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> FeatureSpec:
+    def from_dict(cls, written: dict[str, Any]) -> FeatureSpec:
         """The inverse of ``to_dict``."""
-        return cls(**{name: value for name, value in fields.items() if name != "format"})
+        known = {name: value for name, value in written.items() if name != "format"}
+        for name in known.keys() & {"mean", "std"}:
+            known[name] = tuple(known[name])
+        return cls(**known)
 
     @cached_property
     def sources(self) -> list[FeatureSpec]:
-        """This spec, then those with finer grids that it can be derived from exactly."""
+        """This spec, then those with finer grids that it can be derived from exactly.
+
+        Of a single cell, the next is that of 2×2 cells, which most heads read.
+        """
         own = self.grid
         finer = [g for g in GRIDS if g == "native" or (own != "native" and g > own and not g % own)]
         return [self] + [replace(self, grid=grid) for grid in finer if own != "native"]
 
-    def kept_beside(self, chosen: Grid | None) -> list[FeatureSpec]:
-        """Finer features that are cached with these from the same forward pass.
 
-        Beside one cell these are 2×2 cells, which most heads read.
-
-        Args:
-            chosen: The grid that the user asked for, which is then kept alone.
-        """
-        return self.sources[1:2] if self.grid == 1 and chosen is None else []
-
-
-def parse_grid(text: str) -> Grid:
+def parse_grid(text: str | int) -> Grid:
     """Read ``--grid``: a whole number of cells a side, or ``native``.
 
     Raises:
@@ -217,7 +252,7 @@ def parse_grid(text: str) -> Grid:
     """
     if text == "native":
         return "native"
-    if text.isdecimal() and 1 <= int(text) <= 64:
+    if str(text).isdecimal() and 1 <= int(text) <= 64:
         return int(text)
     raise UserError(f"grid '{text}' is not a whole number from 1 to 64 or 'native'")
 
@@ -230,15 +265,16 @@ def weights_digest(choice: BackboneChoice, index: ContentIndex, reporter: Report
     """
     if choice.weights is None:
         return "random"
-    if choice.published and not choice.weights.exists():
+    published = choice.info.weights if choice.published else None
+    if published and not choice.weights.exists():
         load_factory(choice.info.factory)  # a network that cannot be built needs no weights
         from vidfuse.backbones.load import fetch
 
         fetch(choice, reporter)
     content = index.contents([choice.weights])[choice.weights]
     if isinstance(content, InputError):
-        hint = "Check --weights." if choice.info.sha256 is None else reinstall()
+        hint = reinstall() if published and choice.info.bundled else "Check --weights."
         raise UserError(content.message, hint)
-    if choice.published and choice.info.sha256 not in (None, content.digest):
+    if published and published.sha256 not in ("", content.digest):
         raise UserError(f"{choice.weights}: the bundled weights are damaged", reinstall())
     return content.digest

@@ -145,7 +145,7 @@ class Predictor:
             index=index,
             reporter=reporter,
             pool=self.pool,
-            more=card.spec.kept_beside(chosen),
+            more=card.spec.sources[1:2] if card.spec.grid == 1 and chosen is None else [],
         )
 
     @cached_property
@@ -172,7 +172,7 @@ class Predictor:
         """The error of published weights that are not those of training."""
         choice = self.card.choice
         hint = "Remove that file, so that the published weights are fetched again."
-        if choice.info.sha256 is not None:
+        if choice.info.bundled:
             made_by = self.card.metadata.get("versions", {}).get("vidfuse", "an earlier one")
             hint = (
                 "The bundled network is another one now. Train the model again, or use the\n"

@@ -26,7 +26,7 @@ from vidfuse.features.build import (
 )
 from vidfuse.features.cache import Entry
 from vidfuse.features.extract import LARGE, ExtractionStats, Extractor
-from vidfuse.features.spec import FeatureSpec
+from vidfuse.features.spec import FeatureSpec, parse_grid
 from vidfuse.features.table import FeatureBuffer, FeatureTable, build_table
 from vidfuse.heads import head_class
 from vidfuse.progress import Reporter
@@ -96,7 +96,9 @@ class TrainingData:
             import_torch()  # by far the longest import
             from vidfuse.training.fit import new_head
 
-        grid = self.config.chosen_grid or head_class(self.config.head).grid
+        grid = head_class(self.config.head).grid
+        if self.config.grid is not None:
+            grid = parse_grid(self.config.grid)
         # Before anything slow, too: settings that the head does not take. The sizes do not matter.
         new_head(self.config, channels=512, grid=grid if isinstance(grid, int) else 1, classes=2)
         with self.reporter.measure("model"):

@@ -143,7 +143,13 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
             )
         chosen = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
         wanted = chosen if request.only is None else chosen[list(request.only)]
-        fit = Fitter(request.size, request.crop, request.mirrored)
+        fit = Fitter(
+            request.size,
+            request.crop,
+            request.mirrored,
+            request.interpolation,
+            request.crop_fraction,
+        )
         pixels, times = reader.read(wanted, fit) if len(wanted) else ([], wanted)
     return Frames(
         pixels=fit.stack(pixels),

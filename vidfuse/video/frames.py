@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vidfuse.data.content import Stamp
-from vidfuse.video import DEFAULT_FPS, Crop
+from vidfuse.video import DEFAULT_FPS, Crop, Interpolation
 from vidfuse.video.sampling import Times
 
 Pixels = NDArray[np.uint8]
@@ -30,6 +30,8 @@ class FrameRequest:
         crop: Way to make a frame a square; see ``square``.
         fps: Frames per second of a clip that does not say, such as a frame folder.
         mirrored: True for frames mirrored left to right.
+        interpolation: How frames are resized.
+        crop_fraction: Share of the short side that the square of ``center`` covers.
         only: Indices of the frames to read among those that the rule chooses, in order of time,
             from 0; None is all of them.
     """
@@ -43,6 +45,8 @@ class FrameRequest:
     crop: Crop = "center"
     fps: float = DEFAULT_FPS
     mirrored: bool = False
+    interpolation: Interpolation = "bilinear"
+    crop_fraction: float = 1.0
     only: tuple[int, ...] | None = None
 
 
@@ -84,29 +88,53 @@ class Frames:
         return header | {"times": self.times.tolist(), "shape": list(self.pixels.shape)}
 
 
-def square(image: Pixels, size: int, crop: Crop) -> Pixels:
-    """Make a frame ``[size, size, 3]`` with antialiased bilinear resizing.
+def square(
+    image: Pixels,
+    size: int,
+    crop: Crop,
+    interpolation: Interpolation = "bilinear",
+    crop_fraction: float = 1.0,
+) -> Pixels:
+    """Make a frame ``[size, size, 3]`` with antialiased resizing.
 
     ``center`` scales the short side to ``size`` and keeps the middle, ``pad`` scales the long
     side and puts black bars beside the frame, ``squash`` ignores the aspect ratio.
+
+    Args:
+        image: ``uint8 [H, W, 3]``.
+        size: Side of the square, in pixels.
+        crop: Way to make it a square.
+        interpolation: How it is resized.
+        crop_fraction: With ``center``, the share of the short side that is kept.
     """
     height, width = image.shape[:2]
-    if (height, width) == (size, size):
+    if (height, width) == (size, size) and (crop != "center" or crop_fraction == 1):
         return image
     opened = Image.fromarray(image)
-    bilinear = Image.Resampling.BILINEAR
+    method = Image.Resampling[interpolation.upper()]
     if crop == "squash":
-        return np.asarray(opened.resize((size, size), bilinear))
+        return np.asarray(opened.resize((size, size), method))
     if crop == "center":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        return np.asarray(opened.resize((size, size), bilinear, box=box))
+        box = _middle(width, height, size, crop_fraction)
+        return np.asarray(opened.resize((size, size), method, box=box))
     scale = size / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     canvas = Image.new("RGB", (size, size))
-    canvas.paste(opened.resize(inner, bilinear), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    canvas.paste(opened.resize(inner, method), ((size - inner[0]) // 2, (size - inner[1]) // 2))
     return np.asarray(canvas)
+
+
+def _middle(
+    width: int, height: int, size: int, fraction: float
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the square in the middle of a frame."""
+    side = min(width, height) * fraction
+    left, top = (width - side) / 2, (height - side) / 2
+    if fraction < 1:
+        # As encoders were trained: resized first, and then cut at whole pixels.
+        scale = side / size
+        left, top = (min(round(each / scale) * scale, 2 * each) for each in (left, top))
+    return left, top, left + side, top + side
 
 
 def squares(frames: list[Pixels], size: int) -> Pixels:
@@ -122,16 +150,27 @@ class Fitter:
             changes its size midway follows its first frame.
         crop: Way to make a frame a square; see `square`.
         mirrored: True to mirror frames left to right.
+        interpolation: How frames are resized.
+        crop_fraction: Share of the short side that the square of ``center`` covers.
 
     Attributes:
         width: Width of the first frame before it was resized, in pixels; 0 before there is one.
         height: Likewise its height.
     """
 
-    def __init__(self, size: int | None, crop: Crop = "center", mirrored: bool = False) -> None:
+    def __init__(
+        self,
+        size: int | None,
+        crop: Crop = "center",
+        mirrored: bool = False,
+        interpolation: Interpolation = "bilinear",
+        crop_fraction: float = 1.0,
+    ) -> None:
         self.size = size
         self.crop = crop
         self.mirrored = mirrored
+        self.interpolation = interpolation
+        self.crop_fraction = crop_fraction
         self.width = self.height = 0
 
     def __call__(self, frame: Pixels) -> Pixels:
@@ -139,7 +178,7 @@ class Fitter:
         if not self.width:
             self.height, self.width = frame.shape[:2]
         if self.size is not None:
-            fitted = square(frame, self.size, self.crop)
+            fitted = square(frame, self.size, self.crop, self.interpolation, self.crop_fraction)
         elif frame.shape[:2] == (self.height, self.width):
             fitted = frame
         else:

@@ -12,12 +12,16 @@ screen:
   (TSN; Wang et al. 2016, "Temporal Segment Networks", section 3.1).
 * ``dense``: T consecutive frames around the middle, from index ``(N - T) // 2``.
 * ``stride:N``: every N-th frame from the first, at most T of them.
+* ``windows:W@R``: for encoders that see W frames together, R a second apart: as many windows as
+  the clip has room for side by side, one at least and T/W at most, each in the middle of its share
+  of the clip. In a clip shorter than one window frames are closer, and may come more than once.
 
-A clip with no more than T frames gives all of them, once each, in order.
+By the other rules, a clip with no more than T frames gives all of them, once each, in order.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +76,14 @@ class Sampling:
     """A sampling rule, such as ``Sampling.parse("uniform")``.
 
     Attributes:
-        mode: ``uniform``, ``segment``, ``dense`` or ``stride``.
-        step: N of ``stride:N``; 1 otherwise.
+        mode: ``uniform``, ``segment``, ``dense``, ``stride`` or ``windows``.
+        step: N of ``stride:N``, W of ``windows:W@R``; 1 otherwise.
+        rate: R of ``windows:W@R``, frames per second; 0 otherwise.
     """
 
     mode: str
     step: int = 1
+    rate: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Sampling:
@@ -93,11 +99,16 @@ class Sampling:
                     f"sampling '{text}' needs a whole number of frames", "Example: stride:4"
                 )
             return cls("stride", int(step))
+        match = re.fullmatch(r"windows:([1-9]\d{0,3})@(\d{1,4}(?:\.\d{1,6})?)", text)
+        if match and float(match[2]):
+            return cls("windows", int(match[1]), float(match[2]))
         if text not in MODES:
             raise UnknownNameError("sampling", text, MODES)
         return cls(text)
 
     def __str__(self) -> str:
+        if self.mode == "windows":
+            return f"windows:{self.step}@{self.rate:g}"
         return f"{self.mode}:{self.step}" if self.mode == "stride" else self.mode
 
     def pick(
@@ -111,9 +122,21 @@ class Sampling:
             rng: Draws the times of ``segment`` in training; None takes the centres.
 
         Returns:
-            ``[min(T, N)]`` indices into the timeline, not decreasing.
+            ``[min(T, N)]`` indices into the timeline, not decreasing; of ``windows``, W for each
+            window.
         """
         total = len(timeline.times)
+        first = timeline.times[0] if timeline.start is None else timeline.start
+        length = timeline.end - first
+        if self.mode == "windows":
+            windows = int(
+                np.clip((length + EPSILON) * self.rate // self.step, 1, count // self.step)
+            )
+            share = length / windows
+            apart = min(1 / self.rate, share / self.step)
+            inside = share / 2 + (np.arange(self.step) + 0.5 - self.step / 2) * apart
+            moments = first + np.arange(windows)[:, None] * share + inside
+            return on_screen(timeline.times, moments.ravel())
         if self.mode == "stride":
             return np.arange(0, total, self.step)[:count]
         if total <= count:
@@ -123,6 +146,5 @@ class Sampling:
         inside = np.full(count, 0.5)
         if self.mode == "segment" and rng is not None:
             inside = rng.random(count)
-        first = timeline.times[0] if timeline.start is None else timeline.start
-        moments = first + (np.arange(count) + inside) * (timeline.end - first) / count
+        moments = first + (np.arange(count) + inside) * length / count
         return on_screen(timeline.times, moments)

@@ -1,0 +1,94 @@
+"""The encoder of docs/adding-a-backbone.md, as a package that somebody else has installed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import vidfuse
+from vidfuse.backbones import choose, find_backbone
+from vidfuse.errors import UserError
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-backbone.md"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The files of the document, with the metadata that installing them leaves."""
+    text = DOCUMENT.read_text("utf-8")
+    (project,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    description, network = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    package = tmp_path / "installed" / "vidfuse_tiny"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(description, "utf-8")
+    (package / "network.py").write_text(network, "utf-8")
+    (entry,) = re.findall(r'entry-points\."vidfuse\.backbones"\]\n(.*?)\n\n', project, re.DOTALL)
+    metadata = tmp_path / "installed" / "vidfuse_tiny-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vidfuse-tiny\nVersion: 0.1.0\n"
+    )
+    target = entry.replace('"', "")
+    (metadata / "entry_points.txt").write_text(f"[vidfuse.backbones]\n{target}\n", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    importlib.invalidate_caches()
+    module = importlib.import_module("vidfuse_tiny.network")
+    torch.manual_seed(0)
+    save_file(module.tiny().state_dict(), package / "tiny.safetensors")
+    yield package
+    for name in ("vidfuse_tiny.network", "vidfuse_tiny"):
+        sys.modules.pop(name, None)
+
+
+def test_it_is_found_and_described(folder):
+    (found,) = vidfuse.list_backbones("tiny")
+    assert found.name == "tiny"
+    assert (found.source, found.package, found.here) == ("package", "vidfuse-tiny", True)
+    assert found.file == str(folder / "tiny.safetensors")
+    module = sys.modules["vidfuse_tiny.network"]
+    assert found.parameters == sum(p.numel() for p in module.tiny().parameters())
+    assert any(each.name == "tiny" for each in vidfuse.list_backbones())
+
+
+def test_it_trains_and_predicts(folder, dataset, tmp_path):
+    result = vidfuse.train(dataset, backbone="tiny", epochs=2, out=str(tmp_path / "run"))
+    assert result.spec["backbone"] == "tiny"
+    assert result.spec["crop_fraction"] == 0.875
+    clip = next(dataset.rglob("*.mkv"))
+    (before,) = vidfuse.predict([clip], model=result.model)
+    assert before.ok
+    # Without the package, a model says what it lacks.
+    (folder.parent / "vidfuse_tiny-0.1.0.dist-info" / "entry_points.txt").unlink()
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match="needs the backbone 'tiny'"):
+        list(vidfuse.predict([clip], model=result.model))
+
+
+def test_its_preprocessing_may_not_change_under_a_model(folder, dataset, tmp_path):
+    result = vidfuse.train(dataset, backbone="tiny", epochs=1, out=str(tmp_path / "run"))
+    description = folder / "__init__.py"
+    description.write_text(description.read_text().replace("0.875", "1.0"))
+    sys.modules.pop("vidfuse_tiny")
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match="crop_fraction is not that of tiny"):
+        list(vidfuse.predict([next(dataset.rglob("*.mkv"))], model=result.model))
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [("raise ValueError('no luck')", "ValueError: no luck"), ("TINY = 3", "TINY is of type int")],
+)
+def test_one_that_fails_is_named_and_the_others_are_listed(folder, code, problem):
+    (folder / "__init__.py").write_text(code + "\n")
+    sys.modules.pop("vidfuse_tiny")
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=problem):
+        choose("tiny")
+    assert find_backbone("thin_resnet")
+    assert all(each.name != "tiny" for each in vidfuse.list_backbones())
