@@ -158,6 +158,18 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, class_weights):
         assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
 
 
+def test_a_run_may_be_resumed_on_a_device_that_scales_its_gradients():
+    """One that computes in float16, after one that does not."""
+    fit, elsewhere = make(), make()
+    elsewhere.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    next(iter(fit))
+    elsewhere.load_state_dict(fit.state_dict())
+    list(elsewhere)
+    assert elsewhere.epoch == 4
+    assert elsewhere.scaler.get_scale() == 2.0**10
+    fit.load_state_dict(elsewhere.state_dict())
+
+
 def test_a_saved_state_does_not_change_with_later_training():
     fit = make()
     next(iter(fit))

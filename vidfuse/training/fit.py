@@ -216,7 +216,8 @@ class Fit:
             self.head.load_state_dict(state["best_state"])  # only to see that it fits
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where it was not needed: a run may go on on another device
+            self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best_epoch = epoch, best_epoch
         self.step, self.stale = index(state["step"]), index(state["stale"])
         self.skipped_in_a_row = index(state["skipped_in_a_row"])
