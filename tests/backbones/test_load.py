@@ -63,6 +63,16 @@ def test_features_are_torchvisions_own(state: dict[str, torch.Tensor], tmp_path:
     assert torch.allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_building_leaves_the_callers_random_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of GPUs too, which nobody would give back."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeded"))
+    torch.default_generator.manual_seed(7)
+    expected = torch.rand(3)
+    torch.default_generator.manual_seed(7)
+    load_backbone(choose("resnet18", "random"))
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_folded_weights_up_to_layer3(reference_data: Find) -> None:
     path = reference_data(FOLDED)
     backbone = load_backbone(choose("resnet18", str(path), "layer3"))

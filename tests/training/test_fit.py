@@ -138,6 +138,11 @@ def test_training_leaves_the_callers_random_numbers_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_new_head_leaves_the_random_numbers_of_gpus_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeded"))
+    new_head(TrainConfig(), channels=D, grid=1, classes=3)
+
+
 @pytest.mark.parametrize("class_weights", ["none", "sampler"])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, class_weights):
     settings = {"head": "lstm", "epochs": 5, "class_weights": class_weights}

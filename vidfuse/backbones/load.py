@@ -100,7 +100,7 @@ def load_backbone(
     """
     factory = load_factory(choice.info.factory)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+        torch.default_generator.manual_seed(RANDOM_SEED)  # not those of GPUs, which are not forked
         network: nn.Module = factory(weights=None).eval()
     known = set(network.state_dict())
     info, body = choice.info, _cut(network, choice.layer)

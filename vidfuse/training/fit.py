@@ -78,7 +78,8 @@ def new_head(config: TrainConfig, *, channels: int, grid: int, classes: int) -> 
     if "dropout" in options_of(head_class(config.head)):
         settings.setdefault("dropout", config.dropout)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        # Not torch.manual_seed, which seeds those of GPUs too: the caller would not get them back.
+        torch.default_generator.manual_seed(config.seed)
         try:
             head = build_head(
                 config.head, channels=channels, grid=grid, classes=classes, settings=settings
