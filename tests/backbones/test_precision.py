@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vidfuse.backbones import FP32, choose, precision
+from vidfuse.backbones.engine import TorchEngine
 from vidfuse.backbones.load import Backbone, load_backbone
 from vidfuse.backbones.precision import (
     MATCH,
@@ -170,6 +171,34 @@ def test_a_pinned_mode_that_the_device_lacks(
     monkeypatch.setattr(Body, "forward", forward)
     with pytest.raises(UserError, match=r"cannot compute in fp16 here .*Half"):
         PrecisionSelector(network(), "fp16").choose(pixels, many=False)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "bf16"])
+def test_fewer_frames_are_compared_where_memory_is_short(
+    wanted: str,
+    pixels: torch.Tensor,
+    bf16_takes: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    bf16_takes(0.5)
+    most, sizes, ordinary = 2, [], Body.forward
+
+    def forward(body: Body, images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > most:
+            raise torch.OutOfMemoryError
+        return ordinary(body, images)
+
+    monkeypatch.setattr(Body, "forward", forward)
+    modes = PrecisionSelector(network(), wanted, file=tmp_path / "notes.json")
+    assert modes.choose(pixels, many=True).precision == "bf16"
+    assert max(sizes) > most
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        PrecisionSelector(network(), wanted, file=tmp_path / "new.json").choose(pixels, many=True)
+    with pytest.raises(UserError, match="cpu has too little memory for this backbone"):
+        TorchEngine(network(), "bf16").choose(pixels.numpy(), many=True)
 
 
 def test_what_a_processor_promises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,11 +90,15 @@ class TorchEngine:
                 that a prediction is the same today and tomorrow.
 
         Raises:
-            UserError: Features in the precision that was asked for do not agree with fp32.
+            UserError: Features in the precision that was asked for do not agree with fp32, or the
+                device has too little memory for a single frame.
         """
         if self.precision == "auto" and not many:
             return PrecisionChoice(FP32, "few clips")
-        choice = self.selector.choose(self._on_device([pixels]), many)
+        try:
+            choice = self.selector.choose(self._on_device([pixels]), many)
+        except torch.OutOfMemoryError as error:
+            raise self._too_small() from error
         self.selector.network(choice.precision)  # once, before the streams need it
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # they do not wait for each other's work
@@ -124,10 +128,7 @@ class TorchEngine:
             pixels = np.concatenate(parts)
             windows = len(pixels) // self.window
             if windows == 1:
-                raise UserError(
-                    f"{self.device} has too little memory for this backbone",
-                    "Choose a smaller --size or --backbone, or --device cpu.",
-                ) from error
+                raise self._too_small() from error
             halves = np.split(pixels, [windows // 2 * self.window])
         else:
             if precision != FP32 and not all(np.isfinite(each).all() for each in found):
@@ -135,6 +136,12 @@ class TorchEngine:
             return found
         both = [self.features([half], precision, grids) for half in halves]
         return [np.concatenate(pair) for pair in zip(*both, strict=True)]
+
+    def _too_small(self) -> UserError:
+        return UserError(
+            f"{self.device} has too little memory for this backbone",
+            "Choose a smaller --size or --backbone, or --device cpu.",
+        )
 
     @torch.inference_mode()
     def _pooled(

@@ -13,10 +13,11 @@ import json
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ MIN_SPEEDUP = 1.15  # least gain in speed for which fp32 is left
 FRAMES, GPU_FRAMES = 4, 128  # for a calibration; fewer leave a GPU idle
 ROUNDS = 2
 TICKS = 20  # of the clock, which a measurement takes at least
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class PrecisionSelector:
     def choose(self, pixels: Tensor, many: bool) -> PrecisionChoice:
         """The precision in which to go on.
 
-        With few clips ``auto`` is fp32, so that a prediction is the same today and tomorrow.
+        With few clips ``auto`` is fp32, so that a prediction is the same today and tomorrow. Where
+        the device has too little memory for all of the frames, fewer are compared.
 
         Args:
             pixels: The first of the frames to encode, ``uint8 [N, S, S, 3]`` on the device.
@@ -87,13 +90,16 @@ class PrecisionSelector:
         Raises:
             UserError: Features in the precision that was asked for do not agree with fp32, or
                 cannot be computed here.
+            torch.OutOfMemoryError: The device has too little memory for a single frame.
         """
         if self.wanted == "auto":
             if not many:
                 return PrecisionChoice(FP32, "few clips")
             return self._recall() or self._remember(self._calibrate(pixels))
         if self.wanted not in self._checked:
-            alike = cosine(self.network(FP32)(pixels), self._pinned(pixels))
+            alike = as_memory_allows(
+                lambda some: cosine(self.network(FP32)(some), self._pinned(some)), pixels
+            )
             if not alike >= MATCH:
                 raise UserError(
                     f"features in {self.wanted} do not agree with those in fp32 "
@@ -107,6 +113,8 @@ class PrecisionSelector:
         """Features in the precision that was asked for."""
         try:
             features: Tensor = self.network(self.wanted)(pixels)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # layers that torch has not written for it
             raise UserError(
                 f"this backbone cannot compute in {self.wanted} here ({first_sentence(error)})",
@@ -123,6 +131,10 @@ class PrecisionSelector:
         count = FRAMES if self.device.type == "cpu" else GPU_FRAMES
         count = max(1, count // window) * window
         pixels = pixels.repeat(math.ceil(count / len(pixels)), 1, 1, 1)[:count]
+        return as_memory_allows(lambda some: self._fastest(candidates, some), pixels)
+
+    def _fastest(self, candidates: Sequence[str], pixels: Tensor) -> PrecisionChoice:
+        """The fastest of fp32 and those candidates that agree with it on some frames."""
         expected = self.network(FP32)(pixels)
         alike = {each: cosine(expected, self.network(each)(pixels)) for each in candidates}
         fitting = [each for each in candidates if alike[each] >= MATCH]
@@ -187,6 +199,25 @@ class PrecisionSelector:
         with contextlib.suppress(UnwritableError):
             write_whole(self._place(), json.dumps(notes, indent=2))
         return choice
+
+
+def as_memory_allows(measure: Callable[[Tensor], Measured], pixels: Tensor) -> Measured:
+    """Measure on frames; on half of them as long as the device has too little memory.
+
+    Args:
+        measure: What to do with them.
+        pixels: Frames ``uint8 [N, S, S, 3]``.
+
+    Raises:
+        torch.OutOfMemoryError: It has too little for a single frame.
+    """
+    while True:
+        try:
+            return measure(pixels)
+        except torch.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise
+        pixels = pixels[: len(pixels) // 2]
 
 
 def supported(device: torch.device) -> list[str]:
