@@ -150,6 +150,50 @@ def test_a_process_that_is_watched_ends(
         pool.submit(request(large)).result()
 
 
+# As much of torchcodec as a clip needs, and as much memory as torch and CUDA take.
+LARGE_LIBRARY = """
+import types, av
+held, ffmpeg_major_version = b"x" * (300 << 20), 7
+
+class VideoDecoder:
+    def __init__(self, path, **options):
+        with av.open(path) as container:
+            frames = [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+        self.times, self.frames = zip(*frames)
+        height, width, _ = self.frames[0].shape
+        self.metadata = types.SimpleNamespace(
+            width=width, height=height, begin_stream_seconds=self.times[0]
+        )
+
+    def __len__(self):
+        return len(self.times)
+
+    def get_frames_at(self, numbers):
+        import numpy as np
+        tensor = lambda list: types.SimpleNamespace(
+            cpu=lambda: types.SimpleNamespace(numpy=lambda: np.stack([list[n] for n in numbers]))
+        )
+        return types.SimpleNamespace(data=tensor(self.frames), pts_seconds=tensor(self.times))
+
+decoders = types.SimpleNamespace(VideoDecoder=VideoDecoder)
+"""
+
+
+def test_what_libraries_take_is_not_the_clips_fault(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torchcodec.py").write_text(LARGE_LIBRARY)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import vidfuse.video.torchcodec_backend as backend\n"
+        "backend.version = lambda name: '99.0'  # whatever torch is installed\n"
+    )
+    package = Path(decoder.__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{package}")
+    monkeypatch.syspath_prepend(tmp_path)  # where the pool looks whether it is installed
+    with DecodePool("torchcodec", workers=1, memory=150 * MEGABYTE) as pool:
+        assert len(pool.submit(request(clip)).result().times) == 4
+
+
 def test_dicom_that_states_more_frames_than_it_can_have(tmp_path: Path) -> None:
     pytest.importorskip("pydicom", reason="the extra 'dicom' is not installed")
     from test_dicom import cine, read

@@ -73,14 +73,15 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             return SimpleNamespace(data=Tensor(values=pixels), pts_seconds=Tensor(values=times))
 
     state = SimpleNamespace(
-        count=4, late=0.0, error=None, fails=None, fallback=None, opened=[],
+        count=4, late=0.0, error=None, fails=None, fallback=None, opened=[], contexts=[],
         __version__="0.17.0+cu130", ffmpeg_major_version=7,
         decoders=SimpleNamespace(VideoDecoder=VideoDecoder),
         gpu=True, versions={"torch": "2.15.0+cu132", "torchcodec": "0.17.0"},
     )  # fmt: skip
     cuda = SimpleNamespace(is_available=lambda: state.gpu)
     monkeypatch.setitem(sys.modules, "torchcodec", state)
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    torch = SimpleNamespace(cuda=cuda, zeros=lambda *size, device: state.contexts.append(device))
+    monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(torchcodec_backend, "version", lambda name: state.versions[name])
     return state
 
@@ -195,6 +196,16 @@ def test_on_a_gpu(library: SimpleNamespace) -> None:
     assert [int(image[0, 0, 0]) for image in pixels] == [0, 1, 2, 3]
     assert times.tolist() == TIMES.tolist()
     assert video.warnings == []
+
+
+def test_a_context_is_made_before_memory_is_counted(library: SimpleNamespace) -> None:
+    torchcodec_backend.TorchCodecReader.load_libraries()
+    assert library.contexts == []
+    torchcodec_backend.TorchCodecCudaReader.load_libraries()
+    assert library.contexts == ["cuda"]
+    library.gpu = False
+    torchcodec_backend.TorchCodecCudaReader.load_libraries()
+    assert library.contexts == ["cuda"]
 
 
 def test_a_fallback_to_the_cpu_is_reported_once(library: SimpleNamespace) -> None:

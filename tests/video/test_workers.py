@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from vidfuse.doctor.probe import probe
 from vidfuse.errors import InputError, UnknownNameError, UserError
 from vidfuse.rpc import Child
 from vidfuse.video import pool
@@ -336,6 +337,18 @@ def test_a_program_that_forgets_to_close_still_ends(clip: Path) -> None:
     assert program.returncode == 0
     pids = [int(pid) for pid in output.split()]
     wait_until(lambda: not any(map(is_running, pids)))
+
+
+def test_decord_without_cuda_says_so(clip: Path) -> None:
+    found = probe("decord")
+    if found.error or found.values["gpu_error"] is None:
+        pytest.skip(found.error or "this decord decodes on a GPU")
+    with (
+        DecodePool("decord-gpu", workers=1) as pool,
+        pytest.raises(UserError, match="it was built without CUDA") as caught,
+    ):
+        pool.submit(request(clip)).result()
+    assert not isinstance(caught.value, InputError)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Backend:
             timeline to be right.
         gpu: True where it decodes on a GPU.
         resident: True where its libraries reserve far more address space than they use, so that
-            the resident size is limited instead.
+            the resident size is limited instead. Its reader loads them in ``load_libraries``.
         reads_images: True for the reader of clips that are no video streams. Only these are told
             how many frames a second has.
     """

@@ -7,6 +7,7 @@ whose frame table agrees with the timeline that PyAV read from the container.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -42,7 +43,8 @@ class DecordReader:
         stamps = np.asarray(self.video.get_frame_timestamp(range(len(self.video))), np.float64)
         self.timeline = self._checked(stamps, timeline)
 
-    def context(self) -> object:
+    @classmethod
+    def context(cls) -> object:
         """The device that decodes."""
         return decord.cpu(0)
 
@@ -108,9 +110,16 @@ class DecordGPUReader(DecordReader):
 
     name = "decord-gpu"
 
-    def context(self) -> object:
+    @classmethod
+    def context(cls) -> object:
         """The device that decodes."""
         return decord.gpu(int(os.environ.get("VIDFUSE_DECORD_GPU", "0")))
+
+    @classmethod
+    def load_libraries(cls) -> None:
+        """Have the driver make its context, before the memory for clips is counted."""
+        with contextlib.suppress(decord.DECORDError, ValueError):  # is told with the first clip
+            decord.nd.empty((1,), ctx=cls.context())
 
     def _open(self) -> None:
         try:

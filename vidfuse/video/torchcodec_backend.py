@@ -11,6 +11,7 @@ wheels leave to the system.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -121,6 +122,15 @@ class TorchCodecReader:
         self._begin = about.begin_stream_seconds
         self.timeline = self._checked(timeline)
 
+    @classmethod
+    def load_libraries(cls) -> None:
+        """Load torch and torchcodec, before the memory for clips is counted.
+
+        Raises:
+            ModuleNotFoundError, UserError: As `import_torchcodec`.
+        """
+        import_torchcodec()
+
     def _check_device(self, torchcodec: Any) -> None:
         """Raise an error where the device cannot be used."""
 
@@ -182,6 +192,13 @@ class TorchCodecCudaReader(TorchCodecReader):
 
     name = "torchcodec-cuda"
     device = "cuda"
+
+    @classmethod
+    def load_libraries(cls) -> None:
+        """Load torch and torchcodec, and CUDA with them, whose context takes memory too."""
+        if gpu_problem(import_torchcodec()) is None:
+            with contextlib.suppress(RuntimeError):  # is told when a clip is asked for
+                import_module("torch").zeros(1, device=cls.device)
 
     def _check_device(self, torchcodec: Any) -> None:
         problem = gpu_problem(torchcodec)

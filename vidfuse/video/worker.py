@@ -128,9 +128,12 @@ def main(backend: str, memory: str) -> None:
     """
     keep_memory()  # a clip's frames are dropped together, and the next clip needs as much
     channel = begin()
+    resident = BACKENDS[backend].resident
     # What the libraries themselves take is not the clips' fault.
     with contextlib.suppress(ImportError, UserError):  # is told when a clip is asked for
-        load_reader(backend)
-    limit_memory(int(memory), resident=BACKENDS[backend].resident)
+        reader = load_reader(backend)
+        if resident:
+            reader.load_libraries()
+    limit_memory(int(memory), resident=resident)
     cache = ReaderCache()
     serve(lambda order: answer(order, cache), channel, lambda: _collect(cache))
