@@ -19,6 +19,7 @@ from vidfuse.video.frames import FrameRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS = ROOT / "sample_data" / "blink"
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends processes as POSIX does")
 
 
 def measure(out: Path, parts: str, *options: str, device: str = "cpu") -> tuple[int, Any, str]:
@@ -72,6 +73,16 @@ def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     code, parts, table = measure(tmp_path, "machine", "--seconds", "0.1")
     assert code == 1
     assert parts["machine"]["error"] == "cut off after 0 s"
+
+
+def test_its_script_takes_what_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("pip", reason="this environment has no pip")
+    options = ["--device", "cpu", "--short", "--copies", "2", "--parts", "decoders"]
+    command = [str(ROOT / "benchmarks" / "gpu.sh"), *options, "--out", str(tmp_path / "out")]
+    variables = {**os.environ, "PYTHON": sys.executable, "VENV": str(tmp_path / "venv")}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| pyav |" in (tmp_path / "out" / "gpu.md").read_text()
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
