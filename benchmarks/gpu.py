@@ -1,4 +1,4 @@
-"""What vidfuse does on a GPU, measured by one command that ends in time.
+"""Benchmark of everything that runs on a GPU, by one command that ends in time.
 
     python benchmarks/gpu.py [--clips FOLDER] [--out FOLDER] [--device cuda] [--seconds 480] \
         [--copies 2000] [--parts machine,tests,...] [--short]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure what vidfuse does on a GPU (gpu.py), in an environment made without a network.
+# Run the benchmark of GPUs (gpu.py) in an environment that is made without a network.
 #
 #   benchmarks/gpu.sh [WHEELS] [OPTIONS OF gpu.py]
 #

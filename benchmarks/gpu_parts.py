@@ -69,7 +69,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """What a part is told.
+    """Settings of a part, and its deadline.
 
     Attributes:
         device: Where networks run.
@@ -235,7 +235,7 @@ def extraction_round(network: str, options: dict[str, Any], part: Part) -> Repor
 
 
 def precision(part: Part) -> Iterator[Report]:
-    """How near features in each precision are to those in fp32 without TF32, and how fast."""
+    """Agreement of features in each precision with those in fp32 without TF32, and their speed."""
     found: Report = {}
     for network, options in NETWORKS.items():
         config = FeatureConfig.from_mapping({**options, "device": part.device})
@@ -355,7 +355,7 @@ def answers_of(pool: DecodePool, requests: list[FrameRequest]) -> dict[str, Fram
 
 
 def compared(found: dict[str, Frames], expected: dict[str, Frames]) -> Report:
-    """How many clips a decoder reads, how many of them not on the GPU, and what differs."""
+    """Counts of the clips that a decoder reads, also on the CPU, and the largest difference."""
     both = [(frames, expected[path]) for path, frames in found.items() if path in expected]
     return {
         "clips": len(found),
