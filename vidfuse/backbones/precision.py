@@ -64,6 +64,7 @@ class PrecisionSelector:
         file: Path | None = None,
     ) -> None:
         self.device = backbone.mean.device
+        self.window = backbone.window or 1
         self.wanted = wanted
         self.identity = identity
         self.file = file
@@ -98,7 +99,9 @@ class PrecisionSelector:
             return self._recall() or self._remember(self._calibrate(pixels))
         if self.wanted not in self._checked:
             alike = as_memory_allows(
-                lambda some: cosine(self.network(FP32)(some), self._pinned(some)), pixels
+                lambda some: cosine(self.network(FP32)(some), self._pinned(some)),
+                pixels,
+                self.window,
             )
             if not alike >= MATCH:
                 raise UserError(
@@ -127,11 +130,10 @@ class PrecisionSelector:
         candidates = supported(self.device)
         if not candidates:
             return PrecisionChoice(FP32, "this processor has no instructions for another")
-        window = self._networks[FP32].window or 1
         count = FRAMES if self.device.type == "cpu" else GPU_FRAMES
-        count = max(1, count // window) * window
+        count = max(1, count // self.window) * self.window
         pixels = pixels.repeat(math.ceil(count / len(pixels)), 1, 1, 1)[:count]
-        return as_memory_allows(lambda some: self._fastest(candidates, some), pixels)
+        return as_memory_allows(lambda some: self._fastest(candidates, some), pixels, self.window)
 
     def _fastest(self, candidates: Sequence[str], pixels: Tensor) -> PrecisionChoice:
         """The fastest of fp32 and those candidates that agree with it on some frames."""
@@ -201,23 +203,26 @@ class PrecisionSelector:
         return choice
 
 
-def as_memory_allows(measure: Callable[[Tensor], Measured], pixels: Tensor) -> Measured:
+def as_memory_allows(
+    measure: Callable[[Tensor], Measured], pixels: Tensor, window: int
+) -> Measured:
     """Measure on frames; on half of them as long as the device has too little memory.
 
     Args:
         measure: What to do with them.
         pixels: Frames ``uint8 [N, S, S, 3]``.
+        window: Frames that are encoded together, and are not parted.
 
     Raises:
-        torch.OutOfMemoryError: It has too little for a single frame.
+        torch.OutOfMemoryError: It has too little for a single frame or window.
     """
     while True:
         try:
             return measure(pixels)
         except torch.OutOfMemoryError:
-            if len(pixels) == 1:
+            if len(pixels) == window:
                 raise
-        pixels = pixels[: len(pixels) // 2]
+        pixels = pixels[: len(pixels) // window // 2 * window]
 
 
 def supported(device: torch.device) -> list[str]:
