@@ -422,6 +422,25 @@ class Range(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Leak(Result):
+    """The share of clips whose class something beside their frames tells.
+
+    Attributes:
+        metadata: What that is, such as ``frame rate``.
+        accuracy: Share of clips in the class that most of the clips have that are nearest in it and
+            of another group.
+        majority: Share of the clips that are of the most frequent class.
+        tells: Whether the former is larger by a tenth of the clips or more, and by more than chance
+            explains (95 %, over groups).
+    """
+
+    metadata: str
+    accuracy: float
+    majority: float
+    tells: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspection(Result):
     """Contents and problems of a dataset.
 
@@ -442,6 +461,7 @@ class Inspection(Result):
         seconds: Length of a clip; likewise.
         sizes: Width and height → clips.
         duplicates: The same content on both sides of its split.
+        leaks: What frame rate, size and number of frames alone tell of the class.
     """
 
     name: str
@@ -460,6 +480,7 @@ class Inspection(Result):
     seconds: Range | None = field(default=None, metadata={"only_with": "unreadable"})
     sizes: dict[str, int] | None = field(default=None, metadata={"only_with": "unreadable"})
     duplicates: list[str] | None = field(default=None, metadata={"only_with": "unreadable"})
+    leaks: list[Leak] | None = field(default=None, metadata={"only_with": "unreadable"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,11 @@ def _text(report: Inspection) -> str:
             f"frames   {_span(report.frames, '.0f')}",
             "sizes    " + ", ".join(f"{size} ({n})" for size, n in sizes.items()),
         ]
+    for leak in report.leaks or []:
+        lines.append(
+            f"class from {leak.metadata} alone: {leak.accuracy:.1%} of clips "
+            f"(most frequent class {leak.majority:.1%})"
+        )
     lines.append("features of 16 frames, in the cache:")
     for name, grids in report.feature_bytes.items():
         listed = ", ".join(f"grid {grid} {human_size(size)}" for grid, size in grids.items())
