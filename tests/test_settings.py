@@ -90,7 +90,7 @@ def test_defaults_are_sound_and_every_field_has_its_help(cls: type[Settings]) ->
         ({"cache_frames": 32, "sampling": "segment"}, "not an odd multiple of 16"),
         ({"cache_frames": 48, "sampling": "dense"}, "needs --sampling segment"),
         ({"cache_frames": 8}, "not an odd multiple"),
-        ({"backbone": "resnet51"}, "did you mean 'resnet50'"),
+        ({"backbone": "resnet51"}, "Did you mean 'resnet50'? List them with: vidfuse backbones"),
     ],
 )
 def test_feature_settings_that_contradict(values: dict[str, Any], problem: str) -> None:

@@ -321,6 +321,10 @@ def test_inspect_as_text_and_json(vidfuse, dataset):
     assert (report["groups"], report["unreadable"]) == (3, [])
 
 
+def test_the_keys_of_backbones_are_documented(vidfuse):
+    assert undocumented(json.loads(vidfuse("backbones", "thin", "--format", "json").out)) == []
+
+
 def test_inspect_names_unreadable_clips(vidfuse, clips, tmp_path):
     for label in CLASSES:
         (tmp_path / "data" / label).mkdir(parents=True)

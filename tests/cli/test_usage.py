@@ -91,7 +91,7 @@ MISTAKES = {
     "train d --lr -1": "lr: -1.0 is not above 0",
     "train d --lr nan": "lr: nan is not a finite number",
     "train d --crop centre": "did you mean 'center'?",
-    "train d --backbone resnet81": "did you mean 'resnet18'?",
+    "train d --backbone resnet81": "Did you mean 'resnet18'?",
     "train d --head lstn": "did you mean 'lstm'?",
     "train d --decoder decrod": "did you mean 'decord'?",
     "train d --sampling unifrom": "Did you mean 'uniform'?",

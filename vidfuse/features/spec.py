@@ -116,7 +116,8 @@ class FeatureConfig(MachineConfig):
             try:
                 read(text)
             except UserError as error:
-                found.append(f"{name}: {error.message}")
+                hint = f" {error.hint}" if name == "backbone" else ""
+                found.append(f"{name}: {error.message}{hint}")
         if found:
             return found
         info = find_backbone(self.backbone)[1]
