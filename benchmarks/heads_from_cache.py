@@ -43,7 +43,7 @@ from vidfuse.data.clip import Clip
 from vidfuse.features.build import build_extractor
 from vidfuse.features.cache import Entry, EntryInfo, Store, entry_key
 from vidfuse.features.spec import FeatureConfig
-from vidfuse.features.table import FeatureBuffer, build_table
+from vidfuse.features.table import FeatureBuffer, Kind, build_table
 from vidfuse.progress import Reporter
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.fit import Epoch, Fit, new_head
@@ -179,11 +179,11 @@ def started(
     before, cpu, began = peak_memory(), time.process_time(), time.perf_counter()
     pile = FeatureBuffer(len(clips), store.root)
 
-    def entries() -> Iterator[tuple[Clip, bool, Entry]]:
+    def entries() -> Iterator[tuple[Clip, Kind, Entry]]:
         for clip, key in zip(clips, keys, strict=True):
             entry = store.read(spec, key)
             assert entry is not None
-            yield clip, False, entry
+            yield clip, "plain", entry
 
     table = build_table(entries(), config.rule, config.frames, pile)
     fit = new_fit(config, table, {"train": clips[:-held], "val": clips[-held:]}, names)

@@ -32,6 +32,7 @@ class MachineSettings(TypedDict, total=False):
 class InferenceSettings(MachineSettings, total=False):
     """The fields of ``InferenceConfig``."""
 
+    views: int
     use_cache: bool
 
 
@@ -63,6 +64,7 @@ class _FitSettings(FeatureSettings, total=False):
     weight_decay: float
     frame_dropout: float
     mirror: bool
+    views: int
     class_weights: Literal["none", "balanced", "sampler"]
     label_smoothing: float
     warmup_epochs: int

@@ -4,7 +4,8 @@ Field names are the names of Python arguments, TOML keys and (with dashes) comma
 Each field's metadata holds its ``help``, and where they apply its ``choices`` or the bounds
 ``min``, ``max``, ``above`` and ``below``. ``panel`` is its group in ``--help``, and ``off`` the
 option that switches it off. ``affects_result=False`` marks a setting that decides where, or how
-fast, something is computed and not what comes out; any other is taken to matter.
+fast, something is computed and not what comes out; any other is taken to matter. ``later=True``
+marks one that an earlier release of the same format did not have, whose default is what it did.
 """
 
 from __future__ import annotations
@@ -78,6 +79,15 @@ class Settings:
             each.name: getattr(self, each.name)
             for each in fields(self)
             if each.metadata.get("affects_result", True)
+        }
+
+    def digested(self) -> dict[str, Any]:
+        """Those that affect what comes out, but for a later release's at their default."""
+        later = {each.name: each.default for each in fields(self) if each.metadata.get("later")}
+        return {
+            name: value
+            for name, value in self.affecting_result().items()
+            if name not in later or value != later[name]
         }
 
     def to_dict(self) -> dict[str, Any]:

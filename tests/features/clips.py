@@ -19,7 +19,7 @@ from vidfuse.features.cache import Entry, Store
 from vidfuse.features.encode import Encoder
 from vidfuse.features.extract import Extractor
 from vidfuse.features.spec import FeatureSpec
-from vidfuse.features.table import FeatureBuffer, FeatureTable, build_table
+from vidfuse.features.table import FeatureBuffer, FeatureTable, Kind, build_table
 from vidfuse.video.sampling import Sampling
 
 SPEC = FeatureSpec("auto/1", "uniform", 4, 32, "center", "resnet18", "layer1", "random", 2)
@@ -68,8 +68,9 @@ def gathered(
 ) -> FeatureTable:
     """Features side by side, of which a head reads all frames."""
     frames = max(len(entry.times) for entry in plain.values())
-    entries = [(clip, False, entry) for clip, entry in plain.items()]
-    entries += [(clip, True, entry) for clip, entry in (mirrored or {}).items()]
+    entries: list[tuple[Clip, Kind, Entry]]
+    entries = [(clip, "plain", entry) for clip, entry in plain.items()]
+    entries += [(clip, "mirrored", entry) for clip, entry in (mirrored or {}).items()]
     buffer = pile or FeatureBuffer(len(plain))
     return build_table(entries, Sampling.parse("uniform"), frames, buffer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from clips import SPEC, close, entries, extractor
 from vidfuse.data.clip import Clip
 from vidfuse.errors import UserError
 from vidfuse.features.cache import Entry, EntryInfo
-from vidfuse.features.table import FeatureBuffer, build_table, collate
+from vidfuse.features.table import FeatureBuffer, Kind, build_table, collate
 from vidfuse.training.examples import Examples, examples_of
 from vidfuse.video.sampling import Sampling, Timeline
 
@@ -36,7 +37,8 @@ def clip(count: int, *, kept: int = 3 * T, irregular: bool = False, start: float
 
 def side_by_side(cached: list[Entry], rule: str) -> Examples:
     """Examples of some clips, as training makes them."""
-    entries = ((Clip(Path(f"{n}.mkv")), False, entry) for n, entry in enumerate(cached))
+    entries: Iterator[tuple[Clip, Kind, Entry]]
+    entries = ((Clip(Path(f"{n}.mkv")), "plain", entry) for n, entry in enumerate(cached))
     table = build_table(entries, Sampling.parse(rule), T, FeatureBuffer(len(cached)))
     rows = range(len(cached))
     return examples_of(table, rows, torch.zeros(len(cached), dtype=torch.int64))

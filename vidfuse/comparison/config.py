@@ -81,6 +81,7 @@ class CompareConfig(FeatureConfig):
     weight_decay: float = _of_training("weight_decay")
     frame_dropout: float = _of_training("frame_dropout")
     mirror: bool = _of_training("mirror")
+    views: int = _of_training("views")
     class_weights: str = _of_training("class_weights")
     label_smoothing: float = _of_training("label_smoothing")
     warmup_epochs: int = _of_training("warmup_epochs")

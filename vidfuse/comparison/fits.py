@@ -135,7 +135,7 @@ class FitRunner:
         learned = set(rows["train"])
         clips = len(self.job.labels)
         mirrored = [clips + i for i, clip in enumerate(self.job.mirrored) if clip in learned]
-        train = self._examples(table, [*rows["train"], *mirrored], order)
+        train = self._examples(table, [*rows["train"], *mirrored], order, self.config.views)
         train.frame_dropout = config.frame_dropout
         val = self._examples(table, rows["val"], order)
         _, channels, side, _ = table.features.shape
@@ -163,12 +163,30 @@ class FitRunner:
         features, lengths = examples.batch(torch.arange(len(rows)), device)
         return frame_budget(head, features, lengths, examples.labels.to(device)).to_dict()
 
-    def _examples(self, table: FeatureTable, rows: list[int], order: Order | None) -> Examples:
-        """Some rows of a table, in which features stay until a batch is made of them."""
-        labels = [*self.job.labels, *(self.job.labels[i] for i in self.job.mirrored)]
-        examples = examples_of(table, rows, torch.tensor([labels[row] for row in rows]))
+    def _examples(
+        self,
+        table: FeatureTable,
+        rows: list[int],
+        order: Order | None,
+        views: int = 0,
+    ) -> Examples:
+        """Some rows of a table, in which features stay until a batch is made of them.
+
+        Args:
+            table: Has the rows.
+            rows: Those of clips, or of their mirrored views.
+            order: The order of their frames; None is that of time.
+            views: Number of random views of each clip, among which training draws.
+        """
+        clips = [*range(len(self.job.labels)), *self.job.mirrored]  # the one that each row shows
+        labels = torch.tensor([self.job.labels[clips[row]] for row in rows])
+        firsts = [len(clips) + views * clips[row] for row in rows]
+        more = [range(first, first + views) for first in firsts] if views else None
+        examples = examples_of(table, rows, labels, more)
         if order is not None:
-            keys = order(torch.tensor(rows, dtype=torch.int64), examples.lengths)
+            # Views have the order of their clip's frames.
+            shown = [*rows, *(row for row in rows for _ in range(views))]
+            keys = order(torch.tensor(shown, dtype=torch.int64), examples.lengths)
             examples.order = sorted_columns(examples.lengths, keys, examples.frames.shape[1])
         return examples
 

@@ -21,7 +21,8 @@ class JobSpec:
         grids: The grid that each head reads.
         tables: The file of the features on each grid, by the grid's name.
         labels: Class of each clip.
-        mirrored: The clip that each row of a table behind those of the clips shows mirrored.
+        mirrored: The clip that each row of a table behind those of the clips shows mirrored. Behind
+            these are the random views, as many of each clip as the settings say.
         classes: Number of classes C.
         splits: For each seed and fold, the clips of each part.
     """

@@ -123,7 +123,7 @@ def fit_digests(
     """Digests of everything that decides the result of each task, which name its file.
 
     All settings count but those declared with ``affects_result=False``: one that is new makes
-    other digests, and at worst a fit is done again.
+    other digests, and at worst a fit is done again, unless it says ``later=True``.
 
     Args:
         plan: The clips and folds.
@@ -138,7 +138,7 @@ def fit_digests(
     common = {
         "format": FORMAT,
         "versions": [version("vidfuse"), version("torch")],
-        "settings": config.affecting_result(),
+        "settings": config.digested(),
         "epochs": epochs,
         "classes": plan.classes,
     }
@@ -148,7 +148,7 @@ def fit_digests(
         cls = head_class(name)
         defaults = {each: str(known.default) for each, known in options_of(cls).items()}
         training = config.training(name, epochs=epochs)
-        own[name] = [training.affecting_result(), defaults, spec.digest]
+        own[name] = [training.digested(), defaults, spec.digest]
         # No version of ours tells that the author of somebody else's head has changed it.
         code[name] = []
         if name not in HEADS:

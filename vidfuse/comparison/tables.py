@@ -68,18 +68,21 @@ class Tables:
             UserError: Too many clips cannot be read, or the settings cannot be used.
         """
         tables: dict[Path, FeatureTable] = {}
-        mirrored = clips
+        mirrored, count = clips, training.config.views
         for grid in sorted(set(grids), key=lambda grid: 0 if grid == "native" else -int(grid)):
             path = self.folder / f"features-{training.spec(grid).digest}.safetensors"
             self._paths[grid] = path
-            found = training.gather(clips, mirrored=mirrored, grid=grid, path=features_of(path))
+            found = training.gather(clips, augmented=clips, grid=grid, path=features_of(path))
             clips = [clip for clip in clips if clip in found.rows]
-            mirrored = [clip for clip in clips if clip in found.mirrored_rows]
+            mirrored = [clip for clip in mirrored if clip in found.mirrored_rows]
             tables[path] = found
         # At the end, because a clip may fail on a later grid alone, and all need the same rows.
         for path, found in tables.items():
             rows = [found.rows[clip] for clip in clips]
-            save_table(found.select(rows + [found.mirrored_rows[c] for c in mirrored]), path)
+            rows += [found.mirrored_rows[clip] for clip in mirrored]
+            if count:
+                rows += [row for clip in clips for row in found.views_of(clip, count)]
+            save_table(found.select(rows), path)
         self.infos = [found.infos[found.rows[clip]] for clip in clips]
         index_of = {clip: index for index, clip in enumerate(clips)}
         self.mirrored = [index_of[clip] for clip in mirrored]

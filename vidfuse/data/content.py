@@ -31,6 +31,8 @@ SELECT = (
     "SELECT hash FROM content WHERE path = ? AND size = ? AND mtime = ? AND ctime = ? AND inode = ?"
 )
 INSERT = "INSERT OR REPLACE INTO content VALUES (?, ?, ?, ?, ?, ?)"
+CHANGED = "it changed while it was read"
+RUN_AGAIN = "Run the same command again when nothing writes to it any more."
 NO_STAMP = (-1, -1, -1, -1)  # of what cannot be read, and is not known
 Row = tuple[Any, ...]
 
@@ -222,8 +224,7 @@ class ContentIndex:
         if isinstance(now, InputError):
             raise now
         if stamp is None or stamp != now.stamp:
-            hint = "Run the same command again when nothing writes to it any more."
-            raise InputError(path, "it changed while it was read", hint)
+            raise InputError(path, CHANGED, RUN_AGAIN)
         return now
 
     def _run(self, statement: str, rows: list[Row]) -> list[Row | None]:

@@ -30,6 +30,7 @@ from vidfuse.errors import UnwritableError, UserError, reason_of
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.progress import Reporter
 from vidfuse.video.sampling import Times
+from vidfuse.video.view import View
 
 ADVICE = (
     "Check that it has room and may be written, or name another place with --cache or\n"
@@ -38,11 +39,16 @@ ADVICE = (
 LEFTOVER_SECONDS = 3600  # a temporary file older than this belongs to a process that died
 
 
-def entry_key(content: str, clip: Clip, mirrored: bool = False) -> str:
-    """Name of a clip's entry in the cache: its content, segment and view, not its path."""
+def entry_key(content: str, clip: Clip, mirrored: bool = False, view: View | None = None) -> str:
+    """Name of a clip's entry in the cache: its content, segment and view, not its path.
+
+    A view is named by its parameters, so one that is drawn otherwise has an entry of its own.
+    """
     text = f"{content} {clip.start or 0:.6f} {'end' if clip.end is None else f'{clip.end:.6f}'}"
     if mirrored:
         text += " mirrored"
+    if view is not None:
+        text += f" {json.dumps(view.to_dict())}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

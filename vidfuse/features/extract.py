@@ -17,7 +17,7 @@ import numpy as np
 
 from vidfuse.backbones import FP32
 from vidfuse.data.clip import Clip
-from vidfuse.data.content import ContentIndex, stamp_of
+from vidfuse.data.content import CHANGED, RUN_AGAIN, ContentIndex, stamp_of
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.cache import Entry, Store, entry_key
 from vidfuse.features.encode import Encoder, Encoding, Job
@@ -26,6 +26,7 @@ from vidfuse.progress import Reporter
 from vidfuse.video import Crop
 from vidfuse.video.frames import FrameRequest, Frames
 from vidfuse.video.pool import DecodePool
+from vidfuse.video.view import View
 
 # An extraction of this many clips says beforehand how long it takes and how large it gets, looks
 # for the fastest numerical mode, and starts decode processes one by one as they are needed.
@@ -70,7 +71,10 @@ class Extractor:
             time for content hashes and looking into the cache, ``decode``, ``forward`` and
             ``write`` that of waiting for each of these stages.
         pool: Decode processes that the caller keeps; None starts some for each run.
-        mirrored: Whether frames are mirrored left to right, a view with entries of its own.
+        mirrored: Whether frames are mirrored left to right, with entries of their own; of random
+            views, those of about every second clip.
+        view: Number of the random view of each clip, which has entries of its own; 0 is the plain
+            clip. See ``View``.
         more: Specs whose features are cached too, from the same forward pass: they differ from
             `spec` in the grid.
         stats: What was done so far.
@@ -87,6 +91,7 @@ class Extractor:
     reporter: Reporter = field(default_factory=Reporter)
     pool: DecodePool | None = None
     mirrored: bool = False
+    view: int = 0
     more: list[FeatureSpec] = field(default_factory=list)
     stats: ExtractionStats = field(default_factory=ExtractionStats)
 
@@ -165,7 +170,11 @@ class Extractor:
                 yield clip, content
                 continue
             self.stats.hashes[clip] = content.digest
-            key = entry_key(content.digest, clip, self.mirrored)
+            view, mirrored = None, self.mirrored
+            if self.view:
+                view = View.draw(entry_key(content.digest, clip), self.view)
+                mirrored = mirrored and view.flip
+            key = entry_key(content.digest, clip, mirrored, view)
             entry, there = None, False
             if self.store is not None:
                 with self.reporter.measure("cache"):
@@ -177,10 +186,10 @@ class Extractor:
                 yield clip, entry
             elif not there:
                 window, steps = self.spec.window, self.spec.steps
-                yield clip, Job([clip], key, self.request(clip), content, window, steps)
+                yield clip, Job([clip], key, self.request(clip, view), content, window, steps)
 
-    def request(self, clip: Clip) -> FrameRequest:
-        """The request for the frames that a clip's features are made of."""
+    def request(self, clip: Clip, view: View | None = None) -> FrameRequest:
+        """The request for the frames that a clip's features, or those of a view, are made of."""
         spec = self.spec
         crop: Crop = spec.crop  # type: ignore[assignment]  # checked with the options
         sampling, frames = spec.sampling, spec.frames
@@ -196,9 +205,10 @@ class Extractor:
             size=self.spec.size,
             crop=crop,
             fps=self.spec.fps,
-            mirrored=self.mirrored,
+            mirrored=self.mirrored and (view is None or view.flip),
             interpolation=self.spec.interpolation,
             crop_fraction=self.spec.crop_fraction,
+            view=view,
         )
 
     def compute(self, waiting: deque[Job], *, many: bool) -> Iterator[Job]:
@@ -264,7 +274,8 @@ class Extractor:
         """Put the entries of a job into the cache, under the content that was decoded.
 
         Where the file had another content than when it was hashed, the entry goes where that one
-        belongs; where nobody can tell, the clip fails.
+        belongs. Where nobody can tell, the clip fails, and so does a random view, which was drawn
+        for the content that is gone.
 
         Raises:
             UserError: The cache cannot be written.
@@ -283,6 +294,8 @@ class Extractor:
                 return
             if job.content.digest != before.digest:
                 job.others_differ = True
+                if job.request.view is not None:
+                    job.error = InputError(path, CHANGED, RUN_AGAIN)  # it was another clip's view
                 key = entry_key(job.content.digest, job.clips[0], self.mirrored)
         if self.store is not None and job.error is None:
             for spec, entry in zip((self.spec, *self.more), job.entries, strict=False):

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from vidfuse.video.sampling import Sampling, Timeline
 
 OF_CLIPS = ("firsts", "lengths", "chosen", "chosen_lengths", "times", "starts", "ends")
 """The fields of a table that have a row for each clip."""
+Kind = Literal["plain", "mirrored", "view"]
+"""The clip itself, its mirror image, or one of its random views."""
 MEMORY_SHARE = 0.5
 """Frames that would take more than this share of the free memory go to a file."""
 
@@ -138,6 +140,7 @@ class FeatureTable:
         jitter: True where training draws one cached frame from each of T equal parts.
         rows: The row of each clip.
         mirrored_rows: The row of the mirrored view of each clip that has one.
+        view_rows: The rows of the random views of each clip that has some.
         infos: How the features of each row came about.
     """
 
@@ -152,17 +155,23 @@ class FeatureTable:
     jitter: bool
     rows: dict[Clip, int] = field(default_factory=dict)
     mirrored_rows: dict[Clip, int] = field(default_factory=dict)
+    view_rows: dict[Clip, list[int]] = field(default_factory=dict)
     infos: list[EntryInfo] = field(default_factory=list)
 
     def select(self, rows: Sequence[int]) -> FeatureTable:
         """Select some rows, in the order given, without their clips; features are not copied."""
         index = np.asarray(rows, np.int64)
         changed: dict[str, Any] = {name: getattr(self, name)[index] for name in OF_CLIPS}
-        return replace(self, **changed, rows={}, mirrored_rows={}, infos=[])
+        return replace(self, **changed, rows={}, mirrored_rows={}, view_rows={}, infos=[])
+
+    def views_of(self, clip: Clip, count: int) -> list[int]:
+        """Rows of ``count`` random views of a clip; that of the clip for those it does not have."""
+        found = self.view_rows.get(clip, [])
+        return found + [self.rows[clip]] * (count - len(found))
 
 
 def build_table(
-    entries: Iterable[tuple[Clip, bool, Entry]],
+    entries: Iterable[tuple[Clip, Kind, Entry]],
     sampling: Sampling,
     frames: int,
     buffer: FeatureBuffer,
@@ -170,7 +179,7 @@ def build_table(
     """Put entries side by side as they come; none of them is kept.
 
     Args:
-        entries: Clips, whether the entry is of the mirrored view, and the entries.
+        entries: Clips, what is shown of each, and the entries.
         sampling: The rule that chooses ``frames`` of a clip's cached frames.
         frames: Number of frames T that a head reads.
         buffer: Receives the features.
@@ -179,11 +188,15 @@ def build_table(
         UserError: There are none, their features differ in shape (a native grid follows the frame
             size), or there is no room for them.
     """
-    rows: tuple[dict[Clip, int], dict[Clip, int]] = {}, {}
+    rows: dict[Kind, dict[Clip, int]] = {"plain": {}, "mirrored": {}}
+    view_rows: dict[Clip, list[int]] = {}
     infos: list[EntryInfo] = []
     firsts, times, chosen = [], [], []
-    for clip, mirrored, entry in entries:
-        rows[mirrored][clip] = len(infos)
+    for clip, kind, entry in entries:
+        if kind == "view":
+            view_rows.setdefault(clip, []).append(len(infos))
+        else:
+            rows[kind][clip] = len(infos)
         infos.append(entry.info)
         firsts.append(buffer.append(entry.features))
         times.append(entry.times)
@@ -204,8 +217,9 @@ def build_table(
         starts=np.array([info.start for info in infos], float),
         ends=np.array([info.end for info in infos], float),
         jitter=sampling.mode == "segment",
-        rows=rows[False],
-        mirrored_rows=rows[True],
+        rows=rows["plain"],
+        mirrored_rows=rows["mirrored"],
+        view_rows=view_rows,
         infos=infos,
     )
 

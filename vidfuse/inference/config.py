@@ -11,6 +11,12 @@ from vidfuse.settings import MACHINE, MachineConfig, option
 class InferenceConfig(MachineConfig):
     """The settings that `predict` and `evaluate` share."""
 
+    views: int = option(
+        0,
+        "Average the prediction over the clip and so many random views of it (crop, scale, "
+        "colours; mirrored ones too where training had --mirror).",
+        min=0,
+    )
     use_cache: bool = option(
         True,
         "Look features up in the cache, and keep new ones there.",

@@ -216,6 +216,30 @@ class Predictor:
         }
 
 
+class ViewPredictor(Predictor):
+    """As ``Predictor``, with probabilities averaged over each clip and random views of it."""
+
+    def predict(self, clips: Sequence[Clip]) -> list[Prediction | InputError]:
+        """Predict clips, in the order given; a clip of which a view cannot be read is an error."""
+        extractor = self.extractor
+        answers = dict(zip(clips, super().predict(clips), strict=True))
+        try:
+            # Views of what was trained without mirrored ones are not mirrored.
+            extractor.mirrored = self.card.metadata.get("config", {}).get("mirror") is True
+            for view in range(1, self.config.views + 1):
+                extractor.view = view
+                means = {c: each for c, each in answers.items() if isinstance(each, Prediction)}
+                for clip, answer in zip(means, super().predict(list(means)), strict=True):
+                    if isinstance(answer, Prediction):
+                        mean = means[clip].scores
+                        mean = mean + (answer.scores - mean) / (view + 1)
+                        answer = means[clip]._replace(scores=mean)
+                    answers[clip] = answer
+        finally:
+            extractor.mirrored, extractor.view = False, 0
+        return [answers[clip] for clip in clips]
+
+
 class Ensemble:
     """One model, or several whose probabilities are averaged (late fusion).
 
@@ -228,7 +252,8 @@ class Ensemble:
         reporter: Receives progress updates and collects the time of each stage.
 
     Raises:
-        UserError: The models know different classes, or one of them cannot be used here.
+        UserError: The models know different classes, one of them cannot be used here, or one
+            selects its frames where views are asked for.
     """
 
     def __init__(
@@ -247,8 +272,14 @@ class Ensemble:
         self.selects_frames = any(model.selects_frames for model in models)
         self.members: list[Predictor] = []
         for model in models:
-            kind: type[Predictor] = Predictor
+            kind: type[Predictor] = ViewPredictor if config.views else Predictor
             if model.selects_frames:
+                if config.views:
+                    raise UserError(
+                        f"{model.path}: its head '{model.head_name}' selects its frames, and sees "
+                        "no views of a whole clip",
+                        "Leave out --views.",
+                    )
                 with reporter.measure("imports"):
                     import_torch()
                     from vidfuse.inference.frame_selection import FrameSelectingPredictor

@@ -48,6 +48,13 @@ class TrainConfig(FeatureConfig):
         False,
         "Train on a mirrored view of every clip too. Not where classes tell left from right.",
     )
+    views: int = option(
+        0,
+        "Random views of every training clip (crop, scale, colours; mirrored ones too with "
+        "--mirror). Each epoch trains on one of them or on the clip itself.",
+        min=0,
+        later=True,
+    )
     class_weights: str = option(
         "none",
         "Against unequal classes: 'balanced' weighs each clip by the inverse of its class's "

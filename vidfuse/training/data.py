@@ -27,16 +27,19 @@ from vidfuse.features.build import (
 from vidfuse.features.cache import Entry
 from vidfuse.features.extract import LARGE, ExtractionStats, Extractor
 from vidfuse.features.spec import FeatureSpec, parse_grid
-from vidfuse.features.table import FeatureBuffer, FeatureTable, build_table
+from vidfuse.features.table import FeatureBuffer, FeatureTable, Kind, build_table
 from vidfuse.heads import head_class
 from vidfuse.progress import Reporter
 from vidfuse.training.config import TrainConfig
+from vidfuse.video.view import RANGES
 
 SIDES = {
     *("left", "right", "leftward", "rightward", "leftwards", "rightwards"),
     *("clockwise", "counterclockwise", "anticlockwise"),
 }
 """Words for directions that a mirror reverses."""
+Pass = tuple[Kind, int, Sequence[Clip]]
+"""What is extracted of which clips: its kind, and its number among the random views."""
 
 
 def words(name: str) -> set[str]:
@@ -113,7 +116,7 @@ class TrainingData:
         self,
         clips: Sequence[Clip],
         *,
-        mirrored: Sequence[Clip] = (),
+        augmented: Sequence[Clip] = (),
         grid: Grid | None = None,
         path: Path | None = None,
     ) -> FeatureTable:
@@ -121,7 +124,8 @@ class TrainingData:
 
         Args:
             clips: The clips to extract.
-            mirrored: Those of them whose mirrored frames are extracted too, with ``--mirror``.
+            augmented: Those of them of which more is extracted: their mirrored frames with
+                ``--mirror``, and random views with ``--views``.
             grid: Side of the features' grid; None is what the settings say.
             path: A file for the features, for other processes to map; without it they are in
                 memory or, where they are too large for that, in a file of their own.
@@ -135,27 +139,32 @@ class TrainingData:
         extractor = replace(self.extractor)
         if grid is not None:
             extractor = build_extractor(self.config, grid, self.reporter, extractor.encoder)
-        views = {False: clips, True: mirrored if self.config.mirror else ()}
-        buffer = FeatureBuffer(sum(map(len, views.values())), self.config.cache_folder, path)
+        passes: list[Pass] = [("plain", 0, clips)]
+        if self.config.mirror:
+            passes.append(("mirrored", 0, augmented))
+        passes += [("view", number, augmented) for number in range(1, self.config.views + 1)]
+        count = sum(len(each) for _, _, each in passes)
+        buffer = FeatureBuffer(count, self.config.cache_folder, path)
         with ExitStack() as stack:
-            if views[True]:
-                # One set of decode processes for both views. Where there can be none, `run` says
+            if len(passes) > 1:
+                # One set of decode processes for all of them. Where there can be none, `run` says
                 # so as soon as it needs one; of cached clips it does not.
                 with suppress(UserError):
                     extractor.pool = stack.enter_context(extractor.new_pool(len(clips) >= LARGE))
-            entries = self._extract(extractor, views)
+            entries = self._extract(extractor, passes)
             return build_table(entries, self.config.rule, self.config.frames, buffer)
 
     def _extract(
-        self, extractor: Extractor, views: Mapping[bool, Sequence[Clip]]
-    ) -> Iterator[tuple[Clip, bool, Entry]]:
-        """Extract clips, then the mirrored views (True) of those that can be read."""
-        readable = set(views[False])
-        for mirrored, clips in views.items():
+        self, extractor: Extractor, passes: Sequence[Pass]
+    ) -> Iterator[tuple[Clip, Kind, Entry]]:
+        """Extract clips, then mirrored ones and views, by number, of those that can be read."""
+        readable = set(passes[0][2])
+        for kind, number, clips in passes:
             wanted = [clip for clip in clips if clip in readable]
             if not wanted:
                 continue
-            extractor.mirrored, extractor.stats = mirrored, ExtractionStats()
+            extractor.view, extractor.stats = number, ExtractionStats()
+            extractor.mirrored = self.config.mirror and kind != "plain"
             warned = []
             for clip, result in extractor.run(wanted):
                 if isinstance(result, InputError):
@@ -164,8 +173,8 @@ class TrainingData:
                 else:
                     if result.info.warnings:
                         warned.append((clip, result.info.warnings))
-                    yield clip, mirrored, result
-            if warned and not mirrored:  # whose warnings are the same
+                    yield clip, kind, result
+            if warned and kind == "plain":  # others would say the same
                 print_warnings(warned, self.reporter)
             self.all_stats.append(extractor.stats)
             self.hashes |= extractor.stats.hashes
@@ -178,7 +187,9 @@ class TrainingData:
             part: [(self.hashes[clip], clip.start, clip.end, clip.label) for clip in clips]
             for part, clips in parts.items()
         }
-        features = (self.extractor.spec.digest, self.config.frames, str(self.config.rule))
+        features = [self.extractor.spec.digest, self.config.frames, str(self.config.rule)]
+        if self.config.views:
+            features += [self.config.views, RANGES]
         return hashlib.sha256(json.dumps([features, rows]).encode()).hexdigest()
 
     def announce(self, protocol: str, warnings: Sequence[str]) -> list[str]:

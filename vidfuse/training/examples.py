@@ -72,6 +72,9 @@ class Examples:
         order: The order in which the frames of each clip are read, as columns [N, T]; None is that
             of time.
         frame_dropout: Share of frames left out at random in training; see `drop_frames`.
+        views: The views of each clip, one of which training draws each time, as indices into
+            ``frames``, ``lengths`` and ``order``, which have M >= N rows then [N, V]; None reads
+            the clip itself.
     """
 
     features: Tensor
@@ -81,6 +84,7 @@ class Examples:
     jitter: Jitter | None = None
     order: Tensor | None = None
     frame_dropout: float = 0.0
+    views: Tensor | None = None
 
     @classmethod
     def stacked(cls, features: Tensor, lengths: Tensor, labels: Tensor) -> Examples:
@@ -104,6 +108,9 @@ class Examples:
         Returns:
             Features [B, T, D, g, g] as float32 and lengths [B].
         """
+        if generator is not None and self.views is not None:
+            drawn = torch.randint(self.views.shape[1], (len(indices),), generator=generator)
+            indices = self.views[indices, drawn]
         frames, lengths = self.frames[indices], self.lengths[indices]
         if generator is not None and self.jitter is not None:
             frames = self.jitter.draw(indices, frames, generator)
@@ -130,15 +137,28 @@ class Examples:
         return replace(self, features=features, frames=torch.arange(clips * frames).view(clips, -1))
 
 
-def examples_of(table: FeatureTable, rows: Sequence[int], labels: Tensor) -> Examples:
+def examples_of(
+    table: FeatureTable,
+    rows: Sequence[int],
+    labels: Tensor,
+    views: Sequence[Sequence[int]] | None = None,
+) -> Examples:
     """Take clips from a table, whose features stay where they are.
 
     Args:
         table: Features of these clips, and maybe of others.
         rows: Their rows in it.
         labels: Their class indices [N].
+        views: Rows of other views of each, of all equally many, among which and the clip itself
+            training draws.
     """
     index = np.asarray(rows, np.int64)
+    drawn = None
+    if views is not None:
+        index = np.concatenate([index, np.asarray(views, np.int64).ravel()])
+        # The first of each clip's is itself.
+        drawn = torch.arange(len(index)).split([len(rows), len(index) - len(rows)])
+        drawn = torch.cat([drawn[0][:, None], drawn[1].view(len(rows), -1)], 1)
     lengths = table.chosen_lengths[index]
     width = int(lengths.max(initial=0))
     frames = torch.from_numpy(table.firsts[index, None] + table.chosen[index, :width])
@@ -146,7 +166,7 @@ def examples_of(table: FeatureTable, rows: Sequence[int], labels: Tensor) -> Exa
     jitter = None
     if table.jitter and (table.lengths[index] > width).any():
         jitter = Jitter(table, torch.from_numpy(index))
-    return Examples(features, frames, torch.from_numpy(lengths), labels, jitter)
+    return Examples(features, frames, torch.from_numpy(lengths), labels, jitter, views=drawn)
 
 
 def drop_frames(

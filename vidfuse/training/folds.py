@@ -73,7 +73,7 @@ def _train_folds(
     )
     warnings = data.announce(outer.protocol, outer.warnings)
     wanted = outer.clips
-    table = data.gather(wanted, mirrored=wanted)
+    table = data.gather(wanted, augmented=wanted)
     clips = [clip for clip in wanted if clip in table.rows]
     classes = data.classes_of(clips)
     run = run or new_run(data.data.name, config.head, stack)

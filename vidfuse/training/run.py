@@ -75,7 +75,7 @@ def train(
         split = make_split(data.data, split=config.split, seed=config.seed, contents=data.contents)
         warnings = data.announce(split.protocol, split.warnings)
         wanted = [*split.train, *split.val]
-        table = data.gather(wanted, mirrored=split.train)
+        table = data.gather(wanted, augmented=split.train)
         parts: dict[str, Sequence[Clip]] = {}
         parts["train"] = [clip for clip in split.train if clip in table.rows]
         classes = data.classes_of(parts["train"])
@@ -176,8 +176,8 @@ def new_fit(
     Args:
         config: All settings.
         table: Features of the clips.
-        parts: The clips to train on (``train``, with those mirrored views that the table has) and
-            those that choose the epoch (``val``).
+        parts: The clips to train on (``train``, with those mirrored and random views that the table
+            has) and those that choose the epoch (``val``).
         classes: Names of the classes.
     """
     from vidfuse.training.examples import examples_of
@@ -186,7 +186,9 @@ def new_fit(
     mirrored = [clip for clip in parts["train"] if clip in table.mirrored_rows]
     rows = [table.rows[clip] for clip in parts["train"]]
     rows += [table.mirrored_rows[clip] for clip in mirrored]
-    train = examples_of(table, rows, labels_of([*parts["train"], *mirrored], classes))
+    learned = [*parts["train"], *mirrored]
+    views = [table.views_of(clip, config.views) for clip in learned] if config.views else None
+    train = examples_of(table, rows, labels_of(learned, classes), views)
     train.frame_dropout = config.frame_dropout
     rows = [table.rows[clip] for clip in parts["val"]]
     val = examples_of(table, rows, labels_of(parts["val"], classes))

@@ -149,6 +149,7 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
             request.mirrored,
             request.interpolation,
             request.crop_fraction,
+            request.view,
         )
         pixels, times = reader.read(wanted, fit) if len(wanted) else ([], wanted)
     return Frames(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from PIL import Image
 from vidfuse.data.content import Stamp
 from vidfuse.video import DEFAULT_FPS, Crop, Interpolation
 from vidfuse.video.sampling import Times
+from vidfuse.video.view import Box, View
 
 Pixels = NDArray[np.uint8]
 
@@ -34,6 +35,7 @@ class FrameRequest:
         crop_fraction: Share of the short side that the square of ``center`` covers.
         only: Indices of the frames to read among those that the rule chooses, in order of time,
             from 0; None is all of them.
+        view: Crop and colours of frames that have a size; None is the plain frame.
     """
 
     path: str
@@ -48,6 +50,13 @@ class FrameRequest:
     interpolation: Interpolation = "bilinear"
     crop_fraction: float = 1.0
     only: tuple[int, ...] | None = None
+    view: View | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of ``dataclasses.asdict``."""
+        view = values["view"]
+        return cls(**{**values, "view": View(**view) if view else None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +103,13 @@ def square(
     crop: Crop,
     interpolation: Interpolation = "bilinear",
     crop_fraction: float = 1.0,
+    view: View | None = None,
 ) -> Pixels:
     """Make a frame ``[size, size, 3]`` with antialiased resizing.
 
     ``center`` scales the short side to ``size`` and keeps the middle, ``pad`` scales the long
-    side and puts black bars beside the frame, ``squash`` ignores the aspect ratio.
+    side and puts black bars beside the frame, ``squash`` ignores the aspect ratio. A view does so
+    with a part of what is kept, or one beside it, and other colours.
 
     Args:
         image: ``uint8 [H, W, 3]``.
@@ -106,27 +117,34 @@ def square(
         crop: Way to make it a square.
         interpolation: How it is resized.
         crop_fraction: With ``center``, the share of the short side that is kept.
+        view: Crop and colours; None is the plain frame.
     """
     height, width = image.shape[:2]
-    if (height, width) == (size, size) and (crop != "center" or crop_fraction == 1):
+    whole = crop != "center" or crop_fraction == 1
+    if (height, width) == (size, size) and whole and view is None:
         return image
-    opened = Image.fromarray(image)
-    method = Image.Resampling[interpolation.upper()]
-    if crop == "squash":
-        return np.asarray(opened.resize((size, size), method))
+    box: Box = (0, 0, width, height)
     if crop == "center":
         box = _middle(width, height, size, crop_fraction)
-        return np.asarray(opened.resize((size, size), method, box=box))
-    scale = size / max(width, height)
-    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas = Image.new("RGB", (size, size))
-    canvas.paste(opened.resize(inner, method), ((size - inner[0]) // 2, (size - inner[1]) // 2))
-    return np.asarray(canvas)
+    if view is not None:
+        box = view.crop(box, width, height)
+    inner = (size, size)
+    if crop == "pad":
+        across, down = box[2] - box[0], box[3] - box[1]
+        scale = size / max(across, down)
+        inner = (max(1, round(across * scale)), max(1, round(down * scale)))
+    method = Image.Resampling[interpolation.upper()]
+    fitted = Image.fromarray(image).resize(inner, method, box=box)
+    if view is not None:
+        fitted = view.recolour(fitted)
+    if inner != (size, size):
+        canvas = Image.new("RGB", (size, size))
+        canvas.paste(fitted, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        fitted = canvas
+    return np.asarray(fitted)
 
 
-def _middle(
-    width: int, height: int, size: int, fraction: float
-) -> tuple[float, float, float, float]:
+def _middle(width: int, height: int, size: int, fraction: float) -> Box:
     """Left, top, right and bottom of the square in the middle of a frame."""
     side = min(width, height) * fraction
     left, top = (width - side) / 2, (height - side) / 2
@@ -152,6 +170,7 @@ class Fitter:
         mirrored: True to mirror frames left to right.
         interpolation: How frames are resized.
         crop_fraction: Share of the short side that the square of ``center`` covers.
+        view: Crop and colours of frames that have a size; None is the plain frame.
 
     Attributes:
         width: Width of the first frame before it was resized, in pixels; 0 before there is one.
@@ -165,12 +184,14 @@ class Fitter:
         mirrored: bool = False,
         interpolation: Interpolation = "bilinear",
         crop_fraction: float = 1.0,
+        view: View | None = None,
     ) -> None:
         self.size = size
         self.crop = crop
         self.mirrored = mirrored
         self.interpolation = interpolation
         self.crop_fraction = crop_fraction
+        self.view = view
         self.width = self.height = 0
 
     def __call__(self, frame: Pixels) -> Pixels:
@@ -178,7 +199,9 @@ class Fitter:
         if not self.width:
             self.height, self.width = frame.shape[:2]
         if self.size is not None:
-            fitted = square(frame, self.size, self.crop, self.interpolation, self.crop_fraction)
+            fitted = square(
+                frame, self.size, self.crop, self.interpolation, self.crop_fraction, self.view
+            )
         elif frame.shape[:2] == (self.height, self.width):
             fitted = frame
         else:

@@ -76,7 +76,7 @@ def answer(order: Order, cache: ReaderCache) -> Answer:
         before = settled_stamp(Path(order["request"]["path"]))
         given = order.get("timeline")
         stated = Timeline(np.array(given["times"]), given["end"]) if given else None
-        request = FrameRequest(**order["request"])
+        request = FrameRequest.from_dict(order["request"])
         frames = cache.read(request, order["backend"], stated, order["keep"])
         keep = order["keep"]
         # Of a file that changed meanwhile nobody can say what it was that was read.
