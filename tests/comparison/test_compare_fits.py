@@ -195,6 +195,30 @@ def test_mirrored_views_of_training_clips_are_trained_on(bench, monkeypatch):
     assert len(fit.val) == 2
 
 
+def test_random_views_of_training_clips_are_drawn_from(bench, monkeypatch):
+    table = make_table(extra=2 + 24)
+    begun = []
+    epochs = Fit.__iter__
+
+    def noted(fit):
+        begun.append(fit)
+        return epochs(fit)
+
+    monkeypatch.setattr(Fit, "__iter__", noted)
+    work = bench(table, mirrored=[0, 7], mirror=True, views=2)
+    work.run(TASK, epochs=2)
+    expected = [[row, 14 + 2 * row, 15 + 2 * row] for row in range(6)] + [[12, 14, 15]]
+    for fit, shuffled in zip(begun, (False, True), strict=True):
+        assert len(fit.train) == 7
+        assert fit.train.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
+        assert (fit.train.frames[fit.train.views][..., 0] // FRAMES).tolist() == expected
+        assert fit.val.views is None
+        if shuffled:
+            orders = fit.train.order[fit.train.views[:6]]
+            assert (orders == orders[:, :1]).all(), "that of the clip"
+            assert len({tuple(row) for row in orders[:, 0].tolist()}) > 1
+
+
 def test_only_real_frames_change_places():
     lengths = torch.tensor([3, 5])
     keys = torch.tensor([[0.5, 0.9, 0.1, 0.0, 0.0], [0.1, 0.2, 0.3, 0.4, 0.5]])

@@ -31,6 +31,25 @@ def test_a_clip_that_fails_on_one_grid_is_in_the_table_of_none(compare, monkeypa
     assert list(saved.values()) == [24 + 23] * 3, "grids 4, 2 and 1, without the mirrored one"
 
 
+def test_views_lie_behind_the_clips_and_their_mirrored_ones(compare, monkeypatch):
+    save_table = tables.save_table
+    saved = []
+
+    def noted(table, path):
+        saved.append(table)
+        save_table(table, path)
+
+    monkeypatch.setattr(tables, "save_table", noted)
+    summary = compare(heads="mean", seeds=1, epochs=1, mirror=True, views=2)
+    assert summary["clips"] == 24
+    (table,) = saved
+    first = table.features[table.firsts].reshape(96, -1)
+    assert len({row.tobytes() for row in first}) == 96, "every view is another one"
+    for row, (start, end) in enumerate(zip(table.starts, table.ends, strict=True)):
+        clip = row if row < 24 else row - 24 if row < 48 else (row - 48) // 2
+        assert (start, end) == (table.starts[clip], table.ends[clip])
+
+
 def test_a_folder_has_one_comparison_at_a_time(compare, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

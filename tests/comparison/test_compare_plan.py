@@ -96,6 +96,7 @@ def test_the_same_fit_has_the_same_key():
         {"config": CompareConfig(seed=1)},
         {"config": CompareConfig(frames=8)},
         {"config": CompareConfig(mirror=True)},
+        {"config": CompareConfig(views=2)},
         {"plan": planned(contents=[f"{clip.path} changed" for clip in CLIPS])},
         {"plan": replace(planned(), clips=[replace(clip, label="a") for clip in CLIPS])},
     ],
@@ -116,6 +117,15 @@ class NewSettings(CompareConfig):
 def test_a_setting_that_is_new_makes_another_key_unless_it_says_that_it_does_not_matter():
     assert key(config=NewSettings(novelty="that")) != key(config=NewSettings())
     assert key(config=NewSettings(helpers=2)) == key(config=NewSettings())
+
+
+def test_a_later_setting_makes_another_key_only_where_it_is_used():
+    @dataclass
+    class Later(CompareConfig):
+        extras: int = option(0, "How much is added.", later=True)
+
+    assert key(config=Later()) == key()
+    assert key(config=Later(extras=1)) != key()
 
 
 def test_a_new_setting_of_training_makes_another_key_even_where_a_comparison_has_it_not(

@@ -46,6 +46,7 @@ QUICK: dict[str, Any] = {
 RANDOM: dict[str, Any] = {
     "sampling": "segment",
     "mirror": True,
+    "views": 2,
     "frame_dropout": 0.3,
     "class_weights": "sampler",
 }
@@ -414,6 +415,7 @@ def test_a_process_that_was_killed(dataset: Path, shared_cache: str, tmp_path: P
         *("--backbone", "resnet18", "--weights", "random", "--layer", "layer1", "--size", "32"),
         *("--frames", "4", "--workers", "1", "--epochs", "100", "--patience", "0"),
         *("--head-option", "hidden=16", "--sampling", "segment", "--mirror"),
+        *("--views", "2"),
         *("--frame-dropout", "0.3", "--class-weights", "sampler"),
     ]
     environment = os.environ | {
