@@ -86,27 +86,27 @@ def test_any_view_of_any_frame_is_a_square(
     crop: Crop, shape: tuple[int, int], fraction: float
 ) -> None:
     image = noise(*shape)
-    height, width = shape
+    plain = (3.5, 7.0, 40.25, 19.0)
     for view in [*DRAWN[:100], replace(PLAIN, x=1, y=1, scale=0.6), replace(PLAIN, aspect=1.1)]:
         got = square(image, 16, crop, "bilinear", fraction, view)
         assert got.shape == (16, 16, 3)
-        left, top, right, bottom = view.crop((0, 0, width, height), width, height)
-        assert 0 <= left < right <= width
-        assert 0 <= top < bottom <= height
+        left, top, right, bottom = view.crop(plain)
+        assert plain[0] <= left < right <= plain[2]
+        assert plain[1] <= top < bottom <= plain[3]
 
 
 @pytest.mark.parametrize(
     ("crop", "x", "y", "box"),
     [
-        ("center", 0, 0, (0, 0, 20, 20)),
-        ("center", 1, 1, (60, 20, 80, 40)),
+        ("center", 0, 0, (20, 0, 40, 20)),
+        ("center", 1, 1, (40, 20, 60, 40)),
         ("center", 0.5, 0.5, (30, 10, 50, 30)),
         ("squash", 0, 0, (0, 0, 40, 20)),
         ("squash", 1, 1, (40, 20, 80, 40)),
     ],
 )
 def test_the_part_that_is_shown(crop: Crop, x: float, y: float, box: tuple[int, ...]) -> None:
-    """Half of the side of what the plain frame shows, anywhere in the frame."""
+    """Half of the sides of what the plain frame shows, anywhere in it."""
     image = noise(40, 80)
     left, top, right, bottom = box
     part = np.ascontiguousarray(image[top:bottom, left:right])
@@ -125,7 +125,7 @@ def test_a_padded_view_keeps_its_shape_between_black_bars() -> None:
 def test_the_share_of_the_short_side_is_what_the_view_keeps_a_part_of() -> None:
     image = noise(40, 80)
     got = square(image, 20, "center", "bilinear", 0.5, replace(PLAIN, scale=0.5, x=0, y=0))
-    part = np.ascontiguousarray(image[:10, :10])
+    part = np.ascontiguousarray(image[10:20, 30:40])
     assert np.array_equal(inside(got), inside(square(part, 20, "squash")))
 
 

@@ -109,7 +109,7 @@ def square(
 
     ``center`` scales the short side to ``size`` and keeps the middle, ``pad`` scales the long
     side and puts black bars beside the frame, ``squash`` ignores the aspect ratio. A view does so
-    with a part of what is kept, or one beside it, and other colours.
+    with a part of what is kept, and in other colours.
 
     Args:
         image: ``uint8 [H, W, 3]``.
@@ -127,7 +127,7 @@ def square(
     if crop == "center":
         box = _middle(width, height, size, crop_fraction)
     if view is not None:
-        box = view.crop(box, width, height)
+        box = view.crop(box)
     inner = (size, size)
     if crop == "pad":
         across, down = box[2] - box[0], box[3] - box[1]

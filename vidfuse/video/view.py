@@ -30,8 +30,8 @@ class View:
     Attributes:
         scale: Share of the side of the plain crop that is kept.
         aspect: Factor of the crop's width, by which its height is divided.
-        x: Position of the crop, from 0 (the frame's left) to 1 (its right).
-        y: Position of the crop, from 0 (the frame's top) to 1 (its bottom).
+        x: Position of the crop, from 0 (the left of the plain crop) to 1 (its right).
+        y: Position of the crop, from 0 (the top of the plain crop) to 1 (its bottom).
         brightness: Factor of all values.
         contrast: Factor of their distance from middle grey.
         saturation: Factor of their distance from the pixel's own grey (ITU-R BT.601 luma).
@@ -63,18 +63,13 @@ class View:
         """All parameters, ready for JSON."""
         return asdict(self)
 
-    def crop(self, plain: Box, width: int, height: int) -> Box:
-        """The part of a frame that is shown.
-
-        Args:
-            plain: The part that is shown without a view.
-            width: Width of the frame in pixels.
-            height: Its height.
-        """
-        across = min(width, (plain[2] - plain[0]) * self.scale * self.aspect)
-        down = min(height, (plain[3] - plain[1]) * self.scale / self.aspect)
-        left, top = self.x * (width - across), self.y * (height - down)
-        return left, top, min(width, left + across), min(height, top + down)
+    def crop(self, plain: Box) -> Box:
+        """The part of the plain crop that is shown."""
+        left, top, right, bottom = plain
+        across = min(1.0, self.scale * self.aspect) * (right - left)
+        down = min(1.0, self.scale / self.aspect) * (bottom - top)
+        left, top = left + self.x * (right - left - across), top + self.y * (bottom - top - down)
+        return left, top, min(right, left + across), min(bottom, top + down)
 
     def recolour(self, image: Image.Image) -> Image.Image:
         """Change the colours of an RGB image."""
