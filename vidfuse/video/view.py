@@ -12,13 +12,13 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
 DIGITS = 4
 RANGES = {
-    "scale": (0.6, 1.0),
-    "aspect": (0.9, 1.1),
+    "scale": (0.8, 1.0),
+    "aspect": (0.95, 1.05),
     "x": (0.0, 1.0),
     "y": (0.0, 1.0),
-    "brightness": (0.7, 1.3),
-    "contrast": (0.7, 1.3),
-    "saturation": (0.6, 1.4),
+    "brightness": (0.85, 1.15),
+    "contrast": (0.85, 1.15),
+    "saturation": (0.8, 1.2),
 }
 """Least and greatest value of each parameter of a view, between which all are equally likely."""
 
