@@ -18,7 +18,7 @@ import vidfuse
 README = Path(__file__).resolve().parents[1] / "README.md"
 SNIPPET = re.compile(r"<!-- runs in tests -->\n```(bash|python)\n(.*?)```", re.DOTALL)
 # What stands in for pretrained weights, which a test must not download.
-TINY = {"weights": "random", "layer": "layer1", "size": 32, "frames": 4, "epochs": 2}
+TINY = {"weights": "random", "size": 32, "frames": 4, "epochs": 2}
 
 
 INSTALL = "pip install . && "  # what a test leaves out
