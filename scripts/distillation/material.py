@@ -1,7 +1,8 @@
-"""What the bundled backbone learns from: frames without labels, and which are left out."""
+"""The frames that the bundled backbone learns from, without labels, and those that are held out."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +22,25 @@ Pixels = NDArray[np.uint8]
 SHORT_SIDE = 288  # pixels that frames are kept at, in memory
 HELD_OUT = 10  # every tenth still image is never trained on
 SPLIT_SEED = 0
+LAST_TRAINED_GROUP = 16  # groups g17 to g25 of UCF101 are measured on
+FRAMES_PER_CLIP = 6
+
+
+def training_frames(data: Path) -> list[Pixels]:
+    """All frames to train on: still images, loose frames of videos, and frames of UCF101."""
+    stills, _ = split_stills(still_images(data))
+    videos = frames([clip.path for clip in ucf101(data)[0]], FRAMES_PER_CLIP)
+    return [*stills, *read_images(data / "frames"), *videos]
 
 
 def still_images(data: Path) -> list[Pixels]:
     """All still images, one of each ImageNet class, in the order of the classes."""
-    paths = sorted((data / "imagenet1000").glob("*.[jJ][pP]*[gG]"))
+    return read_images(data / "imagenet1000")
+
+
+def read_images(folder: Path) -> list[Pixels]:
+    """The JPEG images of a folder, in the order of their names."""
+    paths = sorted(folder.glob("*.[jJ][pP]*[gG]"))
     return [shrink(np.asarray(Image.open(path).convert("RGB"))) for path in paths]
 
 
@@ -35,8 +50,24 @@ def split_stills(pixels: list[Pixels]) -> tuple[list[Pixels], list[Pixels]]:
     return trained, pixels[::HELD_OUT]
 
 
+def ucf101(data: Path) -> tuple[list[Clip], list[Clip]]:
+    """Clips of ``ucf101_12`` to train on, groups g08 to g16, and to measure on, g17 to g25."""
+    found = read_dataset(data / "ucf101_12").clips
+    clips = sorted((clip for clip in found if clip.label), key=lambda clip: str(clip.path))
+
+    def trained(clip: Clip) -> bool:
+        match = re.search(r"_g(\d+)_c\d+", clip.path.stem)
+        if match is None:
+            raise ValueError(f"{clip.path}: not a name of UCF101")
+        return int(match[1]) <= LAST_TRAINED_GROUP
+
+    return [c for c in clips if trained(c)], [c for c in clips if not trained(c)]
+
+
 def halves(data: Path) -> tuple[list[Clip], list[Clip]]:
-    """Clips of ``fight_surv`` to train on, and to measure on; no group is on both sides."""
+    """Clips of ``fight_surv`` that the first edition trained on, and to measure on; no group is on
+    both sides.
+    """
     clips = [clip for clip in read_dataset(data / "fight_surv").clips if clip.label is not None]
     names = sorted({str(clip.group) for clip in clips})
     counts = [Counter(str(c.label) for c in clips if c.group == name) for name in names]
@@ -45,17 +76,6 @@ def halves(data: Path) -> tuple[list[Clip], list[Clip]]:
         [clip for clip in clips if parts[str(clip.group)] == 0],
         [clip for clip in clips if parts[str(clip.group)] == 1],
     )
-
-
-def video_frames(data: Path, per_clip: int) -> list[Pixels]:
-    """Frames of the odd and the real clips, and of the half of ``fight_surv`` to train on."""
-    paths = [
-        path
-        for folder in ("odd_videos", "real_clips")
-        for path in sorted((data / folder).rglob("*"))
-        if path.suffix.lower() in {".mp4", ".avi", ".webm", ".mkv", ".mov", ".ts", ".mpg", ".m4v"}
-    ]
-    return frames([*paths, *(clip.path for clip in halves(data)[0])], per_clip)
 
 
 def frames(paths: Sequence[Path], per_clip: int) -> list[Pixels]:

@@ -2,86 +2,155 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidfuse.backbones.thin_resnet import WIDTHS, thin_resnet
+from scripts.distillation.teachers import GRID, Teacher
+from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD
+from vidfuse.backbones.grid import pool_maps
 
-CHANNELS = {"resnet18": 256, "squeezenet": 512, "mobilenet": 1280}
-HINT_CHANNELS = 128
-CLASSES = 1000
 TEMPERATURE = 2.0
+RIDGE = 1e-2  # of the heads' first weights, relative to the features' variance
+
+
+class TeacherHead(nn.Module):
+    """Predicts one teacher's map from the student's, and measures how far off it is.
+
+    Targets are in standard deviations: of a channel over all positions for maps, of its average
+    over positions for pooled features.
+
+    Args:
+        width: Channels d of the student.
+        teacher: Its map has D channels.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    pooled_spread: Tensor
+
+    def __init__(self, width: int, teacher: Teacher) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(width, teacher.width, 1)
+        self.classifier = teacher.classifier
+        for name in ("mean", "spread", "pooled_spread"):
+            self.register_buffer(name, torch.ones(teacher.width))
+
+    @torch.no_grad()
+    def fit(self, features: Tensor, wanted: Tensor) -> None:
+        """Begin with the ridge regression from the student's map to the teacher's.
+
+        Random heads would change the student's features before they say anything (Kumar et al.,
+        "Fine-tuning can distort pretrained features", ICLR 2022).
+
+        Args:
+            features: The student's maps ``[N, d, 4, 4]``.
+            wanted: The teacher's ``[N, D, 4, 4]``.
+        """
+        wanted = wanted.float()
+        self.mean.copy_(wanted.mean((0, 2, 3)))
+        self.spread.copy_(wanted.std((0, 2, 3)) + 1e-3)
+        self.pooled_spread.copy_(wanted.mean((2, 3)).std(0) + 1e-3)
+        inputs, targets = (
+            maps.movedim(1, -1).flatten(0, 2) for maps in (features, self.standardise(wanted))
+        )
+        centre = inputs.mean(0)
+        inputs = inputs - centre
+        covariance = inputs.T @ inputs / len(inputs)
+        covariance += RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance))
+        weight = torch.linalg.solve(covariance, inputs.T @ targets / len(inputs))
+        self.linear.weight.copy_(weight.T[:, :, None, None])
+        self.linear.bias.copy_(targets.mean(0) - centre @ weight)  # type: ignore[union-attr]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Predicted map ``[N, D, 4, 4]``, in standard deviations."""
+        said: Tensor = self.linear(features)
+        return said
+
+    def standardise(self, maps: Tensor) -> Tensor:
+        """A teacher's map in standard deviations."""
+        return (maps.float() - self.mean[:, None, None]) / self.spread[:, None, None]
+
+    def pooled(self, standardised: Tensor) -> Tensor:
+        """Averages ``[N, D]`` of such a map, in their own standard deviations."""
+        return standardised.mean((2, 3)) * (self.spread / self.pooled_spread)
+
+    def losses(self, said: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """Each part of this teacher's loss; see `Student.losses`."""
+        said, wanted = said.float(), self.standardise(wanted)
+        losses = {
+            "map": F.mse_loss(said, wanted),
+            "pooled": F.mse_loss(self.pooled(said), self.pooled(wanted)),
+        }
+        if self.classifier is not None:
+            guessed, truth = (
+                F.log_softmax(self.classify(maps) / TEMPERATURE, 1) for maps in (said, wanted)
+            )
+            losses["logits"] = F.kl_div(guessed, truth, log_target=True, reduction="batchmean")
+        return losses
+
+    def classify(self, standardised: Tensor) -> Tensor:
+        """What the teacher's classifier says of a standardised map: logits ``[N, classes]``."""
+        assert self.classifier is not None
+        logits: Tensor = self.classifier(standardised.mean((2, 3)) * self.spread + self.mean)
+        return logits
 
 
 class Student(nn.Module):
-    """The network with one linear head per teacher, which are dropped after training.
+    """A network with one linear head per teacher, which are dropped after training.
 
     Args:
-        statistics: Mean and spread of each teacher's channels.
+        network: Maps normalised images ``[N, 3, S, S]`` to features ``[N, width, h, w]``.
+        width: Channels of the features.
+        teachers: Teachers by name.
     """
 
-    def __init__(self, statistics: dict[str, dict[str, Tensor]]) -> None:
+    def __init__(self, network: nn.Module, width: int, teachers: Mapping[str, Teacher]) -> None:
         super().__init__()
-        self.network = thin_resnet(norm=True)
-        for module in self.network.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.network = network
         self.heads = nn.ModuleDict(
-            {name: nn.Conv2d(WIDTHS[-1], width, 1) for name, width in CHANNELS.items()}
+            {name: TeacherHead(width, teacher) for name, teacher in teachers.items()}
         )
-        self.hint = nn.Conv2d(WIDTHS[1], HINT_CHANNELS, 1)
-        self.logits = nn.Linear(WIDTHS[-1], CLASSES)
-        self.statistics = statistics
+        self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """What the heads say of images ``[N, 3, 128, 128]``; maps are in standardised units."""
-        middle = self.network[:3](images)
-        features = self.network[3:](middle)
-        said = {name: head(features) for name, head in self.heads.items()}
-        pooled = features.mean((2, 3))
-        return said | {
-            "hint": self.hint(F.avg_pool2d(middle, 2)),
-            "logits": self.logits(pooled),
-            "pooled": pooled,
-        }
+    def forward(self, frames: Tensor) -> Tensor:
+        """Features ``[N, width, 4, 4]`` of frames ``uint8 [N, S, S, 3]``."""
+        images = normalise(frames).contiguous(memory_format=torch.channels_last)
+        return pool_maps(self.network(images).float(), GRID)
 
-    def losses(self, said: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, features: Tensor, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each part of the loss, a scalar.
 
-        ``map`` and ``pooled`` are squared errors on the teachers' maps and their averages in
-        units of each channel's own spread (FitNets, Romero et al. 2015, with several teachers);
-        ``hint`` is the same half-way up; ``logits`` is the divergence from SqueezeNet's softened
-        answer (Hinton et al. 2015); ``relation`` compares the similarities of the batch's frames
-        to each other (Park et al., "Relational knowledge distillation", 2019; Tung & Mori 2019).
+        ``map`` and ``pooled`` are squared errors on the teachers' maps and their averages (FitNets,
+        Romero et al. 2015, with several teachers); ``logits`` is the divergence from a teacher's
+        softened answer (Hinton et al. 2015) of what its own classifier says of the predicted
+        features (Chen et al., "Knowledge distillation with the reused teacher classifier", CVPR
+        2022); ``relation`` compares the similarities of the batch's frames to each other (Park et
+        al., "Relational knowledge distillation", CVPR 2019; Tung and Mori, ICCV 2019).
+
+        Args:
+            features: Of a batch ``[N, width, 4, 4]``.
+            wanted: Each teacher's map ``[N, D, 4, 4]``.
         """
-        losses = {"map": torch.zeros(()), "pooled": torch.zeros(())}
+        losses: dict[str, Tensor] = {}
         together = []
-        for name in CHANNELS:
-            scale = self.statistics[name]
-            target = wanted[name].float() - scale["mean"][:, None, None]
-            spread = scale["map_std"]
-            guess = said[name].float()
-            losses["map"] = losses["map"] + F.mse_loss(guess, target / spread[:, None, None])
-            averages = target.mean((2, 3)) / scale["pooled_std"]
-            ratio = spread / scale["pooled_std"]
-            losses["pooled"] = losses["pooled"] + F.mse_loss(guess.mean((2, 3)) * ratio, averages)
+        for name, head in self.heads.items():
+            for part, value in head.losses(head(features), wanted[name]).items():
+                losses[part] = losses.get(part, torch.zeros(())) + value
+            averages = head.pooled(head.standardise(wanted[name]))
             together.append(averages / averages.shape[1] ** 0.5)
-        scale = self.statistics["hint"]
-        hint = (wanted["hint"].float() - scale["mean"][:, None, None]) / scale["map_std"][
-            :, None, None
-        ]
-        losses["hint"] = F.mse_loss(said["hint"].float(), hint)
-        losses["logits"] = F.kl_div(
-            F.log_softmax(said["logits"].float() / TEMPERATURE, 1),
-            F.log_softmax(wanted["logits"].float() / TEMPERATURE, 1),
-            log_target=True,
-            reduction="batchmean",
-        )
         losses["relation"] = F.mse_loss(
-            similarities(said["pooled"].float()), similarities(torch.cat(together, 1))
+            similarities(features.mean((2, 3))), similarities(torch.cat(together, 1))
         )
         return losses
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """Frames ``uint8 [N, S, S, 3]`` as a network's input ``float32 [N, 3, S, S]``."""
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    return (frames.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def similarities(vectors: Tensor) -> Tensor:

@@ -2,147 +2,190 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from scripts.distillation.pool import ViewPool
-from scripts.distillation.student import CHANNELS, Student
-from scripts.distillation.teachers import normalise
+from scripts.distillation.pool import VIEWS, ViewPool
+from scripts.distillation.student import Student
 
-SAVE_EVERY = 250
+FITTED = 1000  # views that heads are fitted on before training
+Judge = Callable[[Student], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is varied between runs; see ``Student.losses`` for the parts of the loss."""
+    """How a student learns; see `Student.losses` for the parts of the loss.
+
+    Attributes:
+        steps: Optimisation steps.
+        batch: Views in a step.
+        sizes: Sides of the student's frames, in pixels; each step draws one.
+        rate: Peak learning rate of AdamW.
+        weight_decay: Of its weights; norms and biases have none.
+        average: Share that the averaged weights keep in a step.
+        map: Weight of this part of the loss; likewise ``pooled``, ``logits`` and ``relation``.
+        save_every: Steps between saved states and lines of the log.
+        seed: Decides everything.
+    """
 
     steps: int
-    batch: int = 128
-    rate: float = 2e-3
+    batch: int = 64
+    sizes: tuple[int, ...] = (128,)
+    rate: float = 1e-3
     weight_decay: float = 0.05
-    average: float = 0.999
+    average: float = 0.998
     map: float = 1.0
     pooled: float = 1.0
-    hint: float = 0.5
     logits: float = 0.5
     relation: float = 10.0
+    save_every: int = 100
     seed: int = 0
 
 
-def train(
-    folder: Path,
-    views: ViewPool,
-    held_out: dict[str, Tensor],
-    recipe: Recipe,
-    start: Student | None = None,
-) -> Student:
-    """Train a student, or go on with one.
+def train(folder: Path, views: ViewPool, student: Student, recipe: Recipe, judge: Judge) -> Student:
+    """Train a student, or go on where an earlier run of the same recipe was cut off.
 
     Args:
-        folder: Gets ``state.pt`` and ``log.jsonl``.
+        folder: Gets ``recipe.json``, ``state.pt`` and ``log.jsonl``.
         views: What to train on.
-        held_out: Frames never trained on, with the teachers' answers.
+        student: Its network has begun somewhere; its heads are fitted here.
         recipe: How.
-        start: A student of an earlier stage; None begins with random weights.
+        judge: Measures that are logged.
 
     Returns:
         The student with its weights averaged over the last steps.
+
+    Raises:
+        ValueError: The folder holds a run of another recipe.
     """
-    torch.manual_seed(recipe.seed)
-    student, averaged = Student(views.statistics), Student(views.statistics)
-    for model in (student, averaged):
-        model.to(memory_format=torch.channels_last)
-    if start is not None:
-        student.load_state_dict(start.state_dict())
-    averaged.load_state_dict(student.state_dict())
-    decayed = [p for p in student.parameters() if p.dim() > 1]
-    others = [p for p in student.parameters() if p.dim() <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=recipe.rate,
-        weight_decay=0.0,
-    )
-    step = 0
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe)))
-    state = folder / "state.pt"
+    begin(folder, recipe)
+    averaged = copy.deepcopy(student)
+    optimizer = make_optimizer(student, recipe)
+    state, step, seconds = folder / "state.pt", 0, 0.0
     if state.exists():
         saved = torch.load(state, weights_only=True)
         student.load_state_dict(saved["student"])
         averaged.load_state_dict(saved["averaged"])
         optimizer.load_state_dict(saved["optimizer"])
-        step = saved["step"]
-    began, first = time.time(), step
+        step, seconds = saved["step"], saved["seconds"]
+    else:
+        fit_heads(student, views, recipe)
+        averaged.load_state_dict(student.state_dict())
     sums: dict[str, float] = {}
+    began = time.monotonic() - seconds
     while step < recipe.steps:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * schedule(step, recipe.steps)
-        batch = views.rows(draw(step, views.size, recipe))
-        if step % 2:  # teachers see mirrored frames mirrored, nearly
-            batch = {name: mirrored(name, each) for name, each in batch.items()}
-        student.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            said = student(normalise(batch["frames"]).contiguous(memory_format=torch.channels_last))
-        losses = student.losses(said, batch)
-        loss = sum(getattr(recipe, name) * each for name, each in losses.items())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-        optimizer.step()
+        losses = learn(student, optimizer, draw(views, step, recipe), recipe)
         step += 1
         follow(averaged, student, min(recipe.average, (1 + step) / (10 + step)))
-        for name, each in losses.items():
-            sums[name] = sums.get(name, 0.0) + each.item()
-        if step % SAVE_EVERY == 0 or step == recipe.steps:
-            line = {"step": step, "seconds": round(time.time() - began, 1)}
-            line["images_per_second"] = round((step - first) * recipe.batch / line["seconds"], 1)
-            line |= {name: round(each / SAVE_EVERY, 4) for name, each in sums.items()}
-            line |= agreement(averaged, held_out)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value / recipe.save_every
+        if step % recipe.save_every == 0 or step == recipe.steps:
+            seconds = time.monotonic() - began
+            line = {"step": step, "seconds": round(seconds, 1)}
+            line |= {name: round(value, 4) for name, value in sums.items()} | judge(averaged)
             sums = {}
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-            torch.save(
-                {
-                    "student": student.state_dict(),
-                    "averaged": averaged.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": step,
-                },
-                state.with_suffix(".part"),
-            )
-            state.with_suffix(".part").rename(state)
+            kept = {"student": student, "averaged": averaged, "optimizer": optimizer}
+            states = {name: each.state_dict() for name, each in kept.items()}
+            unfinished = state.with_suffix(".part")
+            torch.save(states | {"step": step, "seconds": seconds}, unfinished)
+            unfinished.rename(state)
     return averaged.eval()
 
 
-def draw(step: int, size: int, recipe: Recipe) -> np.ndarray:
-    """The views of a batch: every view once per pass, in an order of its own."""
-    per_pass = size // recipe.batch
-    order = np.random.default_rng((recipe.seed, step // per_pass)).permutation(size)
-    position = step % per_pass * recipe.batch
+def begin(folder: Path, recipe: Recipe) -> None:
+    """Note the recipe of a folder's run, which must not change."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noted, text = folder / "recipe.json", json.dumps(asdict(recipe))
+    if noted.exists() and noted.read_text() != text:
+        raise ValueError(f"{folder} holds a run of another recipe: {noted.read_text()}")
+    noted.write_text(text)
+
+
+def make_optimizer(student: Student, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices and kernels only."""
+    learned = [p for p in student.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in learned if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.rate)
+
+
+@torch.no_grad()
+def fit_heads(student: Student, views: ViewPool, recipe: Recipe) -> None:
+    """Begin each head with the regression from the student's map to its teacher's."""
+    rng = np.random.default_rng(recipe.seed)
+    numbers = rng.choice(views.size, min(FITTED, views.size), replace=False)
+    batch = views.rows(numbers)
+    student.eval()
+    parts = batch[VIEWS].split(100)
+    features = torch.cat([student(resize(part, recipe.sizes[0])) for part in parts])
+    for name, head in student.heads.items():
+        head.fit(features, batch[name])
+
+
+def learn(
+    student: Student, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], recipe: Recipe
+) -> dict[str, float]:
+    """One step; each part of the loss before it."""
+    student.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = student(batch[VIEWS])
+        losses = student.losses(features, batch)
+    loss = torch.stack([getattr(recipe, name) * each for name, each in losses.items()]).sum()
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+    optimizer.step()
+    return {name: each.item() for name, each in losses.items()}
+
+
+def draw(views: ViewPool, step: int, recipe: Recipe) -> dict[str, Tensor]:
+    """The batch of a step, at the student's size and mirrored or not.
+
+    Teachers see mirrored frames mirrored, nearly, so their maps are mirrored too.
+    """
+    rng = np.random.default_rng((recipe.seed, 1, step))
+    batch = views.rows(draw_rows(step, views.size, recipe))
+    batch[VIEWS] = resize(batch[VIEWS], int(rng.choice(recipe.sizes)))
+    if rng.random() < 0.5:
+        batch = {name: each.flip(2 if name == VIEWS else 3) for name, each in batch.items()}
+    return batch
+
+
+def draw_rows(step: int, size: int, recipe: Recipe) -> np.ndarray:
+    """The views of a batch: every view once per epoch, in an order of its own."""
+    per_epoch = size // recipe.batch
+    order = np.random.default_rng((recipe.seed, step // per_epoch)).permutation(size)
+    position = step % per_epoch * recipe.batch
     return order[position : position + recipe.batch]
+
+
+def resize(views: Tensor, size: int) -> Tensor:
+    """Views ``uint8 [N, S, S, 3]`` as frames ``[N, size, size, 3]``, antialiased bilinear."""
+    images = views.permute(0, 3, 1, 2)
+    smaller = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return smaller.permute(0, 2, 3, 1)
 
 
 def schedule(step: int, steps: int) -> float:
     """Share of the learning rate: a short linear rise, then half a cosine."""
     rise = min(1.0, (step + 1) / (0.03 * steps))
     return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def mirrored(name: str, values: Tensor) -> Tensor:
-    """Frames ``[N, S, S, 3]`` and maps ``[N, D, g, g]`` left to right; the rest as it is."""
-    return values.flip(2 if name == "frames" else 3) if values.dim() == 4 else values
 
 
 @torch.no_grad()
@@ -155,36 +198,3 @@ def follow(averaged: Student, student: Student, share: float) -> None:
             mine.lerp_(its, 1 - share)
         else:
             mine.copy_(its)
-
-
-@torch.inference_mode()
-def agreement(student: Student, held_out: dict[str, Tensor]) -> dict[str, float]:
-    """R² of the teachers' pooled features, and overlap of neighbours, on unseen frames."""
-    student.eval()
-    said = [
-        student(normalise(pixels).contiguous(memory_format=torch.channels_last))
-        for pixels in held_out["frames"].split(100)
-    ]
-    found: dict[str, float] = {}
-    wanted = []
-    for name in CHANNELS:
-        scale = student.statistics[name]
-        guess = torch.cat([each[name].mean((2, 3)) for each in said]) * scale["map_std"]
-        truth = held_out[name].float().mean((2, 3)) - scale["mean"]
-        residual = (guess - truth).pow(2).sum(0)
-        found[f"r2_{name}"] = float((1 - residual / (truth - truth.mean(0)).pow(2).sum(0)).mean())
-        wanted.append(truth / scale["pooled_std"] / len(scale["mean"]) ** 0.5)
-    pooled = torch.cat([each["pooled"] for each in said])
-    found["neighbours"] = float(neighbour_overlap(pooled, torch.cat(wanted, 1)).mean())
-    return {name: round(value, 4) for name, value in found.items()}
-
-
-def neighbour_overlap(first: Tensor, second: Tensor, count: int = 10) -> Tensor:
-    """Share [N] of each frame's nearest neighbours that two descriptions have in common."""
-    sets = []
-    for vectors in (first, second):
-        centred = vectors - vectors.mean(0)
-        cosines = torch.nn.functional.normalize(centred / (centred.std(0) + 1e-6), dim=1)
-        sets.append((cosines @ cosines.T).fill_diagonal_(-2).topk(count).indices)
-    common = (sets[0][:, :, None] == sets[1][:, None, :]).any(2)
-    return common.float().mean(1)

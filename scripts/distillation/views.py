@@ -5,6 +5,7 @@ teacher is patient and consistent", CVPR 2022).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from scripts.distillation.material import Pixels
 
-TEACHER_SIZE = 224
-STUDENT_SIZE = 128
+VIEW_SIZE = 224  # pixels, what teachers see
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -21,21 +21,41 @@ BILINEAR = Image.Resampling.BILINEAR
 class Zoom:
     """How near views are.
 
+    Random crops show things larger than whole frames do, in use, at the same number of pixels
+    (Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019), so many views
+    show nearly the whole frame.
+
     Attributes:
         whole: Share of views that show nearly the whole frame, as in use.
         smallest: Least share of the frame's area that the others show.
     """
 
-    whole: float
-    smallest: float
+    whole: float = 0.5
+    smallest: float = 0.25
+
+
+class Views:
+    """Random views of frames, the same number of each frame; the n-th is the same in every run.
+
+    Args:
+        frames: Frames of any size.
+        zoom: How near views are.
+        seed: Decides everything.
+    """
+
+    def __init__(self, frames: Sequence[Pixels], zoom: Zoom, seed: int) -> None:
+        self.frames, self.zoom, self.seed = frames, zoom, seed
+        self.order = np.random.default_rng(seed).permutation(len(frames))
+
+    def __getitem__(self, number: int) -> Pixels:
+        frame = self.frames[self.order[number % len(self.frames)]]
+        return random_view(frame, self.zoom, np.random.default_rng((self.seed, number)))
 
 
 def random_view(image: Pixels, zoom: Zoom, rng: np.random.Generator) -> Pixels:
-    """A random crop, flipped, recoloured: ``uint8 [224, 224, 3]``."""
+    """A random crop, recoloured: ``uint8 [224, 224, 3]``."""
     opened = Image.fromarray(image)
-    opened = opened.resize((TEACHER_SIZE, TEACHER_SIZE), BILINEAR, box=_box(opened.size, zoom, rng))
-    if rng.random() < 0.5:
-        opened = ImageOps.mirror(opened)
+    opened = opened.resize((VIEW_SIZE, VIEW_SIZE), BILINEAR, box=_box(opened.size, zoom, rng))
     if rng.random() < 0.7:
         for kind in rng.permutation(3):
             enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[kind]
@@ -62,27 +82,3 @@ def _box(
         high = min(height, np.sqrt(area / ratio))
     left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
     return left, top, left + wide, top + high
-
-
-def mix(views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Some views get a patch of another (CutMix) or are blended with one (mixup)."""
-    mixed = views.copy()
-    others = rng.permutation(len(views))
-    for row, other in enumerate(others):
-        chance = rng.random()
-        if chance < 0.2:
-            high, wide = rng.integers(TEACHER_SIZE // 4, TEACHER_SIZE * 3 // 4, 2)
-            top, left = rng.integers(0, TEACHER_SIZE - high), rng.integers(0, TEACHER_SIZE - wide)
-            patch = np.s_[top : top + high, left : left + wide]
-            mixed[row][patch] = views[other][patch]
-        elif chance < 0.3:
-            share = rng.uniform(0.3, 0.7)
-            blend = share * views[row] + (1 - share) * views[other].astype(np.float32)
-            mixed[row] = blend.astype(np.uint8)
-    return mixed
-
-
-def smaller(view: Pixels) -> Pixels:
-    """The student's copy of a view: ``uint8 [128, 128, 3]``."""
-    size = (STUDENT_SIZE, STUDENT_SIZE)
-    return np.asarray(Image.fromarray(view).resize(size, BILINEAR))

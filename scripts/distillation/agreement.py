@@ -1,0 +1,60 @@
+"""How well a student agrees with its teachers on frames that it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scripts.distillation.pool import VIEWS
+from scripts.distillation.student import Student
+from scripts.distillation.train import Judge, resize
+
+
+def judge_on(held_out: Mapping[str, Tensor], size: int) -> Judge:
+    """A judge of students; see `agreement`."""
+    return partial(agreement, held_out=held_out, size=size)
+
+
+@torch.inference_mode()
+def agreement(student: Student, held_out: Mapping[str, Tensor], size: int) -> dict[str, float]:
+    """R² of each teacher's pooled features, and the overlap of neighbours.
+
+    Args:
+        student: The student, with its heads.
+        held_out: ``views`` and each teacher's map, as from a `ViewPool`.
+        size: Side of the student's frames, in pixels.
+
+    Returns:
+        ``r2_<teacher>``, of all channels in their own standard deviations, and ``neighbours``,
+        the share of each frame's ten nearest neighbours that the student's pooled features have in
+        common with all teachers' together.
+    """
+    student.eval()
+    parts = held_out[VIEWS].split(100)
+    features = torch.cat([student(resize(part, size)) for part in parts])
+    found: dict[str, float] = {}
+    wanted = []
+    for name, head in student.heads.items():
+        truth = head.pooled(head.standardise(held_out[name]))
+        residual = (head.pooled(head(features)) - truth).pow(2).sum(0)
+        spread = (truth - truth.mean(0)).pow(2).sum(0) + 1e-6
+        found[f"r2_{name}"] = float(1 - residual.sum() / spread.sum())
+        wanted.append(truth / truth.shape[1] ** 0.5)
+    pooled = features.mean((2, 3))
+    found["neighbours"] = float(neighbour_overlap(pooled, torch.cat(wanted, 1)).mean())
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def neighbour_overlap(first: Tensor, second: Tensor, count: int = 10) -> Tensor:
+    """Share [N] of each frame's nearest neighbours that two descriptions have in common."""
+    sets = []
+    for vectors in (first, second):
+        centred = vectors - vectors.mean(0)
+        cosines = F.normalize(centred / (centred.std(0) + 1e-6), dim=1)
+        sets.append((cosines @ cosines.T).fill_diagonal_(-2).topk(count).indices)
+    common = (sets[0][:, :, None] == sets[1][:, None, :]).any(2)
+    return common.float().mean(1)
