@@ -17,7 +17,16 @@ from vidfuse.backbones import BACKBONES, choose, place_of
 from vidfuse.backbones.grid import pool
 from vidfuse.backbones.imports import reinstall
 from vidfuse.backbones.load import fetch, load_backbone
-from vidfuse.backbones.thin_resnet import DEPTHS, WIDTHS, fold_norms, thin_resnet
+from vidfuse.backbones.thin_resnet import (
+    DEPTHS,
+    WIDTHS,
+    depths_of,
+    fold_norms,
+    renew_statistics,
+    thin_resnet,
+    thin_resnet2,
+    unfold_norms,
+)
 from vidfuse.data.content import ContentIndex
 from vidfuse.errors import UnknownNameError, UserError
 from vidfuse.features.build import build_extractor
@@ -27,6 +36,7 @@ from vidfuse.progress import Reporter
 INFO = BACKBONES["thin_resnet"]
 assert INFO.weights is not None
 WEIGHTS = INFO.weights
+EDITIONS = [name for name, info in BACKBONES.items() if info.bundled]
 
 
 def pixels(count: int, size: int) -> torch.Tensor:
@@ -34,17 +44,21 @@ def pixels(count: int, size: int) -> torch.Tensor:
     return torch.from_numpy(rng.integers(0, 256, (count, size, size, 3), np.uint8))
 
 
-def test_the_weights_are_whole_and_small() -> None:
-    content = place_of(WEIGHTS).read_bytes()
-    assert sha256(content).hexdigest() == WEIGHTS.sha256
+@pytest.mark.parametrize("name", EDITIONS)
+def test_the_weights_are_whole_and_small(name: str) -> None:
+    weights = BACKBONES[name].weights
+    assert weights is not None
+    content = place_of(weights).read_bytes()
+    assert sha256(content).hexdigest() == weights.sha256
     assert len(content) <= 12e6
 
 
+@pytest.mark.parametrize("name", EDITIONS)
 @pytest.mark.parametrize(("layer", "width", "stride"), [
     ("stem", 48, 4), ("layer1", 48, 4), ("layer2", 96, 8), ("layer3", 192, 16), ("layer4", 512, 32),
 ])  # fmt: skip
-def test_each_stage_gives_a_map(layer: str, width: int, stride: int) -> None:
-    backbone = load_backbone(choose(layer=layer))
+def test_each_stage_gives_a_map(name: str, layer: str, width: int, stride: int) -> None:
+    backbone = load_backbone(choose(name, layer=layer))
     with torch.inference_mode():
         features = backbone(pixels(2, 128))
     assert features.shape == (2, width, 128 // stride, 128 // stride)
@@ -82,6 +96,41 @@ def test_folding_batch_norms_changes_nothing() -> None:
         folded = fold_norms(network)(images)
     assert torch.allclose(folded, expected, rtol=1e-4, atol=1e-4)
     assert not [each for each in fold_norms(network).modules() if isinstance(each, nn.BatchNorm2d)]
+
+
+def test_training_goes_on_from_folded_weights() -> None:
+    """Unfolded, a network computes the same, in training mode too, and folds back."""
+    torch.manual_seed(0)
+    state = {name: value * 1.0 for name, value in thin_resnet2().state_dict().items()}
+    images = torch.randn(4, 3, 64, 64)
+    network = thin_resnet2(norm=True)
+    unfold_norms(network, state, images)
+    plain = thin_resnet2()
+    plain.load_state_dict(state)
+    other = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(network.eval()(other), plain(other), rtol=1e-4, atol=1e-5)
+        assert torch.allclose(network.train()(images), plain(images), rtol=1e-3, atol=1e-3)
+    unfold_norms(network, state, images)
+    for name, value in fold_norms(network).state_dict().items():
+        assert torch.allclose(value, state[name], atol=1e-5), name
+
+
+def test_renewed_statistics_are_those_of_the_images() -> None:
+    torch.manual_seed(0)
+    network, images = thin_resnet2(norm=True), torch.randn(64, 3, 64, 64)
+    renew_statistics(network, images)
+    with torch.inference_mode():
+        evaluated, trained = network.eval()(images), network.train()(images)
+    assert torch.allclose(evaluated, trained, rtol=0.02, atol=0.02)
+    momenta = {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert momenta == {nn.BatchNorm2d(1).momentum}
+
+
+@pytest.mark.parametrize("depths", [(2, 2, 2, 1), (1, 1, 2, 1), (1, 3, 1, 2)])
+def test_weights_tell_the_depths(depths: tuple[int, ...]) -> None:
+    assert depths_of(thin_resnet(depths=depths).state_dict()) == depths
+    assert depths_of(thin_resnet(depths=depths, norm=True).state_dict()) == depths
 
 
 def test_the_stages_have_the_stated_blocks() -> None:

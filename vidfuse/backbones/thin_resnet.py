@@ -150,7 +150,7 @@ def _undo(shift: Tensor) -> Callable[[nn.BatchNorm2d, tuple[Tensor]], None]:
 
     def adjust(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         maps = inputs[0].float()
-        mean, variance = maps.mean((0, 2, 3)), maps.var((0, 2, 3))
+        mean, variance = maps.mean((0, 2, 3)), maps.var((0, 2, 3), correction=0)
         norm.get_buffer("running_mean").copy_(mean)
         norm.get_buffer("running_var").copy_(variance)
         norm.weight.copy_((variance + norm.eps).sqrt())
