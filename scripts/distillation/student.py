@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -110,10 +111,14 @@ class Student(nn.Module):
     def __init__(self, network: nn.Module, width: int, teachers: Mapping[str, Teacher]) -> None:
         super().__init__()
         self.network = network
-        self.heads = nn.ModuleDict(
-            {name: TeacherHead(width, teacher) for name, teacher in teachers.items()}
-        )
+        heads = {name: TeacherHead(width, teacher) for name, teacher in teachers.items()}
+        self._heads = nn.ModuleDict(heads)
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def heads(self) -> dict[str, TeacherHead]:
+        """The head of each teacher."""
+        return {name: cast(TeacherHead, head) for name, head in self._heads.items()}
 
     def forward(self, frames: Tensor) -> Tensor:
         """Features ``[N, width, 4, 4]`` of frames ``uint8 [N, S, S, 3]``."""

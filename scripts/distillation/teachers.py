@@ -109,7 +109,7 @@ def check(teacher: Teacher, pixels: list[Pixels], size: int) -> float:
     maps = [teacher(torch.from_numpy(squares(pixels[at : at + 50], size)))
             for at in range(0, len(pixels), 50)]  # fmt: skip
     logits = teacher.classifier(torch.cat(maps).mean((2, 3)))
-    top1 = (logits.argmax(1) == torch.arange(len(pixels))).float().mean().item()
+    top1 = float((logits.argmax(1) == torch.arange(len(pixels))).float().mean())
     if top1 < LEAST_TOP1:
         raise ValueError(f"these are not the teacher's weights: top-1 accuracy {top1:.3f}")
     return top1

@@ -98,11 +98,15 @@ def train(folder: Path, views: ViewPool, student: Student, recipe: Recipe, judge
             sums = {}
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-            kept = {"student": student, "averaged": averaged, "optimizer": optimizer}
-            states = {name: each.state_dict() for name, each in kept.items()}
-            unfinished = state.with_suffix(".part")
-            torch.save(states | {"step": step, "seconds": seconds}, unfinished)
-            unfinished.rename(state)
+            kept = {
+                "student": student.state_dict(),
+                "averaged": averaged.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "seconds": seconds,
+            }
+            torch.save(kept, state.with_suffix(".part"))
+            state.with_suffix(".part").rename(state)
     return averaged.eval()
 
 

@@ -166,8 +166,8 @@ def test_relations_do_not_depend_on_scale_and_position(
     student = make_student({"one": teachers["one"]}, views)
     batch = views.rows(np.arange(12))
     head = student.heads["one"]
-    head.fit(torch.randn(12, 7, 4, 4), batch["one"])  # type: ignore[operator]
-    wanted = head.pooled(head.standardise(batch["one"]))  # type: ignore[operator]
+    head.fit(torch.randn(12, 7, 4, 4), batch["one"])
+    wanted = head.pooled(head.standardise(batch["one"]))
     alike = (wanted * 3 + 1)[:, :, None, None].expand(-1, -1, 4, 4)
     head.linear = nn.Conv2d(6, 6, 1)
     with torch.no_grad():
