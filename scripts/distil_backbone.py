@@ -28,8 +28,8 @@ from scripts.distillation.material import split_stills, still_images, training_f
 from scripts.distillation.pool import VIEWS, ViewPool, answers, make_shard
 from scripts.distillation.student import Student, normalise
 from scripts.distillation.teachers import WIDTHS, Teacher, check, load_teacher
-from scripts.distillation.train import Recipe, resize, train
-from scripts.distillation.views import VIEW_SIZE, Views, Zoom
+from scripts.distillation.train import Recipe, train
+from scripts.distillation.views import VIEW_SIZE, Views, Zoom, resize
 from vidfuse.backbones import BACKBONES
 from vidfuse.backbones.load import read_weights
 from vidfuse.backbones.thin_resnet import WIDTHS as STUDENT_WIDTHS
@@ -45,7 +45,7 @@ from vidfuse.video.frames import squares
 
 RECIPE = Recipe(steps=2000)
 SHARDS, MIXED_SHARDS = 6, 4  # those behind the mixed ones are of still images, which vary most
-TEACHERS = ("efficientnet_lite0",)
+TEACHERS = ("efficientnet_lite0", "thin_resnet")
 UNFOLDED_ON = 400  # views that batch norms get their statistics from
 
 
@@ -102,7 +102,7 @@ def make_views(data: Path, pool: Path, shards: int, teachers: Mapping[str, Teach
     stills = still_images(data)
     for name, teacher in teachers.items():
         if teacher.classifier is not None:
-            print(f"{name}: top-1 accuracy {check(teacher, stills, VIEW_SIZE):.3f}", flush=True)
+            print(f"{name}: top-1 accuracy {check(teacher, stills):.3f}", flush=True)
     mixed = Views(training_frames(data), Zoom(), seed=0)
     stills_alone = Views(split_stills(stills)[0], Zoom(), seed=1)
     print(f"{len(mixed.frames)} frames", flush=True)

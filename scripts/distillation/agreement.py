@@ -11,7 +11,8 @@ from torch import Tensor
 
 from scripts.distillation.pool import VIEWS
 from scripts.distillation.student import Student
-from scripts.distillation.train import Judge, resize
+from scripts.distillation.train import Judge
+from scripts.distillation.views import resize
 
 
 def judge_on(held_out: Mapping[str, Tensor], size: int) -> Judge:

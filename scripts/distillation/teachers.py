@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, efficientnet_lite
+from scripts.distillation.views import VIEW_SIZE, resize
+from vidfuse.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, choose, efficientnet_lite
 from vidfuse.backbones.grid import pool_maps
-from vidfuse.backbones.load import Backbone, read_weights
+from vidfuse.backbones.load import Backbone, load_backbone, read_weights
 from vidfuse.video.frames import Pixels, squares
 
 GRID = 4  # positions a side of the maps that are matched
@@ -26,17 +27,25 @@ class Teacher(nn.Module):
         backbone: Maps frames ``uint8 [N, S, S, 3]`` to features ``[N, D, h, w]``.
         width: Channels D of them.
         classifier: Maps their average ``[N, D]`` to logits; None where there is none.
+        size: Side S of the frames it looks at, in pixels.
     """
 
-    def __init__(self, backbone: Backbone, width: int, classifier: nn.Linear | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        width: int,
+        classifier: nn.Linear | None = None,
+        size: int = VIEW_SIZE,
+    ) -> None:
         super().__init__()
         self.backbone, self.width, self.classifier = backbone, width, classifier
+        self.size = size
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, views: Tensor) -> Tensor:
-        """Its map ``[N, D, 4, 4]`` of views ``uint8 [N, S, S, 3]``."""
+        """Its map ``[N, D, 4, 4]`` of views ``uint8 [N, S, S, 3]`` of any side."""
         with torch.autocast("cpu", torch.bfloat16):
-            maps = self.backbone(views)
+            maps = self.backbone(resize(views, self.size))
         return pool_maps(maps, GRID)
 
 
@@ -44,16 +53,23 @@ def load_teacher(name: str, data: Path) -> Teacher:
     """A teacher by its name, a key of `WIDTHS`.
 
     Args:
-        name: ``resnet18``, ``efficientnet_lite0`` or ``efficientnet_lite1``.
+        name: ``thin_resnet``, ``resnet18``, ``efficientnet_lite0`` or ``efficientnet_lite1``.
         data: Folder with ``weights/``, for ResNet-18.
     """
+    if name == "thin_resnet":
+        return Teacher(load_backbone(choose(name)), WIDTHS[name], size=BACKBONES[name].size)
     if name == "resnet18":
         body = nn.Sequential(*list(resnet(data).children())[:-3])
         return Teacher(Backbone(body, IMAGENET_MEAN, IMAGENET_STD), WIDTHS[name])
     return efficientnet(name)
 
 
-WIDTHS = {"resnet18": 256, "efficientnet_lite0": 1280, "efficientnet_lite1": 1280}
+WIDTHS = {
+    "thin_resnet": 512,
+    "resnet18": 256,
+    "efficientnet_lite0": 1280,
+    "efficientnet_lite1": 1280,
+}
 """Channels of each teacher's map: of ResNet-18 that is layer3, for want of layer4's weights."""
 
 
@@ -94,20 +110,19 @@ def efficientnet(name: str) -> Teacher:
 
 
 @torch.inference_mode()
-def check(teacher: Teacher, pixels: list[Pixels], size: int) -> float:
+def check(teacher: Teacher, pixels: list[Pixels]) -> float:
     """Top-1 accuracy of a teacher on still images.
 
     Args:
         teacher: A teacher with a classifier.
         pixels: One image of each ImageNet class, in the order of the classes.
-        size: Side of the views, in pixels.
 
     Raises:
         ValueError: The teacher is not what it claims to be.
     """
     assert teacher.classifier is not None
-    maps = [teacher(torch.from_numpy(squares(pixels[at : at + 50], size)))
-            for at in range(0, len(pixels), 50)]  # fmt: skip
+    views = torch.from_numpy(squares(pixels, teacher.size))
+    maps = [teacher(part) for part in views.split(50)]
     logits = teacher.classifier(torch.cat(maps).mean((2, 3)))
     top1 = float((logits.argmax(1) == torch.arange(len(pixels))).float().mean())
     if top1 < LEAST_TOP1:

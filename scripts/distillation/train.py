@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scripts.distillation.pool import VIEWS, ViewPool
 from scripts.distillation.student import Student
+from scripts.distillation.views import resize
 
 FITTED = 1000  # views that heads are fitted on before training
 Judge = Callable[[Student], dict[str, float]]
@@ -177,13 +177,6 @@ def draw_rows(step: int, size: int, recipe: Recipe) -> np.ndarray:
     order = np.random.default_rng((recipe.seed, step // per_epoch)).permutation(size)
     position = step % per_epoch * recipe.batch
     return order[position : position + recipe.batch]
-
-
-def resize(views: Tensor, size: int) -> Tensor:
-    """Views ``uint8 [N, S, S, 3]`` as frames ``[N, size, size, 3]``, antialiased bilinear."""
-    images = views.permute(0, 3, 1, 2)
-    smaller = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    return smaller.permute(0, 2, 3, 1)
 
 
 def schedule(step: int, steps: int) -> float:

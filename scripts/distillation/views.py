@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from torch import Tensor
 
 from scripts.distillation.material import Pixels
 
@@ -82,3 +84,12 @@ def _box(
         high = min(height, np.sqrt(area / ratio))
     left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
     return left, top, left + wide, top + high
+
+
+def resize(views: Tensor, size: int) -> Tensor:
+    """Views ``uint8 [N, S, S, 3]`` as frames ``[N, size, size, 3]``, antialiased bilinear."""
+    if views.shape[1] == size:
+        return views
+    images = views.permute(0, 3, 1, 2)
+    smaller = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return smaller.permute(0, 2, 3, 1)

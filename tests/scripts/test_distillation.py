@@ -21,8 +21,8 @@ from scripts.distillation.material import halves, split_stills, still_images, uc
 from scripts.distillation.pool import VIEWS, ViewPool, make_shard
 from scripts.distillation.student import Student, TeacherHead, normalise
 from scripts.distillation.teachers import Teacher, check, load_teacher, resnet
-from scripts.distillation.train import Recipe, draw, draw_rows, fit_heads, resize, schedule, train
-from scripts.distillation.views import Views, Zoom
+from scripts.distillation.train import Recipe, draw, draw_rows, fit_heads, schedule, train
+from scripts.distillation.views import Views, Zoom, resize
 from vidfuse.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, choose
 from vidfuse.backbones.load import Backbone, load_backbone
 from vidfuse.backbones.thin_resnet import renew_statistics
@@ -235,9 +235,9 @@ def test_a_teacher_is_what_it_claims_to_be(reference_data) -> None:
     data = reference_data("imagenet1000").parent
     pixels = still_images(data)[:100]
     teacher = load_teacher("efficientnet_lite0", data)
-    assert check(teacher, pixels, 224) > 0.8
+    assert check(teacher, pixels) > 0.8
     with pytest.raises(ValueError, match="not the teacher's weights"):
-        check(teacher, pixels[::-1], 224)
+        check(teacher, pixels[::-1])
 
 
 @pytest.mark.parametrize("name", ["thin_resnet", "thin_resnet2"])
