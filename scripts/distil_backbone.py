@@ -132,7 +132,7 @@ def begin_network(start: Path, views: ViewPool) -> nn.Module:
     NeurIPS 2016), all the more if batch norms get the statistics that are left without it.
     """
     state = {name: value.float() for name, value in read_weights(start).items()}
-    rows = views.rows(np.arange(UNFOLDED_ON) * (views.size // UNFOLDED_ON))
+    rows = views.rows(np.arange(0, views.size, max(1, views.size // UNFOLDED_ON)))
     images = normalise(resize(rows[VIEWS], RECIPE.sizes[0]))
     whole = thin_resnet(depths=depths_of(state), norm=True)
     unfold_norms(whole, state, images)

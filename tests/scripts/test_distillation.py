@@ -14,6 +14,7 @@ from torch import nn
 
 pytest.importorskip("torchvision")
 
+from scripts import distil_backbone
 from scripts.distillation import pool as pool_module
 from scripts.distillation import train as train_module
 from scripts.distillation.agreement import agreement, neighbour_overlap
@@ -25,7 +26,7 @@ from scripts.distillation.train import Recipe, draw, draw_rows, fit_heads, sched
 from scripts.distillation.views import Views, Zoom, resize
 from vidfuse.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, choose
 from vidfuse.backbones.load import Backbone, load_backbone
-from vidfuse.backbones.thin_resnet import renew_statistics
+from vidfuse.backbones.thin_resnet import depths_of, renew_statistics, thin_resnet2
 from vidfuse.video.frames import squares
 
 RECIPE = Recipe(steps=4, batch=4, sizes=(64, 32), save_every=2)
@@ -218,6 +219,18 @@ def test_training_makes_the_student_agree_more(
     after = agreement(train(tmp_path, views, student, recipe, no_judge), held_out, 64)
     for name in ("r2_one", "r2_other"):
         assert after[name] > before[name] + 0.03
+
+
+def test_a_run_goes_on_from_the_file_of_another(views: ViewPool, tmp_path: Path) -> None:
+    first = distil_backbone.begin_network(BACKBONES["thin_resnet"].place, views)
+    assert depths_of(first.state_dict()) == depths_of(thin_resnet2().state_dict())
+    path = tmp_path / "thin_resnet2.safetensors"
+    distil_backbone.write(first, path)
+    second = distil_backbone.begin_network(path, views)
+    images = normalise(resize(views.rows(np.arange(16))[VIEWS], 128))
+    with torch.inference_mode():
+        expected, found = first.eval()(images), second.train()(images)
+    assert torch.nn.functional.cosine_similarity(expected.flatten(1), found.flatten(1)).min() > 0.99
 
 
 def test_neighbours_of_a_description_are_its_own() -> None:
