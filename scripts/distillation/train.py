@@ -27,7 +27,8 @@ class Recipe:
     """How a student learns; see `Student.losses` for the parts of the loss.
 
     Attributes:
-        steps: Optimisation steps.
+        steps: Optimisation steps; a run that goes on may have more or fewer of them than it began
+            with, and its learning rate follows.
         batch: Views in a step.
         sizes: Sides of the student's frames, in pixels; each step draws one.
         rate: Peak learning rate of AdamW.
@@ -111,12 +112,14 @@ def train(folder: Path, views: ViewPool, student: Student, recipe: Recipe, judge
 
 
 def begin(folder: Path, recipe: Recipe) -> None:
-    """Note the recipe of a folder's run, which must not change."""
+    """Note the recipe of a folder's run, of which only the steps may change."""
     folder.mkdir(parents=True, exist_ok=True)
-    noted, text = folder / "recipe.json", json.dumps(asdict(recipe))
-    if noted.exists() and noted.read_text() != text:
-        raise ValueError(f"{folder} holds a run of another recipe: {noted.read_text()}")
-    noted.write_text(text)
+    noted, fields = folder / "recipe.json", json.loads(json.dumps(asdict(recipe)))
+    if noted.exists():
+        before = json.loads(noted.read_text())
+        if before | {"steps": recipe.steps} != fields:
+            raise ValueError(f"{folder} holds a run of another recipe: {before}")
+    noted.write_text(json.dumps(fields))
 
 
 def make_optimizer(student: Student, recipe: Recipe) -> torch.optim.AdamW:

@@ -198,6 +198,10 @@ def test_a_run_that_was_cut_off_goes_on_the_same(
         assert torch.equal(value, parts.state_dict()[name]), name
     lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 4]
+    # More steps are the same run, anything else is another one.
+    longer = replace(RECIPE, steps=6)
+    train(tmp_path / "parts", views, make_student(teachers, views), longer, no_judge)
+    assert (tmp_path / "parts" / "log.jsonl").read_text().count("\n") == 3
     with pytest.raises(ValueError, match="another recipe"):
         train(
             tmp_path / "parts",
