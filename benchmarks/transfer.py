@@ -25,6 +25,7 @@ Needs ``pip install -e ".[bench]"``.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import time
@@ -64,6 +65,7 @@ from vidfuse.video.frames import FrameRequest, Frames, Pixels, squares
 from vidfuse.video.pool import DecodePool
 
 FRAMES, FOLDS, SEEDS, RESAMPLES = 8, 5, 3, 2000
+KNOWN = 3  # of how many training frames one is fitted on, for agreement
 INNER_FOLDS = (
     ((8, 9, 10), (11, 12, 13), (14, 15, 16)),
     ((8, 11, 14), (9, 12, 15), (10, 13, 16)),
@@ -109,6 +111,7 @@ class Network:
     encode: Callable[[Pixels], Vectors]
 
 
+PARTS = ("agreement", "probe", "ucf101_12", "speed")
 NEW, OLD, LITE = "thin_resnet2", "thin_resnet", "EfficientNet-Lite0"
 RESNET = "ResNet-18 layer3"
 
@@ -122,28 +125,22 @@ def main() -> None:
     if arguments.inner:
         print(json.dumps(inner(read_set("g08 to g16", ucf101(data)[0]), networks), indent=1))
         return
-    sets = [
-        read_set("ut_interaction", read_dataset(data / "ut_interaction").clips),
-        read_set("fight_surv, held-out half", halves(data)[1]),
-    ]
-    trained, measured = (read_set("ucf101_12", clips) for clips in ucf101(data))
-    students, teachers = networks[:2], [n for n in networks if n.name in (LITE, RESNET)]
-    others = [
-        Network("the same, random", 128, encoder(load_backbone(choose(NEW, "random")))),
-        Network("random ResNet-18", 224, encoder(load_backbone(choose("resnet18", "random")))),
-        Network("colour histogram + HOG", 128, colour_and_hog),
-    ]
-    result: dict[str, dict[str, Any]] = {
-        "machine": machine(),
-        "agreement": {
-            f"{student.name}, {name}": rows
-            for student in students
-            for name, rows in agreement(data, student, teachers, sets).items()
-        },
-        "probe": probe(sets, [*networks, *others]),
-        "ucf101_12": new_groups(trained, measured, [*networks, *others]),
-        "speed": speed(arguments.weights),
-    }
+    result: dict[str, dict[str, Any]] = {"machine": machine()}
+    if {"agreement", "probe"} & set(arguments.only):
+        sets = [
+            read_set("ut_interaction", read_dataset(data / "ut_interaction").clips),
+            read_set("fight_surv, held-out half", halves(data)[1]),
+        ]
+    if "agreement" in arguments.only:
+        result["agreement"] = agreement(data, networks[:2], networks[2:], sets)
+    if "probe" in arguments.only:
+        result["probe"] = probe(sets, [*networks, *trivial_networks()])
+    if "ucf101_12" in arguments.only:
+        trained, measured = (read_set("ucf101_12", clips) for clips in ucf101(data))
+        compared = [network for network in networks if network.name != RESNET]
+        result["ucf101_12"] = new_groups(trained, measured, compared)
+    if "speed" in arguments.only:
+        result["speed"] = speed(arguments.weights)
     report(result)
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1))
@@ -162,12 +159,22 @@ def make_networks(data: Path, weights: str | None) -> list[Network]:
     return networks
 
 
+def trivial_networks() -> list[Network]:
+    """Networks that know nothing, and features that were thought out."""
+    return [
+        Network("the same, random", 128, encoder(load_backbone(choose(NEW, "random")))),
+        Network("random ResNet-18", 224, encoder(load_backbone(choose("resnet18", "random")))),
+        Network("colour histogram + HOG", 128, colour_and_hog),
+    ]
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--weights", help=f"of {NEW}, instead of the bundled ones")
     parser.add_argument("--inner", action="store_true", help="only what variants are chosen by")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
@@ -241,29 +248,33 @@ def colour_and_hog(pixels: Pixels) -> Vectors:
 
 
 def agreement(
-    data: Path, student: Network, teachers: list[Network], sets: list[TrainingData]
+    data: Path, students: list[Network], teachers: list[Network], sets: list[TrainingData]
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """R² and neighbours of every teacher, on frames that were never seen."""
+    """R² and neighbours of every student and teacher, on frames that were never seen."""
     held_out = split_stills(still_images(data))[1]
-    known = by_size(training_frames(data)[::2])
+    known = by_size(training_frames(data)[::KNOWN])
     unseen = {"still images": by_size(held_out)}
     draws = {"still images": resamples([str(number) for number in range(len(held_out))])}
     for each in sets:  # one frame a clip: frames of one clip are neighbours in any description
         unseen[each.name] = {size: p[:, FRAMES // 2] for size, p in each.pixels.items()}
         draws[each.name] = resamples(each.groups)
-    fitted = student.encode(known[student.size])
+
+    def encode(network: Network) -> tuple[Vectors, dict[str, Vectors]]:
+        vectors = {name: network.encode(pixels[network.size]) for name, pixels in unseen.items()}
+        return network.encode(known[network.size]), vectors
+
+    encoded = {network.name: encode(network) for network in (*students, *teachers)}
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for teacher in teachers:
+    for student, teacher in itertools.product(students, teachers):
+        (fitted, features), (wanted, truths) = encoded[student.name], encoded[teacher.name]
         ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 6)))
-        ridge.fit(fitted, teacher.encode(known[teacher.size]))
-        for name, pixels in unseen.items():
-            features = student.encode(pixels[student.size])
-            truth = teacher.encode(pixels[teacher.size])
-            residual = ((ridge.predict(features) - truth) ** 2).sum(1)
+        ridge.fit(fitted, wanted)
+        for name, truth in truths.items():
+            residual = ((ridge.predict(features[name]) - truth) ** 2).sum(1)
             spread = ((truth - truth.mean(0)) ** 2).sum(1)
-            common = neighbour_overlap(torch.tensor(features), torch.tensor(truth)).numpy()
+            common = neighbour_overlap(torch.tensor(features[name]), torch.tensor(truth)).numpy()
             weights = draws[name]
-            found.setdefault(name, {})[teacher.name] = {
+            found.setdefault(f"{student.name}, {name}", {})[teacher.name] = {
                 "r2": interval(1 - (weights @ residual) / (weights @ spread)),
                 "neighbours": interval((weights @ common) / weights.sum(1)),
                 "chance": [round(10 / (len(truth) - 1), 4)],
@@ -460,20 +471,21 @@ def fold(backbone: Backbone) -> Backbone:
 
 def report(result: dict[str, dict[str, Any]]) -> None:
     """Print tables in Markdown."""
-    for name, rows in result["agreement"].items():
+    for name, rows in result.get("agreement", {}).items():
         print(f"\n{name}\n\n| teacher | R² | neighbours | chance |\n|---|---|---|---|")
         for teacher, row in rows.items():
             cells = " | ".join(cell(row[key]) for key in ("r2", "neighbours"))
             print(f"| {teacher} | {cells} | {row['chance'][0]:.3f} |")
-    for part in ("probe", "ucf101_12"):
+    for part in result.keys() & {"probe", "ucf101_12"}:
         columns = next(iter(result[part].values()))
-        print("\n| | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
+        print(f"\n| {part} | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
         for name, row in result[part].items():
             print(f"| {name} | " + " | ".join(map(cell, row.values())) + " |")
-    print(f"\n| network | frames/s | {NEW} is faster by |\n|---|---|---|")
-    for name, row in result["speed"].items():
-        ratio, low, high = row[f"{NEW} is faster by"]
-        print(f"| {name} | {row['frames_per_second']} | {ratio} ({low} to {high}) |")
+    if "speed" in result:
+        print(f"\n| network | frames/s | {NEW} is faster by |\n|---|---|---|")
+        for name, row in result["speed"].items():
+            ratio, low, high = row[f"{NEW} is faster by"]
+            print(f"| {name} | {row['frames_per_second']} | {ratio} ({low} to {high}) |")
     print("\n" + ", ".join(f"{key} {value}" for key, value in result["machine"].items()))
 
 
