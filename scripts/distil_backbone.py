@@ -30,7 +30,7 @@ from scripts.distillation.student import Student, normalise
 from scripts.distillation.teachers import WIDTHS, Teacher, check, load_teacher
 from scripts.distillation.train import Recipe, train
 from scripts.distillation.views import VIEW_SIZE, Views, Zoom, resize
-from vidfuse.backbones import BACKBONES
+from vidfuse.backbones import choose
 from vidfuse.backbones.load import read_weights
 from vidfuse.backbones.thin_resnet import WIDTHS as STUDENT_WIDTHS
 from vidfuse.backbones.thin_resnet import (
@@ -44,6 +44,7 @@ from vidfuse.backbones.thin_resnet import (
 from vidfuse.video.frames import squares
 
 RECIPE = Recipe(steps=2000)
+FIRST_EDITION = choose("thin_resnet").weights
 SHARDS, MIXED_SHARDS = 6, 4  # those behind the mixed ones are of still images, which vary most
 TEACHERS = ("efficientnet_lite0", "thin_resnet")
 UNFOLDED_ON = 400  # views that batch norms get their statistics from
@@ -71,9 +72,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument(
-        "--start", type=Path, default=BACKBONES["thin_resnet"].place, help="weights to begin with"
-    )
+    parser.add_argument("--start", type=Path, default=FIRST_EDITION, help="weights to begin with")
     parser.add_argument("--run", default="run", help="folder of WORK for this run's state")
     parser.add_argument("--out", type=Path, help="file to write")
     parser.add_argument("--shards", type=int, default=SHARDS, help="of 2000 views each")

