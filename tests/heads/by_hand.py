@@ -20,6 +20,42 @@ def softmax(scores):
     return [power / sum(powers) for power in powers]
 
 
+def gelu(x):
+    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+
+
+def feed_forward(vector, layers):
+    norm, first, _, second = layers
+    return linear(gelu(linear(layer_norm(vector, norm), first)), second)
+
+
+def attend(layer, rows, distances, tokens=0, cells=1):
+    """Multi-head attention over the rows of one clip, one query and one key at a time.
+
+    So many rows belong to each frame, and the bias of two rows is that of their frames.
+    """
+
+    def bias(head, query, key):
+        if min(query, key) < tokens:
+            return 0.0
+        return distances.table[head, max(-8, min(8, key // cells - query // cells)) + 8]
+
+    size = len(rows[0]) // layer.heads
+    queries, keys, values = (
+        [weight @ row for row in rows] for weight in layer.queries_keys_values.weight.chunk(3)
+    )
+    outputs = []
+    for i, query in enumerate(queries):
+        parts = []
+        for head in range(layer.heads):
+            part = slice(head * size, (head + 1) * size)
+            scores = [query[part] @ key[part] / size**0.5 for key in keys]
+            weights = softmax([score + bias(head, i, j) for j, score in enumerate(scores)])
+            parts.append(sum(w * value[part] for w, value in zip(weights, values, strict=True)))
+        outputs.append(linear(torch.cat(parts), layer.out))
+    return outputs
+
+
 def position(table, t, length):
     """The learned vector of frame t in a clip of so many frames, between its two neighbours."""
     place = t / max(1, length - 1) * (len(table) - 1)

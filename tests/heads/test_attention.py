@@ -2,7 +2,19 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import check, layer_norm, linear, position, read, run_cell, sequence_head, softmax
+from by_hand import (
+    attend,
+    check,
+    feed_forward,
+    gelu,
+    layer_norm,
+    linear,
+    position,
+    read,
+    run_cell,
+    sequence_head,
+    softmax,
+)
 
 from vidfuse.errors import UserError
 from vidfuse.heads import build_head
@@ -10,34 +22,6 @@ from vidfuse.heads.attention import Attention, RelativePositionBias
 from vidfuse.heads.layers import PositionEmbedding, run
 
 SDPA = torch.nn.functional.scaled_dot_product_attention
-
-
-def gelu(x):
-    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
-
-
-def attend(layer, rows, distances, tokens=0):
-    """Multi-head attention over the rows of one clip, one query and one key at a time."""
-
-    def bias(head, query, key):
-        if min(query, key) < tokens:
-            return 0.0
-        return distances.table[head, max(-8, min(8, key - query)) + 8]
-
-    size = len(rows[0]) // layer.heads
-    queries, keys, values = (
-        [weight @ row for row in rows] for weight in layer.queries_keys_values.weight.chunk(3)
-    )
-    outputs = []
-    for i, query in enumerate(queries):
-        parts = []
-        for head in range(layer.heads):
-            part = slice(head * size, (head + 1) * size)
-            scores = [query[part] @ key[part] / size**0.5 for key in keys]
-            weights = softmax([score + bias(head, i, j) for j, score in enumerate(scores)])
-            parts.append(sum(w * value[part] for w, value in zip(weights, values, strict=True)))
-        outputs.append(linear(torch.cat(parts), layer.out))
-    return outputs
 
 
 def self_attention(head, clip):
@@ -60,9 +44,7 @@ def transformer(head, clip):
             normed = [layer_norm(row, block.attention_norm) for row in rows]
             heard = attend(block.attend, normed, head.distances, tokens=1)
             rows = [row + each for row, each in zip(rows, heard, strict=True)]
-            norm, first, _, second = block.transform
-            inner = [gelu(linear(layer_norm(row, norm), first)) for row in rows]
-            rows = [row + linear(each, second) for row, each in zip(rows, inner, strict=True)]
+            rows = [row + feed_forward(row, block.transform) for row in rows]
         return layer_norm(rows[0], head.last_norm)
 
     return sequence_head(head, clip, read_sequence)

@@ -44,6 +44,14 @@ IN_AND_OUT = T * P * H + (H + P) * C  # projection of each frame, and the classi
             {"layers": 1, "heads": 2},
             IN_AND_OUT + (T + 1) * (8 * H * H + 2 * (T + 1) * H),
         ),
+        # On 4 cells a frame, with 4 queries.
+        (
+            "attentive-probe",
+            {"blocks": 3, "heads": 2},
+            T * 4 * (D * H + 2 * H * H + 2 * 4 * H + 2 * (8 * H * H + 2 * T * 4 * H))
+            + 4 * 5 * H * H
+            + (4 * H + D) * C,
+        ),
         # On 4 positions: 1×1 convolution to 3 channels, 3×3 convolutions of input and state.
         (
             "convlstm",

@@ -75,6 +75,11 @@ def test_spatial_attention_learns_it_once_it_has_learned_where_to_look():
     assert accuracy_after_training("spatial-attention", settings, steps=160) > 0.8
 
 
+def test_the_attentive_probe_learns_it_from_more_steps():
+    settings = {"hidden": 32, "heads": 1}
+    assert accuracy_after_training("attentive-probe", settings, steps=120) > 0.95
+
+
 @pytest.mark.parametrize("name", ["max", "mean", "mean-std", "middle"])
 def test_heads_without_time_cannot(name):
     assert 0.4 < accuracy_after_training(name, {}, steps=80) < 0.6

@@ -143,6 +143,16 @@ class SelfAttention(SequenceHead):
         return read_out(self.transform(sequence + attended), lengths, self.readout)
 
 
+def feed_forward(hidden: int) -> nn.Sequential:
+    """LayerNorm → Linear → GELU → Linear, for each step alone; inside it is twice as wide."""
+    return nn.Sequential(
+        nn.LayerNorm(hidden),
+        nn.Linear(hidden, 2 * hidden),
+        nn.GELU(),
+        nn.Linear(2 * hidden, hidden),
+    )
+
+
 class EncoderBlock(nn.Module):
     """A block of the transformer's encoder: attention, then two layers for each step alone.
 
@@ -163,12 +173,7 @@ class EncoderBlock(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(hidden)
         self.attend = Attention(hidden, heads)
-        self.transform = nn.Sequential(
-            nn.LayerNorm(hidden),
-            nn.Linear(hidden, 2 * hidden),
-            nn.GELU(),
-            nn.Linear(2 * hidden, hidden),
-        )
+        self.transform = feed_forward(hidden)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, sequence: Tensor, real: Tensor, biases: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vidfuse.heads.base import Head
 
 HEADS: dict[str, str] = {
+    "attentive-probe": "vidfuse.heads.attentive_probe:AttentiveProbe",
     "cbam": "vidfuse.heads.recalibration:CBAM",
     "channel-attention": "vidfuse.heads.recalibration:ChannelAttention",
     "convgru": "vidfuse.heads.convolutional:ConvGRU",
