@@ -54,8 +54,8 @@ class FrameRequest:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of ``dataclasses.asdict``."""
-        view = values["view"]
+        """The inverse of ``dataclasses.asdict``; what is left out is as usual."""
+        view = values.get("view")
         return cls(**{**values, "view": View(**view) if view else None})
 
 
