@@ -1,4 +1,4 @@
-"""The bundled networks: thin ResNets, small and fast enough to ship with the package.
+"""The bundled network: a thin ResNet, small and fast enough to ship with the package.
 
 He et al., "Deep residual learning for image recognition" (CVPR 2016), with basic blocks, fewer and
 narrower than ResNet-18's, a stem of two 3×3 convolutions instead of 7×7 and pooling (He et al.,
@@ -60,6 +60,7 @@ def thin_resnet(
 
 
 thin_resnet2 = partial(thin_resnet, depths=(1, 1, 2, 1))
+"""That of the second edition, which scripts/distil_backbone.py trains; it is not bundled yet."""
 
 
 class BasicBlock(nn.Module):

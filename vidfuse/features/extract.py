@@ -202,12 +202,12 @@ class Extractor:
             frames=frames,
             start=clip.start,
             end=clip.end,
-            size=self.spec.size,
+            size=spec.size,
             crop=crop,
-            fps=self.spec.fps,
+            fps=spec.fps,
             mirrored=self.mirrored and (view is None or view.flip),
-            interpolation=self.spec.interpolation,
-            crop_fraction=self.spec.crop_fraction,
+            interpolation=spec.interpolation,
+            crop_fraction=spec.crop_fraction,
             view=view,
         )
 

@@ -123,10 +123,10 @@ class FeatureConfig(MachineConfig):
         info = find_backbone(self.backbone)[1]
         if info.fixed_size and self.size not in (None, info.size):
             found.append(f"size: {self.backbone} takes frames of {info.size} pixels only")
-        chosen = self.sampling or ("uniform" if self.cache_frames is None else "segment")
-        if chosen.startswith("windows") or (info.kind == "clip" and chosen != "uniform"):
+        windows = (self.sampling or "").startswith("windows")
+        if windows or (info.kind == "clip" and self.rule.mode != "uniform"):
             found.append(
-                f"sampling: {chosen} cannot be chosen; an encoder that sees windows of frames "
+                f"sampling: {self.rule} cannot be chosen; an encoder that sees windows of frames "
                 "takes those (uniform)"
             )
         if found or self.cache_frames in (None, self.frames):

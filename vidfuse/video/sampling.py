@@ -54,6 +54,11 @@ class Timeline:
     end: float
     start: float | None = None
 
+    @property
+    def begin(self) -> float:
+        """Time at which the clip starts."""
+        return float(self.times[0]) if self.start is None else self.start
+
     def cut(self, start: float | None, end: float | None) -> Timeline:
         """The part in which a frame is on screen between ``start`` and ``end`` (exclusive)."""
         low = 0 if start is None else int(on_screen(self.times, np.array([start]))[0])
@@ -126,17 +131,8 @@ class Sampling:
             window.
         """
         total = len(timeline.times)
-        first = timeline.times[0] if timeline.start is None else timeline.start
-        length = timeline.end - first
         if self.mode == "windows":
-            windows = int(
-                np.clip((length + EPSILON) * self.rate // self.step, 1, count // self.step)
-            )
-            share = length / windows
-            apart = min(1 / self.rate, share / self.step)
-            inside = share / 2 + (np.arange(self.step) + 0.5 - self.step / 2) * apart
-            moments = first + np.arange(windows)[:, None] * share + inside
-            return on_screen(timeline.times, moments.ravel())
+            return self._windows(timeline, count // self.step)
         if self.mode == "stride":
             return np.arange(0, total, self.step)[:count]
         if total <= count:
@@ -146,5 +142,16 @@ class Sampling:
         inside = np.full(count, 0.5)
         if self.mode == "segment" and rng is not None:
             inside = rng.random(count)
-        moments = first + (np.arange(count) + inside) * length / count
+        first = timeline.begin
+        moments = first + (np.arange(count) + inside) * (timeline.end - first) / count
         return on_screen(timeline.times, moments)
+
+    def _windows(self, timeline: Timeline, most: int) -> Indices:
+        """Choose the frames of at most so many windows, one window after the other."""
+        length = timeline.end - timeline.begin
+        windows = int(np.clip((length + EPSILON) * self.rate // self.step, 1, most))
+        share = length / windows
+        apart = min(1 / self.rate, share / self.step)
+        inside = share / 2 + (np.arange(self.step) + 0.5 - self.step / 2) * apart
+        moments = timeline.begin + np.arange(windows)[:, None] * share + inside
+        return on_screen(timeline.times, moments.ravel())
