@@ -96,6 +96,14 @@ def sequence_head(head, clip, read_sequence):
     return linear(torch.cat([answer, sum(frames) / len(frames)]), head.classifier)
 
 
+def recurrent_head(head, clip, read_sequence):
+    """Logits of a `Recurrent` head for one clip [T, D, g, g]; the function reads its projection."""
+    frames = [(frame.flatten() - head.mean) / head.spread for frame in clip]
+    mean = sum(frames) / len(frames)
+    answer = read_sequence([linear(frame - mean, head.project) for frame in frames])
+    return linear(torch.cat([answer, mean]), head.classifier)
+
+
 def check(head, by_hand, channels=3, grid=2, frames=5, dtype=torch.float64, close=1e-9):
     """Hold logits and gradients of a head against those by hand, in a batch with padding.
 

@@ -11,6 +11,7 @@ from by_hand import (
     linear,
     position,
     read,
+    recurrent_head,
     run_cell,
     sequence_head,
     softmax,
@@ -19,7 +20,7 @@ from by_hand import (
 from vidfuse.errors import UserError
 from vidfuse.heads import build_head
 from vidfuse.heads.attention import Attention, RelativePositionBias
-from vidfuse.heads.layers import PositionEmbedding, run
+from vidfuse.heads.layers import PositionEmbedding
 
 SDPA = torch.nn.functional.scaled_dot_product_attention
 
@@ -57,7 +58,8 @@ def temporal_attention(head, clip):
         weights = softmax([linear(linear(state, first).tanh(), context)[0] for state in states])
         return sum(weight * state for weight, state in zip(weights, states, strict=True))
 
-    return sequence_head(head, clip, read_sequence)
+    reads = {"frames": sequence_head, "deviations": recurrent_head}[head.inputs]
+    return reads(head, clip, read_sequence)
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
@@ -68,6 +70,7 @@ def temporal_attention(head, clip):
         ("self-attention", {"heads": 1, "readout": "mean"}, self_attention),
         ("transformer", {"heads": 3, "layers": 2}, transformer),
         ("temporal-attention", {}, temporal_attention),
+        ("temporal-attention", {"inputs": "deviations"}, temporal_attention),
     ],
 )
 def test_heads_follow_their_equations_and_so_do_their_gradients(
@@ -124,9 +127,8 @@ def test_temporal_attention_can_be_viewed():
     with torch.no_grad():
         head.energy[0].weight.fill_(0.0)
     torch.testing.assert_close(head.attention(features, lengths)[0], torch.full((5,), 0.2))
-    sequence = torch.randn(1, 5, 4)
-    states = run(head.recurrence, sequence, torch.tensor([5]))
-    torch.testing.assert_close(head.read(sequence, torch.tensor([5])), states.mean(1))
+    states = head.states(features, lengths)[0]
+    torch.testing.assert_close(head.read(states, lengths)[0], states[0].mean(0))
 
 
 def test_positions_are_shares_of_a_clip():

@@ -28,6 +28,7 @@ def rnn_step(x, u, state, _hidden):
     return torch.tanh(x + u), state
 
 
+DEVIATIONS = {"inputs": "deviations"}
 STEPS = {"gru": gru_step, "lstm": lstm_step, "rnn": rnn_step}
 
 
@@ -45,14 +46,22 @@ def run_by_hand(head, sequence, suffix):
 
 def logits_by_hand(head, clip):
     """Logits of one clip [T, P] from the equations of its cells."""
-    normed = torch.nn.functional.layer_norm(clip, clip.shape[1:], head.norm.weight, head.norm.bias)
-    sequence = normed @ head.project.weight.T + head.project.bias
+    if head.inputs == "frames":
+        shape, norm = clip.shape[1:], head.norm
+        normed = steps = torch.nn.functional.layer_norm(clip, shape, norm.weight, norm.bias)
+    else:
+        normed = (clip - head.mean) / head.spread
+        steps = normed - normed.mean(0)
+    sequence = steps @ head.project.weight.T + head.project.bias
     for layer in range(head.layers):
         directions = [run_by_hand(head, sequence, f"l{layer}")]
         if head.bidirectional:
             directions.append(run_by_hand(head, sequence.flip(0), f"l{layer}_reverse").flip(0))
         sequence = torch.cat(directions, dim=1)
-    if head.readout == "mean":
+    if head.readout == "attention":
+        energies = sequence @ head.queries.weight.T + head.queries.bias
+        read = torch.cat([weights @ sequence for weights in energies.softmax(0).T])
+    elif head.readout == "mean":
         read = sequence.mean(0)
     elif head.readout == "max":
         read = sequence.max(0).values
@@ -61,21 +70,24 @@ def logits_by_hand(head, clip):
     return head.classifier.weight @ torch.cat([read, normed.mean(0)]) + head.classifier.bias
 
 
-@pytest.mark.parametrize("readout", ["mean", "last", "max"])
+@pytest.mark.parametrize("inputs", ["deviations", "frames"])
+@pytest.mark.parametrize("readout", ["attention", "mean", "last", "max"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("name", sorted(STEPS))
-def test_heads_follow_their_equations(name, layers, bidirectional, readout):
+def test_heads_follow_their_equations(name, layers, bidirectional, readout, inputs):
     torch.manual_seed(0)
     settings = {
         "hidden": 7,
         "layers": layers,
         "bidirectional": bidirectional,
         "readout": readout,
+        "inputs": inputs,
     }
     head: Any = build_head(name, channels=3, grid=2, classes=4, settings=settings).eval()
-    features = torch.randn(3, 6, 3, 2, 2)
+    features = 3.0 * torch.randn(3, 6, 3, 2, 2) + 5.0
     lengths = torch.tensor([6, 3, 1])
+    head.prepare([(features, lengths)])
     with torch.no_grad():
         logits = head(features, lengths)
         for row, clip, length in zip(logits, features, lengths.tolist(), strict=True):
@@ -88,11 +100,52 @@ def test_the_maximum_of_the_states_is_read_unless_told_otherwise():
         assert build_head(name, channels=3, grid=1, classes=2).settings["readout"] == "max"
 
 
+def test_standardised_by_what_training_clips_show():
+    features = torch.randn(5, 4, 3, 2, 2) * torch.tensor([1.0, 10.0, 100.0])[:, None, None] + 7.0
+    lengths = torch.tensor([4, 3, 1, 4, 2])
+    features[1, 3:], features[2, 1:], features[4, 2:] = float("nan"), float("nan"), float("nan")
+    real = torch.cat([clip[:count] for clip, count in zip(features, lengths, strict=True)])
+    for name in STEPS:
+        head: Any = build_head(name, channels=3, grid=2, classes=2, settings=DEVIATIONS)
+        head.prepare((features[part], lengths[part]) for part in torch.arange(5).split(2))
+        torch.testing.assert_close(head.mean, real.flatten(1).mean(0))
+        spread = real.flatten(1).std(0, correction=0)
+        torch.testing.assert_close(head.spread, spread, rtol=0.02, atol=0.2)
+
+
+def test_what_never_moved_in_training_stays_small():
+    features, lengths = torch.randn(4, 3, 2, 1, 1), torch.tensor([3, 3, 3, 3])
+    features[:, :, 1] = 5.0
+    head: Any = build_head("lstm", channels=2, grid=1, classes=2, settings=DEVIATIONS)
+    head.prepare([(features, lengths)])
+    assert head.spread[1] > 1e-4
+    head.prepare([(torch.ones(4, 3, 2, 1, 1), lengths)])
+    assert torch.isfinite(head(features, lengths)).all()
+
+
+def test_what_a_clip_has_in_common_reaches_the_classifier_alone():
+    head: Any = build_head("gru", channels=3, grid=1, classes=2, settings=DEVIATIONS).eval()
+    features, lengths = torch.randn(2, 4, 3, 1, 1), torch.tensor([4, 3])
+    here, mean = head.states(features, lengths)
+    there, moved = head.states(features + 9.0, lengths)
+    torch.testing.assert_close(here[0], there[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mean + 9.0, moved)
+
+
 def test_dropout_acts_between_layers():
     settings = {"hidden": 5, "layers": 2, "dropout": 0.5}
     head: Any = build_head("gru", channels=3, grid=1, classes=2, settings=settings).train()
-    sequence, lengths = torch.randn(1, 4, 5), torch.tensor([4])
-    assert not torch.equal(head.read(sequence, lengths), head.read(sequence, lengths))
+    features, lengths = torch.randn(1, 4, 3, 1, 1), torch.tensor([4])
+    first, second = (head.states(features, lengths)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_recurrences_miss_some_of_their_inputs_in_training():
+    head: Any = build_head("rnn", channels=30, grid=1, classes=2, settings={"input_dropout": 0.5})
+    head.train()
+    features, lengths = torch.randn(1, 4, 30, 1, 1), torch.tensor([4])
+    first, second = (head.states(features, lengths)[0] for _ in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_forget_gates_start_open():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -69,6 +70,13 @@ class Head(nn.Module):
         frames of each clip and what follows them is padding.
         """
         raise NotImplementedError
+
+    def prepare(self, clips: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Learn, before training, what the head has to know of its features: here nothing.
+
+        Args:
+            clips: Features [B, T, D, g, g] and lengths [B] of all training clips, in batches.
+        """
 
     def forward_with_cost(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] as `forward` gives them, and how many frames each took [B]."""

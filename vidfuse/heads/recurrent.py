@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
-from vidfuse.heads.base import SequenceHead, check_sizes
-from vidfuse.heads.layers import Cell, Readout, new_recurrence, read_out, run
+from vidfuse.heads.base import SequenceHead, check_sizes, frame_vectors, mask, masked_mean
+from vidfuse.heads.layers import Cell, Readout, attend, new_recurrence, read_out, run
+
+Inputs = Literal["frames", "deviations"]
+QUERIES = 4  # moments that a read-out by attention can look for
+LEAST_SPREAD = 1e-3  # of a channel, as a share of what is usual
+EPSILON = 1e-6
 
 
 class Recurrent(SequenceHead):
@@ -17,8 +24,19 @@ class Recurrent(SequenceHead):
     the `mean` head; see `SequenceHead`. The maximum keeps what a unit saw whenever it was, which on
     few clips is learned sooner than from the mean of all states.
 
+    Frozen features have a large part in common: the scene, and what the encoder says of any image.
+    What tells one moment from the next may be small beside it (a mouth, a gauge, one camera), and
+    then a recurrence spends its epochs on the rest. With ``inputs=deviations`` it gets only what
+    moves: with frames v_t [P], μ and σ [P] their mean and spread over all training clips, and z̄
+    the mean of a clip's standardised frames::
+
+        z_t = (v_t - μ)/σ,  x_t = W Dropout(z_t - z̄) + b
+
+    and z̄ is the mean frame that the classifier sees.
+
     Shapes: frames [B, T, P] with P = D·g·g → projected [B, T, hidden] → states
-    [B, T, hidden·directions] → read-out [B, hidden·directions], beside the mean frame [B, P].
+    [B, T, hidden·directions] → read-out [B, hidden·directions], of ``attention`` four times as
+    long, beside the mean frame [B, P].
 
     Args:
         channels: Channels D of the features.
@@ -27,12 +45,18 @@ class Recurrent(SequenceHead):
         hidden: Units in each recurrent layer and direction.
         layers: Recurrent layers, one upon the other.
         bidirectional: Whether a second recurrence reads each clip from its end.
+        inputs: What the recurrence reads: the `frames`, each normalised alone (LayerNorm), or
+            their `deviations`, as above.
         readout: What the classifier sees of the last layer's states: their `mean`, the `last` one
-            (backwards that is the one at the first frame), or the `max` of each unit.
+            (backwards that is the one at the first frame), the `max` of each unit, or four
+            weighted means of them by `attention`.
+        input_dropout: Share of each frame's features that the recurrence does not get in training.
         dropout: Share dropped in training before the classifier and between layers, 0..1.
     """
 
     cell: ClassVar[Cell]
+    mean: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -43,14 +67,23 @@ class Recurrent(SequenceHead):
         hidden: int = 256,
         layers: int = 1,
         bidirectional: bool = False,
-        readout: Readout = "max",
+        inputs: Inputs = "frames",
+        readout: Literal["attention"] | Readout = "max",
+        input_dropout: float = 0.0,
         dropout: float = 0.5,
     ) -> None:
         super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
         check_sizes(layers=layers)
         self.layers = layers
         self.bidirectional = bidirectional
+        self.inputs = inputs
         self.readout = readout
+        self.input_dropout = input_dropout
+        self.drop_inputs = nn.Dropout(input_dropout)
+        if inputs == "deviations":
+            self.norm = None  # type: ignore[assignment]
+            self.register_buffer("mean", torch.zeros(self.frame_size))
+            self.register_buffer("spread", torch.ones(self.frame_size))
         self.recurrence = new_recurrence(
             self.cell,
             hidden,
@@ -59,12 +92,52 @@ class Recurrent(SequenceHead):
             bidirectional=bidirectional,
             dropout=dropout,
         )
-        self.classifier = nn.Linear(hidden * (2 if bidirectional else 1) + self.frame_size, classes)
+        size = hidden * (2 if bidirectional else 1)
+        if readout == "attention":
+            self.queries = nn.Linear(size, QUERIES)
+            size *= QUERIES
+        self.classifier = nn.Linear(size + self.frame_size, classes)
+
+    @torch.no_grad()
+    def prepare(self, clips: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Take mean and spread of the training clips' frames."""
+        if self.inputs == "frames":
+            return
+        count, total = 0, self.mean.new_zeros(self.frame_size, dtype=torch.float64)
+        squares = total.clone()
+        for features, lengths in clips:
+            frames = features.flatten(2)[mask(lengths, features.shape[1])].double()
+            count += len(frames)
+            total += frames.sum(0)
+            squares += frames.square().sum(0)
+        mean = total / count
+        spread = (squares / count - mean.square()).clamp(min=0).sqrt()
+        self.mean.copy_(mean)
+        # What hardly moved in training must not become huge where it does.
+        self.spread.copy_(spread + LEAST_SPREAD * spread.square().mean().sqrt() + EPSILON)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
+        states, mean = self.states(features, lengths)
+        both = torch.cat([self.read(states, lengths), mean], dim=1)
+        logits: Tensor = self.classifier(self.drop(both))
+        return logits
+
+    def states(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """States [B, T, S] of the last layer, those of padding meaning nothing, and the mean frame
+        [B, P].
+        """
+        frames = frame_vectors(features, lengths)
+        frames = self.norm(frames) if self.norm else (frames - self.mean) / self.spread
+        mean = masked_mean(frames, lengths)
+        steps = frames - mean[:, None] if self.inputs == "deviations" else frames
+        return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths), mean
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """The read-out of the states."""
-        states = run(self.recurrence, sequence, lengths)
-        return read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
+        """The read-out of the states [B, T, S]."""
+        if self.readout == "attention":
+            return attend(sequence, lengths, self.queries)
+        return read_out(sequence, lengths, self.readout, bidirectional=self.bidirectional)
 
 
 class RNN(Recurrent):

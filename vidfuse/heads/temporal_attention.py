@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vidfuse.heads.base import frame_vectors, mask
-from vidfuse.heads.layers import run
-from vidfuse.heads.recurrent import LSTM
+from vidfuse.heads.base import mask
+from vidfuse.heads.recurrent import LSTM, Inputs
 
 
 class TemporalAttention(LSTM):
@@ -29,6 +28,8 @@ class TemporalAttention(LSTM):
         hidden: Units in each recurrent layer and direction.
         layers: Recurrent layers, one upon the other.
         bidirectional: Whether a second recurrence reads each clip from its end.
+        inputs: What the recurrence reads; see `Recurrent`.
+        input_dropout: Share of each frame's features that it does not get in training.
         dropout: Share dropped in training before the classifier and between layers, 0..1.
     """
 
@@ -44,6 +45,8 @@ class TemporalAttention(LSTM):
         hidden: int = 256,
         layers: int = 1,
         bidirectional: bool = False,
+        inputs: Inputs = "frames",
+        input_dropout: float = 0.0,
         dropout: float = 0.5,
     ) -> None:
         super().__init__(
@@ -53,6 +56,9 @@ class TemporalAttention(LSTM):
             hidden=hidden,
             layers=layers,
             bidirectional=bidirectional,
+            inputs=inputs,
+            readout="mean",
+            input_dropout=input_dropout,
             dropout=dropout,
         )
         size = hidden * (2 if bidirectional else 1)
@@ -61,16 +67,14 @@ class TemporalAttention(LSTM):
         )
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """The weighted mean of the states [B, S]."""
-        states = run(self.recurrence, sequence, lengths)
-        weights = self._weights(states, lengths)
+        """The weighted mean [B, S] of the states [B, T, S]."""
+        weights = self._weights(sequence, lengths)
         # Padding may hold anything but numbers that are not finite, and has weight 0.
-        return (weights[:, None] @ states).squeeze(1)
+        return (weights[:, None] @ sequence).squeeze(1)
 
     def attention(self, features: Tensor, lengths: Tensor) -> Tensor:
         """The weight α_t of each frame [B, T], 0 for padding; they sum to 1 in each clip."""
-        sequence = self.project(self.norm(frame_vectors(features, lengths)))
-        return self._weights(run(self.recurrence, sequence, lengths), lengths)
+        return self._weights(self.states(features, lengths)[0], lengths)
 
     def _weights(self, states: Tensor, lengths: Tensor) -> Tensor:
         energies: Tensor = self.energy(states).squeeze(2)

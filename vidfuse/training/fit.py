@@ -32,6 +32,8 @@ from vidfuse.training.optimizer import (
     mean,
 )
 
+PREPARED_AT_ONCE = 64
+"""Clips that a head is prepared with together; see `Head.prepare`."""
 MAX_SKIPPED = 5
 """So many steps in a row without a finite loss and gradient end the run."""
 
@@ -138,6 +140,8 @@ class Fit:
         if len(train) == 0:
             raise UserError("there are no training clips", "Look at: vidfuse inspect DATASET")
         self.device = torch.device(device)
+        parts = torch.arange(len(train)).split(PREPARED_AT_ONCE)
+        head.prepare(train.batch(part, torch.device("cpu")) for part in parts)
         self.head = head.to(self.device)
         if self.device.type == "cuda":
             train, val = train.resident(self.device), val.resident(self.device)
