@@ -119,8 +119,11 @@ class Recurrent(SequenceHead):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
         states, mean = self.states(features, lengths)
-        both = torch.cat([self.read(states, lengths), mean], dim=1)
-        logits: Tensor = self.classifier(self.drop(both))
+        if self.readout == "attention":
+            read = attend(states, lengths, self.queries)
+        else:
+            read = read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
+        logits: Tensor = self.classifier(self.drop(torch.cat([read, mean], dim=1)))
         return logits
 
     def states(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,12 +135,6 @@ class Recurrent(SequenceHead):
         mean = masked_mean(frames, lengths)
         steps = frames - mean[:, None] if self.inputs == "deviations" else frames
         return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths), mean
-
-    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """The read-out of the states [B, T, S]."""
-        if self.readout == "attention":
-            return attend(sequence, lengths, self.queries)
-        return read_out(sequence, lengths, self.readout, bidirectional=self.bidirectional)
 
 
 class RNN(Recurrent):

@@ -66,11 +66,14 @@ class TemporalAttention(LSTM):
             nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
         )
 
-    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """The weighted mean [B, S] of the states [B, T, S]."""
-        weights = self._weights(sequence, lengths)
-        # Padding may hold anything but numbers that are not finite, and has weight 0.
-        return (weights[:, None] @ sequence).squeeze(1)
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
+        states, mean = self.states(features, lengths)
+        weights = self._weights(states, lengths)
+        # States of padding may be anything but numbers that are not finite, and have weight 0.
+        read = (weights[:, None] @ states).squeeze(1)
+        logits: Tensor = self.classifier(self.drop(torch.cat([read, mean], dim=1)))
+        return logits
 
     def attention(self, features: Tensor, lengths: Tensor) -> Tensor:
         """The weight α_t of each frame [B, T], 0 for padding; they sum to 1 in each clip."""

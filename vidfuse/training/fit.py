@@ -29,7 +29,6 @@ from vidfuse.training.optimizer import (
     decay_groups,
     lr_factor,
     macro_f1,
-    mean,
 )
 
 PREPARED_AT_ONCE = 64
@@ -261,6 +260,7 @@ class Fit:
                     skipped += 1
                     self._count_skipped(loss, norm)
         self.epoch += 1
+        taken = len(losses) or math.nan
         validation = self._validate()
         if improved := self._keep_best(validation):
             self.stale = 0
@@ -269,13 +269,13 @@ class Fit:
         return Epoch(
             epoch=self.epoch,
             epochs=self.config.epochs,
-            train_loss=mean(losses),
+            train_loss=sum(losses) / taken,
             train_accuracy=right / seen,
             **validation,
             lr=lr,
-            grad_norm=mean(norms),
+            grad_norm=sum(norms) / taken,
             grad_norm_max=max(norms, default=math.nan),
-            clipped=mean([norm > self.limit for norm in norms]),
+            clipped=sum(norm > self.limit for norm in norms) / taken,
             skipped=skipped,
             seconds=time.perf_counter() - start,
             improved=improved,

@@ -118,8 +118,3 @@ def macro_f1(labels: Tensor, predicted: Tensor, classes: int) -> float:
     hits = torch.bincount(labels[labels == predicted], minlength=classes)
     f1 = 2 * hits.double() / (support + torch.bincount(predicted, minlength=classes))
     return f1[support > 0].mean().item()
-
-
-def mean(values: list[float] | list[bool]) -> float:
-    """Mean of values, NaN if there are none."""
-    return sum(values) / len(values) if values else math.nan
