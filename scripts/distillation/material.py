@@ -23,14 +23,31 @@ SHORT_SIDE = 288  # pixels that frames are kept at, in memory
 HELD_OUT = 10  # every tenth still image is never trained on
 SPLIT_SEED = 0
 LAST_TRAINED_GROUP = 16  # groups g17 to g25 of UCF101 are measured on
-FRAMES_PER_CLIP = 6
+LAST_EARLY_GROUP = 13  # groups g14 to g16 come later, so that variants can be measured on them
+FRAMES_PER_CLIP = 12
 
 
 def training_frames(data: Path) -> list[Pixels]:
-    """All frames to train on: still images, loose frames of videos, and frames of UCF101."""
-    stills, _ = split_stills(still_images(data))
-    videos = frames([clip.path for clip in ucf101(data)[0]], FRAMES_PER_CLIP)
-    return [*stills, *read_images(data / "frames"), *videos]
+    """All frames to train on."""
+    return [*early_frames(data), *late_frames(data)]
+
+
+def early_frames(data: Path) -> list[Pixels]:
+    """Still images, loose frames of videos, and frames of groups g08 to g13 of UCF101."""
+    early, _ = ucf101_by_group(data, LAST_EARLY_GROUP)
+    return [*split_stills(still_images(data))[0], *read_images(data / "frames"), *videos(early)]
+
+
+def late_frames(data: Path) -> list[Pixels]:
+    """Frames of groups g14 to g16 of UCF101."""
+    early, _ = ucf101_by_group(data, LAST_EARLY_GROUP)
+    before = {clip.path for clip in early}
+    return videos([clip for clip in ucf101(data)[0] if clip.path not in before])
+
+
+def videos(clips: Sequence[Clip]) -> list[Pixels]:
+    """Frames spread over each clip."""
+    return frames([clip.path for clip in clips], FRAMES_PER_CLIP)
 
 
 def still_images(data: Path) -> list[Pixels]:
@@ -52,6 +69,11 @@ def split_stills(pixels: list[Pixels]) -> tuple[list[Pixels], list[Pixels]]:
 
 def ucf101(data: Path) -> tuple[list[Clip], list[Clip]]:
     """Clips of ``ucf101_12`` to train on, groups g08 to g16, and to measure on, g17 to g25."""
+    return ucf101_by_group(data, LAST_TRAINED_GROUP)
+
+
+def ucf101_by_group(data: Path, last: int) -> tuple[list[Clip], list[Clip]]:
+    """Clips of ``ucf101_12`` up to a group, and those behind it."""
     found = read_dataset(data / "ucf101_12").clips
     clips = sorted((clip for clip in found if clip.label), key=lambda clip: str(clip.path))
 
@@ -59,7 +81,7 @@ def ucf101(data: Path) -> tuple[list[Clip], list[Clip]]:
         match = re.search(r"_g(\d+)_c\d+", clip.path.stem)
         if match is None:
             raise ValueError(f"{clip.path}: not a name of UCF101")
-        return int(match[1]) <= LAST_TRAINED_GROUP
+        return int(match[1]) <= last
 
     return [c for c in clips if trained(c)], [c for c in clips if not trained(c)]
 

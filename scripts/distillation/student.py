@@ -24,7 +24,7 @@ class TeacherHead(nn.Module):
     over positions for pooled features.
 
     Args:
-        width: Channels d of the student.
+        width: Channels d of the student; None where its map is the prediction itself.
         teacher: Its map has D channels.
     """
 
@@ -32,12 +32,20 @@ class TeacherHead(nn.Module):
     spread: Tensor
     pooled_spread: Tensor
 
-    def __init__(self, width: int, teacher: Teacher) -> None:
+    def __init__(self, width: int | None, teacher: Teacher) -> None:
         super().__init__()
-        self.linear = nn.Conv2d(width, teacher.width, 1)
+        self.linear = None if width is None else nn.Conv2d(width, teacher.width, 1)
         self.classifier = teacher.classifier
         for name in ("mean", "spread", "pooled_spread"):
             self.register_buffer(name, torch.ones(teacher.width))
+
+    @torch.no_grad()
+    def measure(self, wanted: Tensor) -> None:
+        """Take standard deviations from a teacher's maps ``[N, D, 4, 4]``."""
+        wanted = wanted.float()
+        self.mean.copy_(wanted.mean((0, 2, 3)))
+        self.spread.copy_(wanted.std((0, 2, 3)) + 1e-3)
+        self.pooled_spread.copy_(wanted.mean((2, 3)).std(0) + 1e-3)
 
     @torch.no_grad()
     def fit(self, features: Tensor, wanted: Tensor) -> None:
@@ -50,10 +58,9 @@ class TeacherHead(nn.Module):
             features: The student's maps ``[N, d, 4, 4]``.
             wanted: The teacher's ``[N, D, 4, 4]``.
         """
-        wanted = wanted.float()
-        self.mean.copy_(wanted.mean((0, 2, 3)))
-        self.spread.copy_(wanted.std((0, 2, 3)) + 1e-3)
-        self.pooled_spread.copy_(wanted.mean((2, 3)).std(0) + 1e-3)
+        self.measure(wanted)
+        if self.linear is None:
+            return
         inputs, targets = (
             maps.movedim(1, -1).flatten(0, 2) for maps in (features, self.standardise(wanted))
         )
@@ -67,6 +74,8 @@ class TeacherHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Predicted map ``[N, D, 4, 4]``, in standard deviations."""
+        if self.linear is None:
+            return self.standardise(features)
         said: Tensor = self.linear(features)
         return said
 
@@ -103,15 +112,26 @@ class Student(nn.Module):
     """A network with one linear head per teacher, which are dropped after training.
 
     Args:
-        network: Maps normalised images ``[N, 3, S, S]`` to features ``[N, width, h, w]``.
+        network: Maps normalised images ``[N, 3, S, S]`` to features ``[N, width, h, w]``, in named
+            stages.
         width: Channels of the features.
         teachers: Teachers by name.
+        copied: Name of the teacher whose channels the features are to be, with no head between.
     """
 
-    def __init__(self, network: nn.Module, width: int, teachers: Mapping[str, Teacher]) -> None:
+    def __init__(
+        self,
+        network: nn.Sequential,
+        width: int,
+        teachers: Mapping[str, Teacher],
+        copied: str | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
-        heads = {name: TeacherHead(width, teacher) for name, teacher in teachers.items()}
+        heads = {
+            name: TeacherHead(None if name == copied else width, teacher)
+            for name, teacher in teachers.items()
+        }
         self._heads = nn.ModuleDict(heads)
         self.to(memory_format=torch.channels_last)
 
@@ -120,10 +140,39 @@ class Student(nn.Module):
         """The head of each teacher."""
         return {name: cast(TeacherHead, head) for name, head in self._heads.items()}
 
+    def measure(self, wanted: Mapping[str, Tensor]) -> None:
+        """Take standard deviations from each teacher's maps ``[N, D, 4, 4]``."""
+        for name, head in self.heads.items():
+            head.measure(wanted[name])
+
     def forward(self, frames: Tensor) -> Tensor:
         """Features ``[N, width, 4, 4]`` of frames ``uint8 [N, S, S, 3]``."""
-        images = normalise(frames).contiguous(memory_format=torch.channels_last)
-        return pool_maps(self.network(images).float(), GRID)
+        return self.run(frames, {}, forced=False)[0]
+
+    def run(
+        self, frames: Tensor, hints: Mapping[str, Tensor], *, forced: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features of frames, and how far the stages' maps are off their hints.
+
+        Args:
+            frames: ``uint8 [N, S, S, 3]``.
+            hints: By stages' names, the map ``[N, D, h, w]`` that each should give.
+            forced: Give each stage the hint of the stage before it instead of what the student
+                made, so that all stages learn at once and each from its own error alone
+                (Wang et al., "Progressive blockwise knowledge distillation", IJCAI 2018; Li et
+                al., "Blockwisely supervised neural architecture search", CVPR 2020).
+
+        Returns:
+            Features ``[N, width, 4, 4]``, and a squared error by stage.
+        """
+        maps = normalise(frames).contiguous(memory_format=torch.channels_last)
+        errors = {}
+        for name, stage in self.network.named_children():
+            maps = stage(maps)
+            if name in hints:
+                errors[name] = F.mse_loss(maps.float(), hints[name])
+                maps = hints[name] if forced else maps
+        return pool_maps(maps.float(), GRID), errors
 
     def losses(self, features: Tensor, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each part of the loss, a scalar.

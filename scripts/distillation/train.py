@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from scripts.distillation.pool import VIEWS, ViewPool
-from scripts.distillation.student import Student
+from scripts.distillation.stages import StageGuide
+from scripts.distillation.student import Student, normalise
 from scripts.distillation.views import resize
+from vidfuse.backbones.thin_resnet import renew_statistics
 
-FITTED = 1000  # views that heads are fitted on before training
+MEASURED = 1000  # views that are looked at before training
 Judge = Callable[[Student], dict[str, float]]
 
 
@@ -34,6 +36,8 @@ class Recipe:
         rate: Peak learning rate of AdamW.
         weight_decay: Of its weights; norms and biases have none.
         average: Share that the averaged weights keep in a step.
+        forced: Stages are given the teacher's maps; see `Student.run`.
+        hint: Weight of each stage's error; 0 leaves the teacher's stages out.
         map: Weight of this part of the loss; likewise ``pooled``, ``logits`` and ``relation``.
         save_every: Steps between saved states and lines of the log.
         seed: Decides everything.
@@ -45,6 +49,8 @@ class Recipe:
     rate: float = 1e-3
     weight_decay: float = 0.05
     average: float = 0.998
+    forced: bool = False
+    hint: float = 1.0
     map: float = 1.0
     pooled: float = 1.0
     logits: float = 0.5
@@ -53,13 +59,21 @@ class Recipe:
     seed: int = 0
 
 
-def train(folder: Path, views: ViewPool, student: Student, recipe: Recipe, judge: Judge) -> Student:
+def train(
+    folder: Path,
+    views: ViewPool,
+    student: Student,
+    guide: StageGuide,
+    recipe: Recipe,
+    judge: Judge,
+) -> Student:
     """Train a student, or go on where an earlier run of the same recipe was cut off.
 
     Args:
         folder: Gets ``recipe.json``, ``state.pt`` and ``log.jsonl``.
         views: What to train on.
-        student: Its network has begun somewhere; its heads are fitted here.
+        student: Its network and heads have begun somewhere.
+        guide: What its stages imitate.
         recipe: How.
         judge: Measures that are logged.
 
@@ -79,15 +93,12 @@ def train(folder: Path, views: ViewPool, student: Student, recipe: Recipe, judge
         averaged.load_state_dict(saved["averaged"])
         optimizer.load_state_dict(saved["optimizer"])
         step, seconds = saved["step"], saved["seconds"]
-    else:
-        fit_heads(student, views, recipe)
-        averaged.load_state_dict(student.state_dict())
     sums: dict[str, float] = {}
     began = time.monotonic() - seconds
     while step < recipe.steps:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * schedule(step, recipe.steps)
-        losses = learn(student, optimizer, draw(views, step, recipe), recipe)
+        losses = learn(student, guide, optimizer, draw(views, step, recipe), recipe)
         step += 1
         follow(averaged, student, min(recipe.average, (1 + step) / (10 + step)))
         for name, value in losses.items():
@@ -132,33 +143,47 @@ def make_optimizer(student: Student, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.rate)
 
 
-@torch.no_grad()
-def fit_heads(student: Student, views: ViewPool, recipe: Recipe) -> None:
-    """Begin each head with the regression from the student's map to its teacher's."""
+def some_views(views: ViewPool, recipe: Recipe) -> dict[str, Tensor]:
+    """Views at the student's size, and the teachers' answers, to measure before training."""
     rng = np.random.default_rng(recipe.seed)
-    numbers = rng.choice(views.size, min(FITTED, views.size), replace=False)
-    batch = views.rows(numbers)
+    batch = views.rows(rng.choice(views.size, min(MEASURED, views.size), replace=False))
+    batch[VIEWS] = resize(batch[VIEWS], recipe.sizes[0])
+    return batch
+
+
+@torch.no_grad()
+def fit_heads(student: Student, batch: dict[str, Tensor]) -> None:
+    """Begin each head with the regression from the student's map to its teacher's, after batch
+    norms have got the statistics of what the student makes itself.
+    """
+    renew_statistics(student.network, normalise(batch[VIEWS]))
     student.eval()
-    parts = batch[VIEWS].split(100)
-    features = torch.cat([student(resize(part, recipe.sizes[0])) for part in parts])
+    features = torch.cat([student(part) for part in batch[VIEWS].split(100)])
     for name, head in student.heads.items():
         head.fit(features, batch[name])
 
 
 def learn(
-    student: Student, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], recipe: Recipe
+    student: Student,
+    guide: StageGuide,
+    optimizer: torch.optim.Optimizer,
+    batch: dict[str, Tensor],
+    recipe: Recipe,
 ) -> dict[str, float]:
     """One step; each part of the loss before it."""
     student.train()
+    hints = guide(batch[VIEWS]) if recipe.hint else {}
     with torch.autocast("cpu", torch.bfloat16):
-        features = student(batch[VIEWS])
-        losses = student.losses(features, batch)
-    loss = torch.stack([getattr(recipe, name) * each for name, each in losses.items()]).sum()
+        features, errors = student.run(batch[VIEWS], hints, forced=recipe.forced)
+        losses = {} if recipe.forced else student.losses(features, batch)
+    parts = [getattr(recipe, name) * each for name, each in losses.items()]
+    parts += [recipe.hint * each for each in errors.values()]
+    loss = torch.stack(parts).sum()
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(student.parameters(), 5.0)
     optimizer.step()
-    return {name: each.item() for name, each in losses.items()}
+    return {name: each.item() for name, each in (errors | losses).items()}
 
 
 def draw(views: ViewPool, step: int, recipe: Recipe) -> dict[str, Tensor]:

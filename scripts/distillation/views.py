@@ -16,6 +16,7 @@ from torch import Tensor
 from scripts.distillation.material import Pixels
 
 VIEW_SIZE = 224  # pixels, what teachers see
+CUT, BLENDED = 0.2, 0.1  # share of views with a patch of another, and blended with one
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -50,8 +51,16 @@ class Views:
         self.order = np.random.default_rng(seed).permutation(len(frames))
 
     def __getitem__(self, number: int) -> Pixels:
-        frame = self.frames[self.order[number % len(self.frames)]]
-        return random_view(frame, self.zoom, np.random.default_rng((self.seed, number)))
+        rng = np.random.default_rng((self.seed, number))
+        view = random_view(self._frame(number), self.zoom, rng)
+        mixing = rng.random()
+        if mixing < CUT + BLENDED:
+            other = random_view(self._frame(int(rng.integers(len(self.frames)))), self.zoom, rng)
+            view = (cut if mixing < CUT else blend)(view, other, rng)
+        return view
+
+    def _frame(self, number: int) -> Pixels:
+        return self.frames[self.order[number % len(self.frames)]]
 
 
 def random_view(image: Pixels, zoom: Zoom, rng: np.random.Generator) -> Pixels:
@@ -67,6 +76,22 @@ def random_view(image: Pixels, zoom: Zoom, rng: np.random.Generator) -> Pixels:
     if rng.random() < 0.1:
         opened = opened.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.0)))
     return np.asarray(opened)
+
+
+def cut(view: Pixels, other: Pixels, rng: np.random.Generator) -> Pixels:
+    """A view with a patch of another: CutMix (Yun et al., ICCV 2019)."""
+    side = int(VIEW_SIZE * np.sqrt(rng.uniform(0.1, 0.5)))
+    top, left = rng.integers(VIEW_SIZE - side, size=2)
+    patched = view.copy()
+    part = np.s_[top : top + side, left : left + side]
+    patched[part] = other[part]
+    return patched
+
+
+def blend(view: Pixels, other: Pixels, rng: np.random.Generator) -> Pixels:
+    """A weighted average of two views: mixup (Zhang et al., ICLR 2018)."""
+    share = rng.uniform(0.5, 0.9)
+    return np.asarray(Image.blend(Image.fromarray(other), Image.fromarray(view), share))
 
 
 def _box(
