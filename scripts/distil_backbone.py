@@ -27,18 +27,22 @@ from scripts.distillation.depthwise import quicken
 from scripts.distillation.material import early_frames, late_frames, split_stills, still_images
 from scripts.distillation.pool import VIEWS, ViewPool, answers, make_shard
 from scripts.distillation.stages import StageGuide
-from scripts.distillation.student import Student
+from scripts.distillation.student import Student, begin_rectified
 from scripts.distillation.teachers import Teacher, check, load_teacher
 from scripts.distillation.train import Recipe, fit_heads, some_views, train
 from scripts.distillation.views import VIEW_SIZE, Views, Zoom
 from vidfuse.backbones import choose
 from vidfuse.backbones.load import load_backbone
+from vidfuse.backbones.norms import fold_norms
 from vidfuse.backbones.thin_efficientnet import HEAD, thin_efficientnet
-from vidfuse.backbones.thin_resnet import fold_norms
 from vidfuse.video.frames import squares
 
-BY_STAGE = Recipe(steps=1500, rate=3e-3, forced=True)
-WHOLE = Recipe(steps=4000)
+BY_STAGE = Recipe(steps=900, rate=3e-3, forced=True)
+WHOLE = Recipe(
+    steps=3400, rate=1.5e-3, sizes=(160, 128), hint=0.5, hinted=0.6, pooled=2.0, logits=1.0
+)
+VARIED = ("steps", "rate", "hint", "hinted", "map", "pooled", "logits", "relation")
+"""Fields of the recipe of the whole that the command line may override."""
 SHARDS, EARLY_SHARDS = 15, 10  # the early ones show no group of UCF101 behind g13
 STILLS_REPEATED = 4  # still images vary most, so more views are of them
 TEACHER, SECOND_OPINION = "efficientnet_lite0", "thin_resnet"
@@ -57,7 +61,7 @@ def main() -> None:
     views = ViewPool(work / "pool", [*teachers], arguments.shards)
     by_stage, whole = make_recipes(arguments)
     guide = StageGuide(load_backbone(choose(TEACHER, layer=[*STAGES.values()][-1])), STAGES)
-    judge = judge_on(held_out, whole.sizes[0])
+    judge = judge_on(held_out, whole.sizes[0])  # the size that it is used at
 
     student = begin_student(teachers, by_stage.seed)
     seen = some_views(views, by_stage)
@@ -66,6 +70,9 @@ def main() -> None:
     student = train(run / "by-stage", views, student, guide, by_stage, judge)
     seen = some_views(views, whole)
     guide.measure(seen[VIEWS])
+    last = student.network.get_submodule("head.0.norm")
+    assert isinstance(last, nn.BatchNorm2d)
+    begin_rectified(last, student.heads[TEACHER].mean, student.heads[TEACHER].spread)
     fit_heads(student, seen)
     student = train(run / "whole", views, student, guide, whole, judge)
     write(student.network, arguments.out or run / "thin_efficientnet.safetensors")
@@ -81,18 +88,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=SHARDS, help="of 2000 views each")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps-by-stage", type=int, default=BY_STAGE.steps)
-    # Whatever is given overrides a field of the recipe of the whole.
-    for name, kind in (("steps", int), ("rate", float), ("hint", float), ("map", float),
-                       ("pooled", float), ("logits", float), ("relation", float)):  # fmt: skip
-        parser.add_argument(f"--{name}", type=kind, default=getattr(WHOLE, name))
+    for name in VARIED:
+        value = getattr(WHOLE, name)
+        parser.add_argument(f"--{name}", type=type(value), default=value)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(WHOLE.sizes))
     return parser.parse_args()
 
 
 def make_recipes(arguments: argparse.Namespace) -> tuple[Recipe, Recipe]:
     """How the stages learn, and how the whole does, with what the command line varies."""
-    varied = ("steps", "rate", "hint", "map", "pooled", "logits", "relation")
-    changes = {name: getattr(arguments, name) for name in varied}
+    changes = {name: getattr(arguments, name) for name in VARIED}
     return (
         replace(BY_STAGE, steps=arguments.steps_by_stage),
         replace(WHOLE, sizes=tuple(arguments.sizes), **changes),

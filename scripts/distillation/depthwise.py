@@ -33,14 +33,14 @@ class _Depthwise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         weight = weight.to(maps.dtype)
         ctx.save_for_backward(maps, weight)
         ctx.stride, ctx.padding = stride, padding
         return F.conv2d(maps, weight, None, stride, padding, 1, len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         maps, weight = ctx.saved_tensors
         (height, width), kernel = maps.shape[-2:], weight.shape[-1]
         before, after = (by_channel(each) for each in (maps, gradient))

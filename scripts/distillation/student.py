@@ -201,6 +201,23 @@ class Student(nn.Module):
         return losses
 
 
+@torch.no_grad()
+def begin_rectified(norm: nn.BatchNorm2d, mean: Tensor, spread: Tensor) -> None:
+    """Let what ReLU leaves of a norm's channels have these means and standard deviations ``[D]``.
+
+    Taking what enters ReLU for normally distributed, with mean r in its own standard deviations:
+    what leaves it has the mean m = r Φ(r) + φ(r), and the mean square (r² + 1) Φ(r) + r φ(r).
+    """
+    r = torch.linspace(-3, 3, 601, dtype=torch.float64)
+    below, density = torch.special.ndtr(r), torch.exp(-r * r / 2) / (2 * torch.pi) ** 0.5
+    means = r * below + density
+    spreads = ((r * r + 1) * below + r * density - means**2).sqrt()
+    place = torch.searchsorted(means / spreads, (mean / spread).double()).clamp(0, len(r) - 1)
+    scale = (spread / spreads[place]).float()
+    norm.weight.copy_(scale)
+    norm.bias.copy_(scale * r[place].float())
+
+
 def normalise(frames: Tensor) -> Tensor:
     """Frames ``uint8 [N, S, S, 3]`` as a network's input ``float32 [N, 3, S, S]``."""
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))

@@ -18,7 +18,7 @@ from scripts.distillation.pool import VIEWS, ViewPool
 from scripts.distillation.stages import StageGuide
 from scripts.distillation.student import Student, normalise
 from scripts.distillation.views import resize
-from vidfuse.backbones.thin_resnet import renew_statistics
+from vidfuse.backbones.norms import renew_statistics
 
 MEASURED = 1000  # views that are looked at before training
 Judge = Callable[[Student], dict[str, float]]
@@ -37,7 +37,8 @@ class Recipe:
         weight_decay: Of its weights; norms and biases have none.
         average: Share that the averaged weights keep in a step.
         forced: Stages are given the teacher's maps; see `Student.run`.
-        hint: Weight of each stage's error; 0 leaves the teacher's stages out.
+        hint: Weight of each stage's error.
+        hinted: Share of the steps, from the first on, in which stages have hints.
         map: Weight of this part of the loss; likewise ``pooled``, ``logits`` and ``relation``.
         save_every: Steps between saved states and lines of the log.
         seed: Decides everything.
@@ -51,6 +52,7 @@ class Recipe:
     average: float = 0.998
     forced: bool = False
     hint: float = 1.0
+    hinted: float = 1.0
     map: float = 1.0
     pooled: float = 1.0
     logits: float = 0.5
@@ -98,7 +100,9 @@ def train(
     while step < recipe.steps:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * schedule(step, recipe.steps)
-        losses = learn(student, guide, optimizer, draw(views, step, recipe), recipe)
+        batch = draw(views, step, recipe)
+        hints = guide(batch[VIEWS]) if step < recipe.hinted * recipe.steps else {}
+        losses = learn(student, optimizer, batch, hints, recipe)
         step += 1
         follow(averaged, student, min(recipe.average, (1 + step) / (10 + step)))
         for name, value in losses.items():
@@ -165,14 +169,13 @@ def fit_heads(student: Student, batch: dict[str, Tensor]) -> None:
 
 def learn(
     student: Student,
-    guide: StageGuide,
     optimizer: torch.optim.Optimizer,
     batch: dict[str, Tensor],
+    hints: dict[str, Tensor],
     recipe: Recipe,
 ) -> dict[str, float]:
     """One step; each part of the loss before it."""
     student.train()
-    hints = guide(batch[VIEWS]) if recipe.hint else {}
     with torch.autocast("cpu", torch.bfloat16):
         features, errors = student.run(batch[VIEWS], hints, forced=recipe.forced)
         losses = {} if recipe.forced else student.losses(features, batch)

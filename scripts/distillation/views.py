@@ -56,11 +56,12 @@ class Views:
         mixing = rng.random()
         if mixing < CUT + BLENDED:
             other = random_view(self._frame(int(rng.integers(len(self.frames)))), self.zoom, rng)
-            view = (cut if mixing < CUT else blend)(view, other, rng)
+            return cut(view, other, rng) if mixing < CUT else blend(view, other, rng)
         return view
 
     def _frame(self, number: int) -> Pixels:
-        return self.frames[self.order[number % len(self.frames)]]
+        frame: Pixels = self.frames[self.order[number % len(self.frames)]]
+        return frame
 
 
 def random_view(image: Pixels, zoom: Zoom, rng: np.random.Generator) -> Pixels:

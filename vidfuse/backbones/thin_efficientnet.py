@@ -17,16 +17,16 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from vidfuse.backbones.efficientnet_lite import SameConv2d
-from vidfuse.backbones.thin_resnet import NormalisedConv
+from vidfuse.backbones.norms import NormalisedConv
 
-STEM, HEAD = 32, 512
-# Of each stage, its blocks: kind, kernel, stride, hidden channels; and the channels that it ends in.
+STEM, HEAD = 24, 1280
+# Of each stage, its blocks (kind, kernel, stride, hidden channels) and the channels it ends in.
 STAGES = (
-    ((("fused", 3, 2, 96),), 24),
+    ((("fused", 3, 2, 64),), 24),
     ((("fused", 3, 2, 144), ("fused", 3, 1, 160)), 40),
     ((("fused", 3, 2, 240), ("fused", 3, 1, 240)), 80),
     ((("inverted", 5, 1, 480), ("inverted", 5, 1, 448)), 112),
-    ((("inverted", 5, 2, 672), *[("inverted", 5, 1, 1152)] * 3), 192),
+    ((("inverted", 5, 2, 672), *[("inverted", 5, 1, 1152)] * 2), 192),
     ((("inverted", 3, 1, 1152),), 320),
 )
 
@@ -41,8 +41,8 @@ def thin_efficientnet(weights: None = None, *, norm: bool = False) -> nn.Sequent
 
     Returns:
         ``stem``, ``stage1`` (stride 4, 24 channels), ``stage2`` (8, 40), ``stage3`` (16, 80),
-        ``stage4`` (16, 112), ``stage5`` (32, 192), ``stage6`` (32, 320) and ``head`` (32, 512):
-        ``[N, 3, S, S]`` becomes ``[N, 512, ⌈S/32⌉, ⌈S/32⌉]``.
+        ``stage4`` (16, 112), ``stage5`` (32, 192), ``stage6`` (32, 320) and ``head`` (32, 1280):
+        ``[N, 3, S, S]`` becomes ``[N, 1280, ⌈S/32⌉, ⌈S/32⌉]``.
     """
     network: OrderedDict[str, nn.Module] = OrderedDict()
     network["stem"] = nn.Sequential(_convolution(3, STEM, 3, norm, stride=2), nn.ReLU(inplace=True))
