@@ -17,8 +17,8 @@ edition left out, and every tenth still image.
 (c) The same probe fitted on groups g08 to g16 of ``ucf101_12``, accuracy on g17 to g25.
 (d) Frames per second of the forward pass on this CPU, in turns, batch norms folded.
 
-``--inner`` measures what variants of the training may be chosen by: the probe on groups g08 to g16
-alone, in folds of three groups.
+``--inner`` fits (c) on groups g08 to g13 and measures on g14 to g16, which is what variants of the
+training may be chosen by, where they learned from the early shards alone (``--shards 10``).
 
 Needs ``pip install -e ".[bench]"``.
 """
@@ -51,6 +51,7 @@ from scripts.distillation.material import (
     still_images,
     training_frames,
     ucf101,
+    ucf101_for_variants,
 )
 from scripts.distillation.teachers import efficientnet, resnet
 from vidfuse.backbones import (
@@ -73,11 +74,6 @@ from vidfuse.video.pool import DecodePool
 
 FRAMES, FOLDS, SEEDS, RESAMPLES = 8, 5, 3, 2000
 KNOWN = 3  # of how many training frames one is fitted on, for agreement
-INNER_FOLDS = (
-    ((8, 9, 10), (11, 12, 13), (14, 15, 16)),
-    ((8, 11, 14), (9, 12, 15), (10, 13, 16)),
-    ((8, 12, 16), (9, 13, 14), (10, 11, 15)),
-)
 Vectors = NDArray[np.float32]
 
 
@@ -131,9 +127,6 @@ def main() -> None:
     data = arguments.data
     networks = make_networks(data, arguments.weights)
     networks = [network for network in networks if network.name in arguments.networks]
-    if arguments.inner:
-        print(json.dumps(inner(read_set("g08 to g16", ucf101(data)[0]), networks), indent=1))
-        return
     result: dict[str, dict[str, Any]] = {"machine": machine()}
     if {"agreement", "probe"} & set(arguments.only):
         sets = [
@@ -148,7 +141,8 @@ def main() -> None:
         trivial = trivial_networks() if arguments.trivial else []
         result["probe"] = probe(sets, [*networks, *trivial])
     if "ucf101_12" in arguments.only:
-        trained, measured = (read_set("ucf101_12", clips) for clips in ucf101(data))
+        split = (ucf101_for_variants if arguments.inner else ucf101)(data)
+        trained, measured = (read_set("ucf101_12", clips) for clips in split)
         result["ucf101_12"] = new_groups(trained, measured, networks)
     if "speed" in arguments.only:
         result["speed"] = speed(arguments.weights)
@@ -197,7 +191,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--weights", required=True, help="of the second edition, or random")
-    parser.add_argument("--inner", action="store_true", help="only what variants are chosen by")
+    parser.add_argument("--inner", action="store_true", help="(c) on what variants are chosen by")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     names = (NEW, OLD, LITE, RESNET)
     parser.add_argument("--networks", nargs="+", choices=names, default=list(names))
@@ -431,21 +425,6 @@ def new_groups(
         }
         for name, each in accuracy.items()
     }
-
-
-def inner(material: TrainingData, networks: list[Network]) -> dict[str, float]:
-    """Mean accuracy over three ways to fold the groups that were trained on, without labels."""
-    numbers = np.array([int(group[-2:]) for group in material.groups])
-    found = {}
-    for network in networks:
-        vectors, right = describe(material, network), []
-        for folds in INNER_FOLDS:
-            for fold in folds:
-                test = np.isin(numbers, fold)
-                guessed = classify(vectors[~test], material.labels[~test], vectors[test])
-                right += (guessed == material.labels[test]).tolist()
-        found[network.name] = round(float(np.mean(right)), 4)
-    return found
 
 
 # (d) Speed

@@ -39,7 +39,7 @@ from vidfuse.video.frames import squares
 
 BY_STAGE = Recipe(steps=900, rate=3e-3, forced=True)
 WHOLE = Recipe(
-    steps=3400, rate=1.5e-3, sizes=(160, 128), hint=0.5, hinted=0.6, pooled=2.0, logits=1.0
+    steps=4000, rate=1.5e-3, sizes=(160, 128), hint=0.5, hinted=0.6, pooled=2.0, logits=1.0
 )
 VARIED = ("steps", "rate", "hint", "hinted", "map", "pooled", "logits", "relation")
 """Fields of the recipe of the whole that the command line may override."""

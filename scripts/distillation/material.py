@@ -34,15 +34,13 @@ def training_frames(data: Path) -> list[Pixels]:
 
 def early_frames(data: Path) -> list[Pixels]:
     """Still images, loose frames of videos, and frames of groups g08 to g13 of UCF101."""
-    early, _ = ucf101_by_group(data, LAST_EARLY_GROUP)
-    return [*split_stills(still_images(data))[0], *read_images(data / "frames"), *videos(early)]
+    stills, _ = split_stills(still_images(data))
+    return [*stills, *read_images(data / "frames"), *videos(ucf101_for_variants(data)[0])]
 
 
 def late_frames(data: Path) -> list[Pixels]:
     """Frames of groups g14 to g16 of UCF101."""
-    early, _ = ucf101_by_group(data, LAST_EARLY_GROUP)
-    before = {clip.path for clip in early}
-    return videos([clip for clip in ucf101(data)[0] if clip.path not in before])
+    return videos(ucf101_for_variants(data)[1])
 
 
 def videos(clips: Sequence[Clip]) -> list[Pixels]:
@@ -69,21 +67,34 @@ def split_stills(pixels: list[Pixels]) -> tuple[list[Pixels], list[Pixels]]:
 
 def ucf101(data: Path) -> tuple[list[Clip], list[Clip]]:
     """Clips of ``ucf101_12`` to train on, groups g08 to g16, and to measure on, g17 to g25."""
-    return ucf101_by_group(data, LAST_TRAINED_GROUP)
+    numbered = ucf101_groups(data)
+    return (
+        [clip for group, clip in numbered if group <= LAST_TRAINED_GROUP],
+        [clip for group, clip in numbered if group > LAST_TRAINED_GROUP],
+    )
 
 
-def ucf101_by_group(data: Path, last: int) -> tuple[list[Clip], list[Clip]]:
-    """Clips of ``ucf101_12`` up to a group, and those behind it."""
+def ucf101_for_variants(data: Path) -> tuple[list[Clip], list[Clip]]:
+    """Of the clips to train on, those of groups g08 to g13, and those of groups g14 to g16."""
+    numbered = ucf101_groups(data)
+    return (
+        [clip for group, clip in numbered if group <= LAST_EARLY_GROUP],
+        [clip for group, clip in numbered if LAST_EARLY_GROUP < group <= LAST_TRAINED_GROUP],
+    )
+
+
+def ucf101_groups(data: Path) -> list[tuple[int, Clip]]:
+    """Labelled clips of ``ucf101_12``, each with the number of its group, in order of paths."""
     found = read_dataset(data / "ucf101_12").clips
     clips = sorted((clip for clip in found if clip.label), key=lambda clip: str(clip.path))
 
-    def trained(clip: Clip) -> bool:
+    def group(clip: Clip) -> int:
         match = re.search(r"_g(\d+)_c\d+", clip.path.stem)
         if match is None:
             raise ValueError(f"{clip.path}: not a name of UCF101")
-        return int(match[1]) <= last
+        return int(match[1])
 
-    return [c for c in clips if trained(c)], [c for c in clips if not trained(c)]
+    return [(group(clip), clip) for clip in clips]
 
 
 def halves(data: Path) -> tuple[list[Clip], list[Clip]]:

@@ -20,7 +20,13 @@ from scripts.distillation import pool as pool_module
 from scripts.distillation import train as train_module
 from scripts.distillation.agreement import agreement, neighbour_overlap
 from scripts.distillation.depthwise import quicken
-from scripts.distillation.material import halves, split_stills, still_images, ucf101
+from scripts.distillation.material import (
+    halves,
+    split_stills,
+    still_images,
+    ucf101,
+    ucf101_for_variants,
+)
 from scripts.distillation.pool import VIEWS, ViewPool, make_shard
 from scripts.distillation.stages import StageGuide
 from scripts.distillation.student import Student, TeacherHead, begin_rectified, normalise
@@ -408,3 +414,6 @@ def test_no_group_is_on_both_sides(reference_data) -> None:
         trained, measured = ucf101(data)
         assert (len(trained), len(measured)) == (293, 292)
         assert not {clip.group for clip in trained} & {clip.group for clip in measured}
+        early, late = ucf101_for_variants(data)
+        assert {clip.path for clip in [*early, *late]} == {clip.path for clip in trained}
+        assert not {clip.group for clip in early} & {clip.group for clip in late}
