@@ -32,7 +32,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def main() -> None:
         arguments.out.write_text(json.dumps(result, indent=1))
 
 
-def make_networks(data: Path, weights: str) -> list[Network]:
+def make_networks(data: Path, weights: str | None) -> list[Network]:
     """Both editions and the teachers that are here."""
     info = second_edition(weights).info
     networks = [
@@ -165,16 +165,9 @@ def make_networks(data: Path, weights: str) -> list[Network]:
     return networks
 
 
-def second_edition(weights: str) -> BackboneChoice:
-    """The network that is trained by scripts/distil_backbone.py; not bundled yet."""
-    info = replace(
-        BACKBONES[OLD],
-        factory="vidfuse.backbones.thin_efficientnet:thin_efficientnet",
-        layer="head",
-        size=160,
-    )
-    path = None if weights == RANDOM_WEIGHTS else Path(weights)
-    return BackboneChoice(NEW, info.layer, path, published=False, info=info)
+def second_edition(weights: str | None) -> BackboneChoice:
+    """The second edition with other weights than the bundled ones, if they are named."""
+    return choose(NEW, weights)
 
 
 def trivial_networks() -> list[Network]:
@@ -190,7 +183,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--weights", required=True, help="of the second edition, or random")
+    parser.add_argument("--weights", help="of the second edition, instead of the bundled ones")
     parser.add_argument("--inner", action="store_true", help="(c) on what variants are chosen by")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     names = (NEW, OLD, LITE, RESNET)
@@ -430,7 +423,7 @@ def new_groups(
 # (d) Speed
 
 
-def speed(weights: str, repeats: int = 15) -> dict[str, object]:
+def speed(weights: str | None, repeats: int = 15) -> dict[str, object]:
     """Frames per second of each network at its own size, in turns: median, and ratios.
 
     The time is that of this process's processors, so what else runs here disturbs it less.

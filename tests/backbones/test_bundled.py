@@ -50,9 +50,11 @@ def test_the_weights_are_whole_and_small(name: str) -> None:
     assert len(content) <= 12e6
 
 
-@pytest.mark.parametrize("name", EDITIONS)
-@pytest.mark.parametrize(("layer", "width", "stride"), [
-    ("stem", 48, 4), ("layer1", 48, 4), ("layer2", 96, 8), ("layer3", 192, 16), ("layer4", 512, 32),
+@pytest.mark.parametrize(("name", "layer", "width", "stride"), [
+    ("thin_resnet", "stem", 48, 4), ("thin_resnet", "layer1", 48, 4),
+    ("thin_resnet", "layer2", 96, 8), ("thin_resnet", "layer3", 192, 16),
+    ("thin_resnet", "layer4", 512, 32), ("thin_efficientnet", "stage4", 112, 16),
+    ("thin_efficientnet", "stage6", 320, 32), ("thin_efficientnet", "head", 1280, 32),
 ])  # fmt: skip
 def test_each_stage_gives_a_map(name: str, layer: str, width: int, stride: int) -> None:
     backbone = load_backbone(choose(name, layer=layer))
@@ -161,11 +163,12 @@ def test_frames_have_the_backbones_own_size(tmp_path: Path) -> None:
     assert size(backbone="resnet18", weights="random") == 224
 
 
-def test_nothing_imports_torchvision() -> None:
+@pytest.mark.parametrize("name", EDITIONS)
+def test_nothing_imports_torchvision(name: str) -> None:
     code = (
         "import sys, torch; from vidfuse.backbones import choose\n"
         "from vidfuse.backbones.load import load_backbone\n"
-        "load_backbone(choose())(torch.zeros(1, 128, 128, 3, dtype=torch.uint8))\n"
+        f"load_backbone(choose('{name}'))(torch.zeros(1, 128, 128, 3, dtype=torch.uint8))\n"
         "assert 'torchvision' not in sys.modules and 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

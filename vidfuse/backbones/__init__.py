@@ -72,6 +72,23 @@ BACKBONES = {
         licence="Apache-2.0",
         citation=RESNET,
     ),
+    "thin_efficientnet": BackboneInfo(
+        factory="vidfuse.backbones.thin_efficientnet:thin_efficientnet",
+        weights=Weights(
+            "thin_efficientnet.safetensors",
+            source="bundled",
+            sha256="c844ea74e584b75e66591706a434c60e57fd246c9d4693274c7e72236dd70681",
+            megabytes=5.6,
+        ),
+        layer="head",
+        size=160,
+        channels=1280,
+        side=5,
+        parameters=2_800_000,
+        gmacs=0.2,
+        licence="Apache-2.0",
+        citation=LITE,
+    ),
     **{
         f"efficientnet_lite{scale}": BackboneInfo(
             factory=f"vidfuse.backbones.efficientnet_lite:efficientnet_lite{scale}",
