@@ -43,7 +43,9 @@ class StageGuide(nn.Module):
     def _maps(self, frames: Tensor) -> dict[str, Tensor]:
         found = {}
         with torch.autocast("cpu", torch.bfloat16):
-            maps = self.backbone.normalise(frames)
+            maps = (
+                frames.permute(0, 3, 1, 2).float() / 255 - self.backbone.mean
+            ) / self.backbone.std
             for name, stage in self.backbone.body.named_children():
                 maps = stage(maps)
                 if name in self.stages:

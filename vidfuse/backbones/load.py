@@ -63,7 +63,8 @@ class Backbone(nn.Module):
         """Features (float32) of frames ``uint8 [N, S, S, 3]``: ``[N, D, h, w]`` of an image
         encoder, and of a clip encoder, whose windows follow each other, ``[N/W·t, D, h, w]``.
         """
-        images = self.normalise(pixels)
+        images = pixels.permute(0, 3, 1, 2).float().div_(255)
+        images = images.sub_(self.mean).div_(self.std).to(self.dtype)
         if self.window is None:
             features: Tensor = self.body(images).float()
         else:
@@ -72,11 +73,6 @@ class Backbone(nn.Module):
             if features.dim() == 5:
                 features = features.transpose(1, 2).flatten(0, 1)
         return features if features.dim() == 4 else features.flatten(1)[:, :, None, None]
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """The body's input ``[N, 3, S, S]`` of frames ``uint8 [N, S, S, 3]``."""
-        images = pixels.permute(0, 3, 1, 2).float().div_(255)
-        return images.sub_(self.mean).div_(self.std).to(self.dtype)
 
     def cast(self, dtype: torch.dtype) -> Backbone:
         """A copy that computes in another precision."""
