@@ -63,7 +63,7 @@ def test_a_result_can_be_made_of_its_json_again(result: results.Result) -> None:
 def test_keywords_are_the_fields_of_the_settings(settings: type, cls: type[Settings]) -> None:
     keywords = get_type_hints(settings)
     known = {field.name: (field, kind, optional) for field, kind, optional in typed_fields(cls)}
-    assert keywords.keys() == known.keys() - {"heads"}
+    assert keywords.keys() == known.keys() - {"heads", "backbones"}
     for name, keyword in keywords.items():
         field, kind, optional = known[name]
         text = str(keyword)

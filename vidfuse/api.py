@@ -230,6 +230,7 @@ def compare(
     dataset: AnyPath,
     *,
     heads: str | Iterable[str] = "all",
+    backbones: str | Iterable[str] | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[CompareSettings],
 ) -> Comparison:
@@ -238,11 +239,13 @@ def compare(
     Args:
         dataset: Its folder or manifest.
         heads: Their names, or ``all``; the head ``mean`` is always among them.
+        backbones: Encoders to compare the heads on, instead of ``backbone``.
         reporter: Receives progress updates and collects the time of each stage.
         **settings: Fields of ``CompareConfig``.
 
     Returns:
-        The heads, the most accurate first, and advice.
+        The heads, the most accurate first, and advice. Of several encoders, the heads of all, with
+        their difference to the best.
 
     Raises:
         UserError: The dataset, the settings or the machine do not allow it.
@@ -250,8 +253,10 @@ def compare(
     """
     reporter = _watched(reporter)
     root = as_path("dataset", dataset)
-    names = ",".join(as_names("heads", heads))
-    config = CompareConfig.from_mapping({**plain(settings), "heads": names})
+    given = {**plain(settings), "heads": ",".join(as_names("heads", heads))}
+    if backbones is not None:
+        given["backbones"] = ",".join(as_names("backbones", backbones))
+    config = CompareConfig.from_mapping(given)
     return Comparison.from_dict(run(root, config, reporter=reporter))
 
 

@@ -83,7 +83,7 @@ class TrainSettings(_FitSettings, total=False):
 
 
 class CompareSettings(_FitSettings, total=False):
-    """The fields of ``CompareConfig``, but for ``heads``."""
+    """The fields of ``CompareConfig``, but for ``heads`` and ``backbones``."""
 
     seeds: int
     folds: int

@@ -338,6 +338,11 @@ class ComparedHead(ComparedBaseline):
         latency_ms: Of one clip alone.
         latency_batched_ms: Of one clip in a batch.
         latency_batch: Clips in that batch.
+        backbone: The encoder, where several are compared; left out, as the next three, otherwise.
+        to_best: Accuracy less that of the best row of all encoders; None for that row itself, as
+            the next two.
+        to_best_interval: Its 95 % interval.
+        to_best_p_value: Of a paired sign-flip test, uncorrected.
     """
 
     name: str
@@ -361,6 +366,19 @@ class ComparedHead(ComparedBaseline):
     latency_ms: float
     latency_batched_ms: float
     latency_batch: int
+    backbone: str | None = field(default=None, metadata={"only_with": "backbone"})
+    to_best: float | None = field(default=None, metadata={"only_with": "backbone"})
+    to_best_interval: Interval = field(default=None, metadata={"only_with": "backbone"})
+    to_best_p_value: float | None = field(default=None, metadata={"only_with": "backbone"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedBackbone(Result):
+    """An encoder of a comparison of several: which head to take on it, and why."""
+
+    name: str
+    advice: str
+    recommended: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,7 +391,7 @@ class FailedHead(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
-    """The result of a comparison of heads.
+    """The result of a comparison of heads, on one encoder or on several.
 
     Attributes:
         dataset: The dataset, as it was given.
@@ -382,9 +400,10 @@ class Comparison(Result):
         classes: Their names.
         clips: How many there are.
         groups: How many groups of clips are known.
-        heads: The most accurate first.
+        heads: The most accurate first; of several encoders those of all.
+        backbones: The encoders; None, and left out, unless several were asked for.
         baselines: ``majority`` and ``geometry``.
-        advice: Which head to take, in words.
+        advice: Which head to take, in words; of several encoders on that with the best head.
         recommended: Its name, or None.
         protocol: How the numbers came about.
         failed_heads: Those that failed.
@@ -401,6 +420,9 @@ class Comparison(Result):
     clips: int
     groups: int
     heads: list[ComparedHead]
+    backbones: list[ComparedBackbone] | None = field(
+        default=None, metadata={"only_with": "backbones"}
+    )
     baselines: dict[str, ComparedBaseline]
     advice: str
     recommended: str | None

@@ -53,6 +53,34 @@ def test_the_result_in_every_form(vidfuse, dataset, tmp_path):
     assert (tmp_path / "runs/compare-squares/results.csv").read_text() == table.out
 
 
+def test_the_table_of_encoders(vidfuse, dataset):
+    names = ("resnet18", "resnet34.IMAGENET1K_V1")
+    words = ("compare", dataset, *QUICK, "--backbones", ",".join(names))
+    answer = vidfuse(*words, "--format", "json")
+    assert answer.code == 0, answer.err
+    rows = json.loads(answer.out)["heads"]
+    assert {(row["backbone"], row["name"]) for row in rows} == {
+        (name, head) for name in names for head in ("mean", "middle")
+    }
+    text = vidfuse(*words)
+    assert text.code == 0, text.err
+    assert "12 of 12 folds are done already" in text.err
+    lines = text.out.splitlines()
+    assert lines[2].split() == ["head", *names]
+    assert [line.split()[0] for line in lines[3:7]][2:] == ["majority", "geometry"]
+    best = rows[0]
+    (marked,) = (line for line in lines if "*" in line and line.startswith(best["name"]))
+    assert f"{best['accuracy']:.3f} (" in marked
+    for row in rows[1:]:
+        assert f"{row['to_best']:+.3f} ({row['to_best_p_value']:.3f})" in text.out
+    table = vidfuse(*words, "--format", "csv", "--quiet")
+    assert [each["backbone"] for each in csv.DictReader(io.StringIO(table.out))] == [
+        *(row["backbone"] for row in rows),
+        "",
+        "",
+    ]
+
+
 def test_what_choosing_frames_is_worth(vidfuse, dataset, tmp_path):
     words = ("compare", dataset, *QUICK, "--heads", "policy")
     answer = vidfuse(*words, "--format", "json")
@@ -101,6 +129,7 @@ def test_ctrl_c_then_the_same_command(vidfuse, feature_cache, dataset, tmp_path)
         (("--heads", "lstn"), "unknown: lstn"),
         (("--budget", "soon"), "budget: 'soon' is not a time such as 90s, 10m or 1h30m"),
         (("--folds", "9"), "3 groups cannot make 9 folds\nChoose --folds from 2 to 3."),
+        (("--backbones", "resnet18,resnett"), "backbones: unknown backbone 'resnett'"),
         (("--lrs", "0"), "lrs: 0 is not above 0"),
     ],
 )

@@ -6,9 +6,11 @@ import pytest
 from heard import Heard
 
 from vidfuse.comparison.budget import RESERVE, Budgets, Estimate, announce, format_duration
+from vidfuse.comparison.plan import Candidate
 from vidfuse.errors import UserError
 
-ESTIMATE = Estimate({"mean": 0.1, "lstm": 0.5}, {"mean": 10, "lstm": 20}, jobs=2)
+MEAN, LSTM = Candidate("mean", "any", 1), Candidate("lstm", "any", 2)
+ESTIMATE = Estimate({MEAN: 0.1, LSTM: 0.5}, {MEAN: 10, LSTM: 20}, jobs=2)
 
 
 def test_an_epoch_of_all_fits():

@@ -18,7 +18,7 @@ from vidfuse.comparison.leaderboard import (
     head_rows,
     predictions,
 )
-from vidfuse.comparison.plan import Plan
+from vidfuse.comparison.plan import Candidate, Plan
 from vidfuse.comparison.plots import pareto_front
 from vidfuse.comparison.results import COLUMNS, write_csv
 from vidfuse.data.clip import Clip
@@ -38,10 +38,14 @@ SPLITS = [
 PLAN = Plan(CLIPS, [clip.path.name for clip in CLIPS], ["a", "b"], SPLITS, "protocol")
 
 
-def results(head, right_by_kind, plan=PLAN):
+def on(head, backbone="small"):
+    return Candidate(head, backbone, 1)
+
+
+def results(candidate, right_by_kind, plan=PLAN):
     """Outcomes in which the given clips are right, for each kind and seed."""
     found = {}
-    for task in plan.tasks([head]):
+    for task in plan.tasks([candidate]):
         rows = plan.splits[task.seed][task.fold]["test"]
         scores = {}
         for kind in KINDS:
@@ -64,14 +68,14 @@ def same(*right):
 def board(**heads):
     done: dict[Any, Any] = {}
     for head, right in heads.items():
-        done |= results(head, right)
-    found = {head: predictions(PLAN, done, head) for head in heads}
+        done |= results(on(head), right)
+    found = {on(head): predictions(PLAN, done, on(head)) for head in heads}
     return {row["name"]: row for row in head_rows(PLAN, done, found)}
 
 
 def test_predictions_are_put_where_their_clips_are():
     right = {kind: ([0, 5], [1, 2, 3]) for kind in KINDS}
-    found = predictions(PLAN, results("lstm", right), "lstm")
+    found = predictions(PLAN, results(on("lstm"), right), on("lstm"))
     for kind in KINDS:
         hits = found[kind] == PLAN.labels
         assert [np.flatnonzero(row).tolist() for row in hits] == [[0, 5], [1, 2, 3]]
@@ -112,14 +116,14 @@ def test_without_mean_nothing_is_compared():
 def test_accuracy_against_frames_is_averaged_by_clips():
     splits = [[SPLITS[0][0], {"train": [], "val": [], "test": [4]}]]
     plan = replace(PLAN, splits=splits)
-    done = results("policy", same([0, 1], [0, 2]), plan)
+    done = results(on("policy"), same([0, 1], [0, 2]), plan)
     for task, accuracy in zip(done, (0.5, 1.0), strict=True):
         point = dict.fromkeys(("policy", "uniform", "random", "early_exit"), accuracy)
         done[task].metadata["frame_budget"] = {
             "own": {"frames": 1.0 + accuracy, **point},
             "curve": [{"frames": 1.0, **point}],
         }
-    (row,) = head_rows(plan, done, {"policy": predictions(plan, done, "policy")})
+    (row,) = head_rows(plan, done, {on("policy"): predictions(plan, done, on("policy"))})
     assert row["frame_budget"]["own"]["frames"] == pytest.approx((4 * 1.5 + 1 * 2.0) / 5)
     assert row["frame_budget"]["curve"][0]["uniform"] == pytest.approx((4 * 0.5 + 1 * 1.0) / 5)
     assert board(mean=same([0], [0]))["mean"]["frame_budget"] is None

@@ -44,6 +44,14 @@ def test_budgets(text, seconds):
         ({"budget": "-3m"}, "budget: '-3m' is not a time"),
         ({"heads": "lstn,qq"}, "heads: unknown: lstn (did you mean 'lstm'?), qq; known: "),
         ({"heads": ","}, "heads: names no head"),
+        ({"backbones": "resnet18,resnet81"}, "backbones: unknown backbone 'resnet81'"),
+        ({"backbones": " , "}, "backbones: names no encoder"),
+        ({"backbones": 5}, "backbones: 5 is not text"),
+        ({"backbones": "resnet18,vit_b_16", "size": 64}, "size: vit_b_16 takes frames of 224"),
+        (
+            {"backbones": "resnet18,resnet34", "weights": "own.pth"},
+            "backbones: a file of weights belongs to one encoder",
+        ),
         ({"lrs": "0.1;0.2"}, "lrs: '0.1;0.2' is not a list of numbers"),
         ({"lrs": "0"}, "lrs: 0 is not above 0"),
         ({"lrs": "nan"}, "lrs: 'nan' has a number that is not finite"),
@@ -59,14 +67,21 @@ def test_what_is_refused(settings, message):
     assert message in str(caught.value)
 
 
+def test_a_network_by_two_names_is_compared_once():
+    config = CompareConfig.from_mapping(
+        {"backbones": "resnet34, mobilenet_v2 ,mobilenet_v2.IMAGENET1K_V2,resnet34"}
+    )
+    assert config.backbone_list() == ["resnet34", "mobilenet_v2"]
+
+
 def test_all_problems_are_told_at_once():
     with pytest.raises(UserError, match="3 problems"):
         CompareConfig.from_mapping({"lrs": "x", "budget": "y", "heads": "z"})
 
 
-def test_candidates_are_all_pairs():
+def test_hyperparameters_are_all_pairs():
     config = CompareConfig(lrs="0.1,0.2,0.1", dropouts="0,0.5")
-    assert config.candidates() == [(0.1, 0.0), (0.1, 0.5), (0.2, 0.0), (0.2, 0.5)]
+    assert config.hyperparameters() == [(0.1, 0.0), (0.1, 0.5), (0.2, 0.0), (0.2, 0.5)]
 
 
 def test_a_fit_has_the_settings_of_the_comparison():

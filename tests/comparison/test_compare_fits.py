@@ -15,7 +15,7 @@ from vidfuse.comparison.config import CompareConfig
 from vidfuse.comparison.fit_store import KINDS, FitResult, FitStore
 from vidfuse.comparison.fits import FitRunner, sorted_columns
 from vidfuse.comparison.job_spec import JobSpec
-from vidfuse.comparison.plan import Task
+from vidfuse.comparison.plan import Candidate, Task
 from vidfuse.comparison.tables import features_of, load_table, save_table
 from vidfuse.errors import UserError
 from vidfuse.features.table import FeatureTable
@@ -23,7 +23,12 @@ from vidfuse.machine import one_thread
 from vidfuse.training.examples import predict
 from vidfuse.training.fit import Fit
 
-TASK = Task("lstm", 0, 0)
+
+def task_of(head, seed=0):
+    return Task(Candidate(head, "any", 1), seed, 0)
+
+
+TASK = task_of("lstm")
 FRAMES = 5
 
 
@@ -64,15 +69,17 @@ SPLIT = {"train": [0, 1, 2, 3, 4, 5], "val": [6, 7], "test": [11, 8, 9, 10]}
 
 @pytest.fixture
 def bench(tmp_path):
-    def make(table=None, splits=((SPLIT,),), mirrored=(), clips=12, **settings):
+    def make(table=None, splits=((SPLIT,),), mirrored=(), clips=12, orders=True, **settings):
         path = tmp_path / "table.safetensors"
         save(table or make_table(), path)
         settings = {"frames": FRAMES, "lrs": "0.01", "dropouts": "0.2", "device": "cpu", **settings}
+        config = CompareConfig.from_mapping(settings)
         return FitRunner(
             JobSpec(
-                settings=CompareConfig.from_mapping(settings).to_dict(),
-                grids={"lstm": 1, "mean": 1, "policy": 1},
-                tables={"1": str(path)},
+                settings=config.training("mean").to_dict(),
+                hyperparameters=config.hyperparameters(),
+                orders=orders,
+                tables={"any 1": str(path)},
                 labels=[0, 1] * (clips // 2),
                 mirrored=list(mirrored),
                 classes=2,
@@ -147,7 +154,7 @@ def test_a_head_that_is_blind_to_order_is_not_trained_twice(bench, monkeypatch):
         return epochs(fit)
 
     monkeypatch.setattr(Fit, "__iter__", counted)
-    found = work.run(Task("mean", 0, 0), epochs=2)
+    found = work.run(task_of("mean"), epochs=2)
     assert len(begun) == 1
     for kind in KINDS:
         assert found.scores[kind] == pytest.approx(found.scores["ordered"], abs=1e-5)
@@ -157,7 +164,7 @@ def test_a_head_that_is_blind_to_order_is_not_trained_twice(bench, monkeypatch):
 
 def test_a_head_that_chooses_its_frames_is_measured_against_frames(bench):
     work = bench(make_table(lengths=[5] * 10 + [3, 5]))
-    found = work.run(Task("policy", 0, 0), epochs=3)
+    found = work.run(task_of("policy"), epochs=3)
     budget = found.metadata["frame_budget"]
     truth = np.array([1, 0, 1, 0])
     right = (found.scores["ordered"].argmax(1) == truth).mean()
@@ -173,7 +180,7 @@ def test_the_same_task_again_gives_the_same(bench):
     for kind in KINDS:
         assert (one[kind] == other[kind]).all()
     seeds = bench(splits=((SPLIT,), (SPLIT,)))
-    assert (seeds.run(Task("lstm", 1, 0), 3).scores["ordered"] != one["ordered"]).any()
+    assert (seeds.run(task_of("lstm", 1), 3).scores["ordered"] != one["ordered"]).any()
 
 
 def test_mirrored_views_of_training_clips_are_trained_on(bench, monkeypatch):
@@ -286,7 +293,7 @@ def test_one_thread_on_a_cpu_only():
 def test_results_are_kept_whole_or_not_at_all(tmp_path):
     heard = Heard()
     store = FitStore(tmp_path / "fits", heard)
-    task = Task("odd/../name", 0, 1)
+    task = Task(Candidate("odd/../name", "any", 1), 0, 1)
     path = store.path(task, "0123")
     assert path.parent == tmp_path / "fits"
     assert store.find(task, "0123") is None
@@ -331,6 +338,6 @@ def test_an_outcome_stays_where_not_its_content_is_to_blame(tmp_path, monkeypatc
 
 
 def test_the_time_of_an_epoch(bench):
-    seconds = bench().seconds_per_epoch("lstm")
+    seconds = bench().seconds_per_epoch(TASK.candidate)
     assert 0 < seconds < 60
     assert math.isfinite(seconds)

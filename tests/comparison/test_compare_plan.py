@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from vidfuse.comparison.config import CompareConfig
-from vidfuse.comparison.plan import Task, budget_key, fit_digests, make_plan
+from vidfuse.comparison.plan import Candidate, Task, budget_key, fit_digests, make_plan
+from vidfuse.comparison.scheduler import settings_of
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.folds import make_folds
 from vidfuse.features.spec import FeatureSpec
@@ -31,7 +32,8 @@ SPEC = FeatureSpec(
 CLIPS = [
     Clip(Path(f"{label}/{group}.mp4"), label, f"g{group}") for group in range(8) for label in "ab"
 ]
-TASK = Task("lstm", 0, 0)
+LSTM = Candidate("lstm", "resnet18", 2)
+TASK = Task(LSTM, 0, 0)
 
 
 def planned(clips=CLIPS, seeds=2, contents=None):
@@ -61,14 +63,15 @@ def test_clips_that_cannot_be_read_are_in_no_part():
 
 
 def test_tasks_take_all_heads_through_a_fold_before_the_next():
-    tasks = list(planned().tasks(["mean", "lstm"]))
+    mean = Candidate("mean", "resnet18", 1)
+    tasks = list(planned().tasks([mean, LSTM]))
     assert len(tasks) == 2 * 2 * 4
-    assert tasks[:3] == [Task("mean", 0, 0), Task("lstm", 0, 0), Task("mean", 0, 1)]
+    assert tasks[:3] == [Task(mean, 0, 0), Task(LSTM, 0, 0), Task(mean, 0, 1)]
 
 
 def key(plan=None, config=None, epochs=5, task=TASK, spec=SPEC):
-    specs = {task.head: spec}
-    return fit_digests(plan or planned(), config or CompareConfig(), epochs, specs)[task]
+    settings = settings_of(config or CompareConfig(), task.candidate, spec, epochs)
+    return fit_digests(plan or planned(), {task.candidate: settings})[task]
 
 
 def test_the_same_fit_has_the_same_key():
@@ -87,9 +90,10 @@ def test_the_same_fit_has_the_same_key():
         {"epochs": 6},
         {"spec": replace(SPEC, grid=4)},
         {"spec": replace(SPEC, weights="abc")},
-        {"task": Task("gru", 0, 0)},
-        {"task": Task("lstm", 1, 0)},
-        {"task": Task("lstm", 0, 1)},
+        {"task": Task(replace(LSTM, head="gru"), 0, 0)},
+        {"task": Task(replace(LSTM, backbone="resnet34"), 0, 0)},
+        {"task": Task(LSTM, 1, 0)},
+        {"task": Task(LSTM, 0, 1)},
         {"config": CompareConfig(lrs="0.1")},
         {"config": CompareConfig(dropouts="0.1")},
         {"config": CompareConfig(weight_decay=0.5)},
@@ -160,7 +164,7 @@ def test_another_package_s_head_has_another_key_when_its_code_changes(monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     entry = EntryPoint("outside", "written_outside:Outside", registry.ENTRY_POINTS)
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
-    task = Task("outside", 0, 0)
+    task = Task(replace(LSTM, head="outside"), 0, 0)
     before = key(task=task)
     assert key(task=task) == before
     module.write_text(f"{code}    parts = 1\n")

@@ -98,7 +98,7 @@ def test_what_was_kept_before_frames_were_measured_is_done_again(compare, monkey
         del result.metadata["frame_budget"]
         result.save(path)
     row = {row["name"]: row for row in compare(**settings)["heads"]}["policy"]
-    assert [task.head for task, _ in done[4:]] == ["policy"] * 2
+    assert [task.candidate.head for task, *_ in done[4:]] == ["policy"] * 2
     assert row["frame_budget"]["own"]["policy"] == pytest.approx(row["accuracy"])
 
 
@@ -217,7 +217,7 @@ def test_requests_that_are_no_longer_wanted_are_left_out(tmp_path, monkeypatch):
 
 def test_a_budget_decides_the_epochs_once(compare, monkeypatch):
     times = iter([2.0] * 4)
-    monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", lambda self, head: next(times))
+    monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", lambda self, candidate: next(times))
     heard = Heard()
     # 4 folds of 2 heads; one candidate, and middle once more shuffled: 12 fits.
     summary = compare(reporter=heard, budget="2m", epochs=9)
@@ -226,7 +226,7 @@ def test_a_budget_decides_the_epochs_once(compare, monkeypatch):
     assert any("4 epochs are few" in line for line in heard.warnings)
     assert scores(compare(budget="2m", epochs=9)) == scores(summary)
     assert len(list(times)) == 2, "the second call takes over what the first one chose"
-    monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", lambda self, head: 20.0)
+    monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", lambda self, candidate: 20.0)
     with pytest.raises(UserError, match="is too small"):
         compare(budget="1s")
 

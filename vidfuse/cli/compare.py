@@ -54,7 +54,8 @@ def compare(
 
         write_csv(sys.stdout, comparison.to_dict())
     else:
-        print_text(_text(comparison))
+        several = comparison.backbones is not None
+        print_text(_text_of_several(comparison) if several else _text(comparison))
     if comparison.failed_heads:
         raise typer.Exit(1)
 
@@ -96,6 +97,46 @@ def _text(comparison: Comparison) -> str:
             fill(comparison.advice, 96),
         ]
     )
+
+
+def _text_of_several(comparison: Comparison) -> str:
+    """The table encoder × head, and what to take."""
+    heads = list(dict.fromkeys(row.name for row in comparison.heads))
+    encoders = [each.name for each in comparison.backbones or []]
+    row_of = {(row.name, row.backbone): row for row in comparison.heads}
+    shown, behind = (
+        [(head, *(form(row_of.get((head, encoder))) for encoder in encoders)) for head in heads]
+        for form in (_cell, _behind)
+    )
+    shown += [
+        (name, _cell(row), *[""] * (len(encoders) - 1))
+        for name, row in comparison.baselines.items()
+    ]
+    return "\n\n".join(
+        [
+            "Accuracy with its 95 % interval; * is the best. Baselines read no frame:",
+            table(("head", *encoders), shown),
+            "Difference to the best, paired over groups (p, uncorrected):",
+            table(("head", *encoders), behind),
+            fill(comparison.advice, 96),
+            f"Orders of frames, costs, and each encoder by itself: {comparison.out}",
+        ]
+    )
+
+
+def _cell(row: ComparedHead | ComparedBaseline | None) -> str:
+    """Accuracy with its interval; nothing of a head that failed."""
+    if row is None:
+        return ""
+    accuracy, spread, _ = _scores(row)
+    best = isinstance(row, ComparedHead) and row.to_best is None
+    return f"{accuracy}{f' ({spread})' * bool(spread)}{' *' if best else '  '}"
+
+
+def _behind(row: ComparedHead | None) -> str:
+    if row is None or row.to_best is None:
+        return ""
+    return f"{row.to_best:+.3f} ({row.to_best_p_value:.3f})"
 
 
 def _frames(row: ComparedHead, candidates: int) -> str:

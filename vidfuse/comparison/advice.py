@@ -69,6 +69,29 @@ def advise(
     return Advice(taken["name"], " ".join(_taken(taken, best, len(as_good), len(better))))
 
 
+def advise_of_several(rows: Sequence[Row], advices: Mapping[str, Advice]) -> Advice:
+    """Recommend one of several encoders, that of the best row, and a head on it.
+
+    Args:
+        rows: Those of all encoders, the best first, with their differences to it.
+        advices: What is recommended of each encoder by itself.
+    """
+    best, others = rows[0], rows[1:]
+    near = [row for row in others if row["to_best_p_value"] >= ALPHA]
+    text = (
+        f"`{best['name']}` on `{best['backbone']}` is the best, with {best['accuracy']:.3f}; "
+        f"{len(near)} of the {len(others)} others are not distinguishable from it (p >= 0.05, "
+        "uncorrected)."
+    )
+    kept = {row["backbone"] for row in (best, *near)}
+    lost = dict.fromkeys(row["backbone"] for row in others if row["backbone"] not in kept)
+    if lost:
+        names = " and ".join(f"`{name}`" for name in lost)
+        text += f" With {names} every head is significantly worse."
+    own = advices[best["backbone"]]
+    return Advice(own.head, f"{text} Of the heads on `{best['backbone']}`: {own.text}")
+
+
 def smallest_p_value(groups: Sequence[str | None]) -> float:
     """The smallest p-value that a sign-flip test over these groups can have."""
     count, _ = _clusters(groups)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidfuse.atomic import write_whole
+from vidfuse.comparison.plan import Candidate
 from vidfuse.errors import UserError
 from vidfuse.progress import Reporter
 
@@ -22,18 +23,18 @@ class Estimate:
     """Estimated time of a comparison.
 
     Attributes:
-        seconds_per_epoch: Of a fit of each head, measured with all processes at work.
-        fits: Number of fits of each head that are to be done.
+        seconds_per_epoch: Of a fit of each candidate, measured with all processes at work.
+        fits: Number of fits of each candidate that are to be done.
         jobs: Number of fits at once.
     """
 
-    seconds_per_epoch: Mapping[str, float]
-    fits: Mapping[str, int]
+    seconds_per_epoch: Mapping[Candidate, float]
+    fits: Mapping[Candidate, int]
     jobs: int
 
     def seconds(self, epochs: int) -> float:
         """Estimated seconds of all fits with so many epochs."""
-        once = sum(self.seconds_per_epoch[head] * count for head, count in self.fits.items())
+        once = sum(self.seconds_per_epoch[each] * count for each, count in self.fits.items())
         return RESERVE * once * epochs / self.jobs
 
     def epochs_within(self, seconds: float, most: int) -> int:

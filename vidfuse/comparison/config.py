@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from vidfuse.errors import UserError, closest
-from vidfuse.features.spec import FeatureConfig
+from vidfuse.features.spec import FeatureConfig, named_backbones
 from vidfuse.heads import head_names
 from vidfuse.settings import option
 from vidfuse.training.config import TrainConfig
@@ -36,6 +36,13 @@ class CompareConfig(FeatureConfig):
     heads: str = option(
         ALL,
         "Heads to compare, with commas between, or all. mean is always one.",
+        affects_result=False,
+    )
+    backbones: str | None = option(
+        None,
+        "Encoders to compare, with commas between, instead of --backbone: makes the table encoder "
+        "× head.",
+        unset="that of --backbone",
         affects_result=False,
     )
     seeds: int = option(
@@ -92,6 +99,15 @@ class CompareConfig(FeatureConfig):
 
     def problems(self) -> list[str]:
         """Problems of these settings, one line each."""
+        if not isinstance(self.backbones, str):
+            return self._problems_of_one()
+        found = _complaints("backbones", self.backbone_list)
+        for name in [self.backbone] if found else self.backbone_list():
+            found += replace(self, backbone=name, backbones=None).problems()
+        return list(dict.fromkeys(found))
+
+    def _problems_of_one(self) -> list[str]:
+        """Problems with the encoder that ``backbone`` names."""
         found = super().problems()
         for name, read in (("heads", self.head_list), ("budget", self.budget_seconds)):
             if not any(problem.startswith(f"{name}:") for problem in found):
@@ -127,7 +143,17 @@ class CompareConfig(FeatureConfig):
         """True where all heads were asked for, and not some by name."""
         return self.heads.strip() == ALL
 
-    def candidates(self) -> list[tuple[float, float]]:
+    def backbone_list(self) -> list[str]:
+        """The encoders that were asked for; of a name twice the first.
+
+        Raises:
+            UserError: One of them is unknown, or a file of weights is named for several.
+        """
+        if self.backbones is None:
+            return [self.backbone]
+        return named_backbones(self.backbones, self.weights)
+
+    def hyperparameters(self) -> list[tuple[float, float]]:
         """The learning rates and dropouts to choose from, as pairs."""
         return [(lr, drop) for lr in _numbers(self.lrs)[0] for drop in _numbers(self.dropouts)[0]]
 
@@ -137,21 +163,28 @@ class CompareConfig(FeatureConfig):
         Raises:
             UserError: The text is no duration.
         """
-        if self.budget is None:
-            return None
-        parts = re.fullmatch(r"(?:\d+(?:\.\d+)?[smh])+", self.budget.strip().lower())
-        seconds = 0.0
-        for number, unit in re.findall(r"([\d.]+)([smh])", parts[0] if parts else ""):
-            seconds += float(number) * UNITS[unit]
-        if seconds <= 0:
-            raise UserError(f"'{self.budget}' is not a time such as 90s, 10m or 1h30m")
-        return seconds
+        return None if self.budget is None else parse_duration(self.budget)
 
     def training(self, head: str, **changes: Any) -> TrainConfig:
         """Settings of one fit. All epochs are run: patience would make their number differ."""
         known = {each.name for each in fields(TrainConfig)}
         same = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
         return TrainConfig(**{**same, "head": head, "patience": 0, **changes})
+
+
+def parse_duration(text: str) -> float:
+    """Seconds that a text such as ``90s``, ``10m`` or ``1h30m`` stands for.
+
+    Raises:
+        UserError: It is no duration.
+    """
+    parts = re.fullmatch(r"(?:\d+(?:\.\d+)?[smh])+", text.strip().lower())
+    seconds = 0.0
+    for number, unit in re.findall(r"([\d.]+)([smh])", parts[0] if parts else ""):
+        seconds += float(number) * UNITS[unit]
+    if seconds <= 0:
+        raise UserError(f"'{text}' is not a time such as 90s, 10m or 1h30m")
+    return seconds
 
 
 def _guessed(name: str, known: list[str]) -> str:

@@ -39,7 +39,8 @@ class FitResult:
     """The result of a task.
 
     Attributes:
-        scores: For each of ``KINDS``, class probabilities [M, C] of the fold's M test clips.
+        scores: For each of ``KINDS`` that was measured, class probabilities [M, C] of the fold's M
+            test clips.
         metadata: ``lr`` and ``dropout`` that validation chose, ``best_epoch``, ``training_seconds``
             of that fit, and ``search``: for each candidate its macro F1 on validation. Of a head
             that selects its frames also ``frame_budget``: accuracy against frames.
@@ -71,7 +72,7 @@ class FitResult:
             content.seek(0)
             with np.load(content, allow_pickle=False) as file:
                 metadata = json.loads(str(file["facts"]))
-                return cls({kind: file[kind] for kind in KINDS}, metadata)
+                return cls({kind: file[kind] for kind in file.files if kind in KINDS}, metadata)
         except DAMAGE as error:
             raise DamagedError(type(error).__name__) from error
 
@@ -90,7 +91,7 @@ class FitStore:
 
     def path(self, task: Task, key: str) -> Path:
         """Path of the result of a task."""
-        head = re.sub(r"[^\w-]+", "_", task.head)
+        head = re.sub(r"[^\w-]+", "_", task.candidate.head)
         return self.folder / f"{head}-seed{task.seed}-fold{task.fold + 1}-{key}.npz"
 
     def find(self, task: Task, key: str) -> FitResult | None:

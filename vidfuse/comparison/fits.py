@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidfuse.backbones.imports import resolve_device
-from vidfuse.comparison.config import CompareConfig
 from vidfuse.comparison.fit_store import ORDERED, REVERSED, SHUFFLED, TESTED_SHUFFLED, FitResult
-from vidfuse.comparison.job_spec import JobSpec
-from vidfuse.comparison.plan import Task
+from vidfuse.comparison.job_spec import JobSpec, table_name
+from vidfuse.comparison.plan import Candidate, Task
 from vidfuse.comparison.tables import load_table
 from vidfuse.errors import UserError
 from vidfuse.features.table import FeatureTable
@@ -37,6 +37,10 @@ Order = Callable[[Tensor, Tensor], Tensor]
 """Table rows [B] and lengths [B] → sort keys [B, T] of the real frames."""
 
 
+class OutOfTimeError(Exception):
+    """A fit was not done in time."""
+
+
 class FitRunner:
     """Runs tasks, with every table loaded once.
 
@@ -46,34 +50,40 @@ class FitRunner:
 
     def __init__(self, job: JobSpec) -> None:
         self.job = job
-        self.config = CompareConfig.from_mapping(job.settings)
+        self.config = TrainConfig.from_mapping(job.settings)
         self.device = resolve_device(self.config.device)
         self._load = cache(load_table)
 
-    def run(self, task: Task, epochs: int) -> FitResult:
+    def run(self, task: Task, epochs: int, until: float | None = None) -> FitResult:
         """Search, fit and test.
 
+        Args:
+            task: What to do.
+            epochs: Most epochs of a fit.
+            until: When to give up, as of ``time.time``; None never.
+
         Raises:
-            UserError: No candidate could be trained.
+            UserError: No fit succeeded.
+            OutOfTimeError: It was not done in time.
         """
         with one_thread(self.device):
-            return self._run(task, epochs)
+            return self._run(task, epochs, until)
 
-    def seconds_per_epoch(self, head: str) -> float:
-        """Measured time of an epoch of a head, in one of the folds."""
+    def seconds_per_epoch(self, candidate: Candidate) -> float:
+        """Measured time of an epoch of a candidate, in one of the folds."""
         with one_thread(self.device):
-            lr, dropout = self.config.candidates()[0]
-            config = self._settings(Task(head, 0, 0), PROBED_EPOCHS + 1, lr, dropout)
-            epochs = [epoch.seconds for epoch in self._fit(Task(head, 0, 0), config, None)[0]]
+            task = Task(candidate, 0, 0)
+            config = self._settings(task, PROBED_EPOCHS + 1, *self.job.hyperparameters[0])
+            epochs = [epoch.seconds for epoch in self._fit(task, config, None)[0]]
             return sum(epochs[1:]) / PROBED_EPOCHS  # the first one also sets things up
 
-    def _run(self, task: Task, epochs: int) -> FitResult:
+    def _run(self, task: Task, epochs: int, until: float | None) -> FitResult:
         best: tuple[tuple[float, float], Fit, float] | None = None
         search, errors = [], []
-        for lr, dropout in self._candidates(task.head):
+        for lr, dropout in self._hyperparameters(task.candidate.head):
             config = self._settings(task, epochs, lr, dropout)
             try:
-                fit, seconds = self._trained(task, config, None)
+                fit, seconds = self._trained(task, config, None, until)
             except UserError as error:  # too high a learning rate is no fault of the head
                 errors.append(error)
                 search.append({"lr": lr, "dropout": dropout, "macro_f1": None})
@@ -86,17 +96,9 @@ class FitRunner:
         if best is None:
             raise errors[0]
         _, fit, seconds = best
-        order = self._shuffled(task)
-        scores = {
-            ORDERED: self._scores(fit, task, None),
-            TESTED_SHUFFLED: self._scores(fit, task, order),
-            REVERSED: self._scores(fit, task, _reversed),
-        }
-        if fit.head.order_aware:
-            blind, _ = self._trained(task, fit.config, order)
-            scores[SHUFFLED] = self._scores(blind, task, order)
-        else:
-            scores[SHUFFLED] = scores[ORDERED]  # it would see the very same
+        scores = {ORDERED: self._scores(fit, task, None)}
+        if self.job.orders:
+            scores |= self._other_orders(fit, task, scores[ORDERED])
         metadata = {
             "lr": fit.config.lr,
             "dropout": fit.config.dropout,
@@ -104,34 +106,50 @@ class FitRunner:
             "training_seconds": seconds,
             "search": search,
         }
-        if isinstance(fit.head, FrameSelectingHead):
+        if self.job.orders and isinstance(fit.head, FrameSelectingHead):
             metadata["frame_budget"] = self._frame_budget(fit.head, fit.device, task)
         return FitResult(scores, metadata)
 
-    def _candidates(self, head: str) -> list[tuple[float, float]]:
-        """Learning rates and dropouts to try; one dropout for a head that has none."""
+    def _other_orders(
+        self, fit: Fit, task: Task, ordered: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Class probabilities [M, C] of the test clips with their frames in other orders."""
+        order = self._shuffled(task)
+        scores = {
+            TESTED_SHUFFLED: self._scores(fit, task, order),
+            REVERSED: self._scores(fit, task, _reversed),
+            SHUFFLED: ordered,  # a head that is blind to order would see the very same
+        }
+        if fit.head.order_aware:
+            blind, _ = self._trained(task, fit.config, order)
+            scores[SHUFFLED] = self._scores(blind, task, order)
+        return scores
 
-        candidates = self.config.candidates()
+    def _hyperparameters(self, head: str) -> list[tuple[float, float]]:
+        """Learning rates and dropouts to try; one dropout for a head that has none."""
+        pairs = self.job.hyperparameters
         if "dropout" in options_of(head_class(head)):
-            return candidates
-        first = candidates[0][1]
-        return [(lr, dropout) for lr, dropout in candidates if dropout == first]
+            return pairs
+        return [(lr, dropout) for lr, dropout in pairs if dropout == pairs[0][1]]
 
     def _settings(self, task: Task, epochs: int, lr: float, dropout: float) -> TrainConfig:
-        seed = self.config.seed + task.seed
-        return self.config.training(task.head, epochs=epochs, lr=lr, dropout=dropout, seed=seed)
+        head, seed = task.candidate.head, self.config.seed + task.seed
+        return replace(self.config, head=head, epochs=epochs, lr=lr, dropout=dropout, seed=seed)
 
-    def _trained(self, task: Task, config: TrainConfig, order: Order | None) -> tuple[Fit, float]:
+    def _trained(
+        self, task: Task, config: TrainConfig, order: Order | None, until: float | None = None
+    ) -> tuple[Fit, float]:
         fit, began = self._fit(task, config, order)
         for _ in fit:
-            pass
+            if until is not None and time.time() > until:
+                raise OutOfTimeError
         fit.take_best()
         return fit, time.perf_counter() - began
 
     def _fit(self, task: Task, config: TrainConfig, order: Order | None) -> tuple[Fit, float]:
         began = time.perf_counter()
         rows = self.job.splits[task.seed][task.fold]
-        table = self._table(task.head)
+        table = self._table(task.candidate)
         learned = set(rows["train"])
         clips = len(self.job.labels)
         mirrored = [clips + i for i, clip in enumerate(self.job.mirrored) if clip in learned]
@@ -143,13 +161,13 @@ class FitRunner:
         head = new_head(config, channels=channels, grid=side, classes=classes)
         return Fit(head, train, val, config, device=self.device, classes=classes), began
 
-    def _table(self, head: str) -> FeatureTable:
-        return self._load(Path(self.job.tables[str(self.job.grids[head])]))
+    def _table(self, candidate: Candidate) -> FeatureTable:
+        return self._load(Path(self.job.tables[table_name(candidate)]))
 
     def _scores(self, fit: Fit, task: Task, order: Order | None) -> NDArray[np.float32]:
         """Class probabilities [M, C] of the fold's test clips, float32."""
         rows = self.job.splits[task.seed][task.fold]["test"]
-        examples = self._examples(self._table(task.head), rows, order)
+        examples = self._examples(self._table(task.candidate), rows, order)
         logits, _ = predict(fit.head, examples, device=fit.device, batch_size=64)
         scores: NDArray[np.float32] = logits.softmax(-1).numpy()
         return scores
@@ -159,7 +177,7 @@ class FitRunner:
     ) -> dict[str, Any]:
         """Accuracy against frames on the fold's test clips, ready for JSON."""
         rows = self.job.splits[task.seed][task.fold]["test"]
-        examples = self._examples(self._table(task.head), rows, None)
+        examples = self._examples(self._table(task.candidate), rows, None)
         features, lengths = examples.batch(torch.arange(len(rows)), device)
         return frame_budget(head, features, lengths, examples.labels.to(device)).to_dict()
 
@@ -192,7 +210,7 @@ class FitRunner:
 
     def _shuffled(self, task: Task) -> Order:
         """A random order of each clip's frames, the same in all epochs and for all heads."""
-        table = self._table(task.head)
+        table = self._table(task.candidate)
         generator = torch.Generator().manual_seed(self.config.seed + task.seed)
         keys = torch.rand(table.chosen.shape, generator=generator)
         return lambda rows, _: keys[rows]

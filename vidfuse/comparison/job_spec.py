@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidfuse.atomic import write_whole
-from vidfuse.backbones import Grid
-from vidfuse.comparison.plan import Rows
+from vidfuse.comparison.plan import Candidate, Rows
 
 
 @dataclass(frozen=True)
@@ -17,9 +16,10 @@ class JobSpec:
     """Everything a worker process needs for any task.
 
     Attributes:
-        settings: Those of ``CompareConfig``.
-        grids: The grid that each head reads.
-        tables: The file of the features on each grid, by the grid's name.
+        settings: Those of ``TrainConfig`` that all fits share.
+        hyperparameters: The learning rates and dropouts to choose from by validation.
+        orders: Whether frames in other orders than theirs are measured too.
+        tables: The file of the features of each encoder on each grid, by ``table_name``.
         labels: Class of each clip.
         mirrored: The clip that each row of a table behind those of the clips shows mirrored. Behind
             these are the random views, as many of each clip as the settings say.
@@ -28,7 +28,8 @@ class JobSpec:
     """
 
     settings: dict[str, Any]
-    grids: dict[str, Grid]
+    hyperparameters: list[tuple[float, float]]
+    orders: bool
     tables: dict[str, str]
     labels: list[int]
     mirrored: list[int]
@@ -43,3 +44,8 @@ class JobSpec:
     def load(cls, path: Path) -> JobSpec:
         """The inverse of ``save``."""
         return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def table_name(candidate: Candidate) -> str:
+    """Name of the features that a candidate reads."""
+    return f"{candidate.backbone} {candidate.grid}"

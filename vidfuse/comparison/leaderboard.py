@@ -18,7 +18,7 @@ from vidfuse.comparison.fit_store import (
     TESTED_SHUFFLED,
     FitResult,
 )
-from vidfuse.comparison.plan import Plan, Task
+from vidfuse.comparison.plan import Candidate, Plan, Task
 from vidfuse.features.cache import EntryInfo
 from vidfuse.metrics import repeated_summary
 from vidfuse.statistics import holm, mean_interval, paired_sign_flip
@@ -30,13 +30,16 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Predictions = NDArray[np.int64]
 BASELINES = ("majority", "geometry")
+TO_BEST = ("to_best", "to_best_interval", "to_best_p_value")
 MEASURES = ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "accuracy_by_seed")
 
 
-def predictions(plan: Plan, results: Mapping[Task, FitResult], head: str) -> dict[str, Predictions]:
-    """Predicted classes [S, N] of a head whose tasks are all done, for each order of frames."""
+def predictions(
+    plan: Plan, results: Mapping[Task, FitResult], candidate: Candidate
+) -> dict[str, Predictions]:
+    """Predicted classes [S, N] of one whose tasks are all done, for each order of frames."""
     found = {kind: np.zeros((len(plan.splits), len(plan.clips)), np.int64) for kind in KINDS}
-    for task in plan.tasks([head]):
+    for task in plan.tasks([candidate]):
         rows = plan.splits[task.seed][task.fold]["test"]
         for kind, scores in results[task].scores.items():
             found[kind][task.seed, rows] = scores.argmax(1)
@@ -67,34 +70,37 @@ def measure(plan: Plan, predicted: Predictions) -> Row:
 
 
 def head_rows(
-    plan: Plan, results: Mapping[Task, FitResult], found: Mapping[str, Mapping[str, Predictions]]
+    plan: Plan,
+    results: Mapping[Task, FitResult],
+    found: Mapping[Candidate, Mapping[str, Predictions]],
 ) -> list[Row]:
-    """One row for each head, the most accurate first.
+    """One row for each head of one encoder, the most accurate first.
 
     Args:
         plan: The clips and folds.
         results: Results of the tasks.
-        found: Predictions of each head, as of ``predictions``.
+        found: Predictions of each, as of ``predictions``.
     """
-    shares = {head: hit_shares(plan, kinds[ORDERED]) for head, kinds in found.items()}
+    shares = {each.head: hit_shares(plan, kinds[ORDERED]) for each, kinds in found.items()}
     rows = []
-    for head, kinds in found.items():
-        orders = {kind: float(hit_shares(plan, kinds[kind]).mean()) for kind in KINDS}
-        metadata = [results[task].metadata for task in plan.tasks([head])]
-        chosen = Counter((each["lr"], each["dropout"]) for each in metadata)
-        row = {"name": head, **measure(plan, kinds[ORDERED])}
-        row |= _differences(plan, shares, head)
+    for each, kinds in found.items():
+        orders = {kind: hit_shares(plan, kinds[kind]) for kind in KINDS}
+        means = {kind: float(hits.mean()) for kind, hits in orders.items()}
+        metadata = [results[task].metadata for task in plan.tasks([each])]
+        chosen = Counter((fit["lr"], fit["dropout"]) for fit in metadata)
+        row = {"name": each.head, **measure(plan, kinds[ORDERED])}
+        row |= _differences(plan, shares, each.head)
         row |= {
-            "shuffled": orders[SHUFFLED],
-            "shuffled_p_value": _p_value(plan, shares[head], hit_shares(plan, kinds[SHUFFLED])),
-            "tested_shuffled": orders[TESTED_SHUFFLED],
-            "reversed": orders[REVERSED],
-            "training_seconds": float(np.mean([each["training_seconds"] for each in metadata])),
+            "shuffled": means[SHUFFLED],
+            "shuffled_p_value": _p_value(plan, orders[ORDERED], orders[SHUFFLED]),
+            "tested_shuffled": means[TESTED_SHUFFLED],
+            "reversed": means[REVERSED],
+            "training_seconds": float(np.mean([fit["training_seconds"] for fit in metadata])),
             "chosen": [
                 {"lr": lr, "dropout": dropout, "fits": count}
                 for (lr, dropout), count in chosen.most_common()
             ],
-            "frame_budget": _frame_budget(plan, results, head),
+            "frame_budget": _frame_budget(plan, results, each),
         }
         rows.append(row)
     others = [row for row in rows if row["p_value_uncorrected"] is not None]
@@ -102,6 +108,32 @@ def head_rows(
     for row, p_value in zip(others, corrected, strict=True):
         row["p_value"] = p_value
     return sorted(rows, key=lambda row: (-row["accuracy"], row["name"]))
+
+
+def set_beside_best(
+    plan: Plan, shares: Mapping[Candidate, NDArray[np.float64]], row_of: Mapping[Candidate, Row]
+) -> list[Row]:
+    """Rows of several encoders as one table, the most accurate first, each beside the best.
+
+    Of equally accurate ones the one with the fewest multiply-adds comes first. The p-values are
+    not corrected: a correction would call more of them equal to the best.
+
+    Args:
+        plan: The clips and folds.
+        shares: Share of the seeds in which each was right on each clip [N].
+        row_of: The row of each among the heads of its encoder, with costs; it gets ``backbone``,
+            and its difference to the best.
+    """
+    best = max(shares, key=lambda each: (shares[each].mean(), -row_of[each]["multiply_adds"]))
+    for each, row in row_of.items():
+        gained = shares[each] - shares[best]
+        row |= {"backbone": each.backbone, **dict.fromkeys(TO_BEST)}
+        if each != best:
+            row["to_best"] = float(gained.mean())
+            row["to_best_interval"] = mean_interval(gained, plan.groups)
+            row["to_best_p_value"] = _p_value(plan, shares[each], shares[best])
+    rows = row_of.values()
+    return sorted(rows, key=lambda row: (row is not row_of[best], -row["accuracy"], row["name"]))
 
 
 def baseline_rows(plan: Plan, found: Mapping[str, Predictions]) -> dict[str, Row]:
@@ -124,14 +156,16 @@ def _differences(plan: Plan, shares: Mapping[str, NDArray[np.float64]], head: st
     }
 
 
-def _frame_budget(plan: Plan, results: Mapping[Task, FitResult], head: str) -> Row | None:
+def _frame_budget(
+    plan: Plan, results: Mapping[Task, FitResult], candidate: Candidate
+) -> Row | None:
     """Accuracy against frames over all folds and seeds; None of a head that reads every frame."""
     from vidfuse.heads import head_class
     from vidfuse.inference.frame_budget import averaged
 
-    if not head_class(head).selects_frames:
+    if not head_class(candidate.head).selects_frames:
         return None
-    tasks = list(plan.tasks([head]))
+    tasks = list(plan.tasks([candidate]))
     return averaged(
         [results[task].metadata["frame_budget"] for task in tasks],
         [len(plan.splits[task.seed][task.fold]["test"]) for task in tasks],

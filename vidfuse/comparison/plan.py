@@ -1,4 +1,4 @@
-"""The plan of a comparison: clips, folds for each seed, and the fits to be done."""
+"""The plan of a comparison: clips, candidates, folds for each seed, and the fits to be done."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from vidfuse.data.splits import PARTS, Split
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.heads import HEADS, head_class
 from vidfuse.heads.registry import options_of
+from vidfuse.training.config import TrainConfig
 
 FORMAT = 2
 """Version of the files of fits; those of another version are not used again."""
@@ -31,10 +32,25 @@ Rows = dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One head on one fold of one seed: a search, and the fits that are measured."""
+class Candidate:
+    """A head on the features of an encoder.
+
+    Attributes:
+        head: The head's name.
+        backbone: The encoder's, as the settings name it.
+        grid: Side of the features' grid.
+    """
 
     head: str
+    backbone: str
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A candidate on one fold of one seed: a search, and the fits that are measured."""
+
+    candidate: Candidate
     seed: int
     fold: int
 
@@ -70,12 +86,12 @@ class Plan:
         """Group of each clip."""
         return [clip.group for clip in self.clips]
 
-    def tasks(self, heads: Sequence[str]) -> Iterator[Task]:
-        """All of them, a seed and a fold after the other, so that heads advance together."""
+    def tasks(self, candidates: Sequence[Candidate]) -> Iterator[Task]:
+        """All of them, a seed and a fold after the other, so that candidates advance together."""
         for seed, folds in enumerate(self.splits):
             for fold, rows in enumerate(folds):
                 if rows["test"]:
-                    yield from (Task(head, seed, fold) for head in heads)
+                    yield from (Task(candidate, seed, fold) for candidate in candidates)
 
     def held(self, seed: int) -> Iterator[NDArray[np.bool_]]:
         """Masks [N] of the clips that each fold of a seed tests on."""
@@ -117,9 +133,22 @@ def make_plan(
     )
 
 
-def fit_digests(
-    plan: Plan, config: CompareConfig, epochs: int, specs: Mapping[str, FeatureSpec]
-) -> dict[Task, str]:
+@dataclass(frozen=True)
+class FitSettings:
+    """All that decides the fits of a candidate beside the clips.
+
+    Attributes:
+        spec: The features that its head reads.
+        training: Settings of a fit.
+        rest: What else decides, by name.
+    """
+
+    spec: FeatureSpec
+    training: TrainConfig
+    rest: Mapping[str, Any]
+
+
+def fit_digests(plan: Plan, settings: Mapping[Candidate, FitSettings]) -> dict[Task, str]:
     """Digests of everything that decides the result of each task, which name its file.
 
     All settings count but those declared with ``affects_result=False``: one that is new makes
@@ -127,38 +156,37 @@ def fit_digests(
 
     Args:
         plan: The clips and folds.
-        config: All settings.
-        epochs: Number of epochs of every fit.
-        specs: The heads, with the features that each reads.
+        settings: The candidates, with what decides their fits.
 
     Returns:
-        Sixteen hexadecimal digits for each task of these heads.
+        Sixteen hexadecimal digits for each task of these candidates.
     """
     of_split = [[_digest(_contents(plan, rows)) for rows in folds] for folds in plan.splits]
-    common = {
-        "format": FORMAT,
-        "versions": [version("vidfuse"), version("torch")],
-        "settings": config.digested(),
-        "epochs": epochs,
-        "classes": plan.classes,
-    }
-    own: dict[str, list[Any]] = {}
-    code: dict[str, list[str]] = {}
-    for name, spec in specs.items():
-        cls = head_class(name)
-        defaults = {each: str(known.default) for each, known in options_of(cls).items()}
-        training = config.training(name, epochs=epochs)
-        own[name] = [training.digested(), defaults, spec.digest]
+    versions = [version("vidfuse"), version("torch")]
+    common: dict[Candidate, dict[str, Any]] = {}
+    own: dict[Candidate, list[Any]] = {}
+    code: dict[Candidate, list[str]] = {}
+    for each, decides in settings.items():
+        cls = head_class(each.head)
+        defaults = {name: str(known.default) for name, known in options_of(cls).items()}
+        common[each] = {
+            "format": FORMAT,
+            "versions": versions,
+            "settings": decides.rest,
+            "epochs": decides.training.epochs,
+            "classes": plan.classes,
+        }
+        own[each] = [decides.training.digested(), defaults, decides.spec.digest]
         # No version of ours tells that the author of somebody else's head has changed it.
-        code[name] = []
-        if name not in HEADS:
-            code[name].append(hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest())
-    return {
-        task: _digest(
-            [common, [*own[task.head], task.seed, of_split[task.seed][task.fold], *code[task.head]]]
-        )[:16]
-        for task in plan.tasks(list(specs))
-    }
+        code[each] = []
+        if each.head not in HEADS:
+            code[each].append(hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest())
+    found = {}
+    for task in plan.tasks(list(settings)):
+        clips, each = of_split[task.seed][task.fold], task.candidate
+        decides_all = [common[each], [*own[each], task.seed, clips, *code[each]]]
+        found[task] = _digest(decides_all)[:16]
+    return found
 
 
 def budget_key(plan: Plan, config: CompareConfig, grids: Mapping[str, Grid]) -> str:

@@ -38,9 +38,12 @@ def draw(folder: Path, summary: dict[str, Any]) -> None:
     figure = Figure(figsize=(7, 1.6 + 0.3 * (len(heads) + len(baselines))), layout="constrained")
     _draw_leaderboard(figure.subplots(), summary)
     _save(figure, folder / LEADERBOARD)
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    _draw_pareto(figure.subplots(), summary)
-    _save(figure, folder / PARETO)
+    if "backbones" in summary:  # the cost of a head is not that of its encoder
+        (folder / PARETO).unlink(missing_ok=True)
+    else:
+        figure = Figure(figsize=(7, 5), layout="constrained")
+        _draw_pareto(figure.subplots(), summary)
+        _save(figure, folder / PARETO)
     selecting = [row for row in heads if row["frame_budget"]]
     if not selecting:
         (folder / FRAME_BUDGET).unlink(missing_ok=True)  # of a call with other heads
@@ -62,10 +65,10 @@ def pareto_front(rows: list[Row]) -> list[Row]:
 
 
 def _draw_leaderboard(axes: Axes, summary: dict[str, Any]) -> None:
-    rows = [(row["name"], row, HEAD) for row in summary["heads"]]
+    taken = _taken(summary)
+    rows = [(_label(row), row, TAKEN if row is taken else HEAD) for row in summary["heads"]]
     rows += [(name, row, BASELINE) for name, row in summary["baselines"].items()]
-    for y, (name, row, colour) in enumerate(rows):
-        shade = TAKEN if name == summary["recommended"] else colour
+    for y, (_, row, shade) in enumerate(rows):
         low, high = row["accuracy_interval"] or (row["accuracy"], row["accuracy"])
         axes.plot([low, high], [y, y], color=shade, linewidth=2)
         axes.plot(row["accuracy"], y, "o", color=shade, markersize=6)
@@ -73,7 +76,7 @@ def _draw_leaderboard(axes: Axes, summary: dict[str, Any]) -> None:
             axes.plot(row["shuffled"], y, "x", color="black", markersize=5)
     axes.plot([], [], "o-", color=HEAD, label="accuracy, 95 % interval")
     axes.plot([], [], "x", color="black", label="trained and tested on shuffled frames")
-    if summary["recommended"]:
+    if taken:
         axes.plot([], [], "o-", color=TAKEN, label="recommended")
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.invert_yaxis()
@@ -96,7 +99,7 @@ def _draw_pareto(axes: Axes, summary: dict[str, Any]) -> None:
         label="no head is cheaper and more accurate",
     )
     for row in rows:
-        shade = TAKEN if row["name"] == summary["recommended"] else HEAD
+        shade = TAKEN if row is _taken(summary) else HEAD
         axes.plot(row["multiply_adds"], row["accuracy"], "o", color=shade)
         axes.annotate(
             row["name"],
@@ -122,7 +125,7 @@ def _draw_frame_budget(axes: Axes, row: Row, title: str) -> None:
     for rival, colour in RIVALS.items():
         label = rival.replace("_", " ")
         axes.plot(frames, [point[rival] for point in curve], color=colour, label=label)
-    name = row["name"]
+    name = _label(row)
     axes.plot(frames, [point["policy"] for point in curve], color=HEAD, linewidth=2, label=name)
     axes.plot(own["frames"], own["policy"], "o", color=HEAD, label=f"{name}, as it stops itself")
     axes.set_xlabel("frames observed, mean over clips")
@@ -130,6 +133,18 @@ def _draw_frame_budget(axes: Axes, row: Row, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="best")
+
+
+def _label(row: Row) -> str:
+    """A head, with its encoder where there are several."""
+    return f"{row['name']} on {row['backbone']}" if "backbone" in row else row["name"]
+
+
+def _taken(summary: dict[str, Any]) -> Row | None:
+    """The row that is recommended: of several encoders, one of that which is the best."""
+    heads = summary["heads"]
+    own = (row for row in heads if row.get("backbone") == heads[0].get("backbone"))
+    return next((row for row in own if row["name"] == summary["recommended"]), None)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -22,8 +22,8 @@ COLUMNS = (
     *("shuffled", "shuffled_p_value", "tested_shuffled", "reversed"),
     *("parameters", "multiply_adds", "latency_ms", "latency_batched_ms", "training_seconds"),
 )
-
-
+OF_SEVERAL = ("backbone", "to_best", "to_best_low", "to_best_high", "to_best_p_value")
+"""Columns that there are beside these where several encoders are compared."""
 RESULTS = "results.json"
 
 
@@ -68,16 +68,18 @@ def write_results(folder: Path, summary: dict[str, Any], reporter: Reporter) -> 
 
 def write_csv(file: IO[str], summary: dict[str, Any]) -> None:
     """One line for each head and each baseline; what does not apply is left empty."""
-    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+    columns = (*COLUMNS, *OF_SEVERAL) if "backbones" in summary else COLUMNS
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in summary["heads"]:
-        writer.writerow(_flat(row | {"kind": "head"}))
+        writer.writerow(_flat(row | {"kind": "head"}, columns))
     for name, row in summary["baselines"].items():
-        writer.writerow(_flat(row | {"name": name, "kind": "baseline"}))
+        writer.writerow(_flat(row | {"name": name, "kind": "baseline"}, columns))
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: csv_cell(value) for name, value in _cells(row) if value is not None}
+def _flat(row: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    cells = ((name, value) for name, value in _cells(row) if name in columns)
+    return {name: csv_cell(value) for name, value in cells if value is not None}
 
 
 def _cells(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -87,5 +89,5 @@ def _cells(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             stem = name.removesuffix("_interval")
             yield f"{stem}_low", low
             yield f"{stem}_high", high
-        elif name in COLUMNS:
+        else:
             yield name, value

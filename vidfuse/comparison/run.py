@@ -1,28 +1,31 @@
-"""``compare``: from a dataset to a leaderboard, results on disk, and advice."""
+"""``compare``: from a dataset to a leaderboard or table, results on disk, and advice."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vidfuse.atomic import writing
 from vidfuse.backbones import Grid
 from vidfuse.backbones.imports import import_torch, resolve_device
-from vidfuse.comparison.advice import RULE, advise
+from vidfuse.comparison.advice import RULE, Advice, advise, advise_of_several
 from vidfuse.comparison.config import REFERENCE, CompareConfig
 from vidfuse.comparison.fit_store import ORDERED
 from vidfuse.comparison.leaderboard import (
+    Row,
     baseline_predictions,
     baseline_rows,
     costs,
     head_rows,
     hit_shares,
     predictions,
+    set_beside_best,
 )
-from vidfuse.comparison.plan import Plan, make_plan
+from vidfuse.comparison.plan import Candidate, Plan, make_plan
 from vidfuse.comparison.results import refuse_results_of_another, write_results
 from vidfuse.comparison.scheduler import FitScheduler
 from vidfuse.comparison.tables import Tables, load_table
@@ -46,11 +49,12 @@ def compare(
     *,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Compare heads on a dataset, and leave the results in a folder.
+    """Compare heads, of one encoder or of several, and leave the results in a folder.
 
     All heads see the same clips, folds, number of epochs, and candidates for learning rate and
     dropout, which the inner validation part of each fold chooses. Whatever a fold tests on, nobody
-    has seen. A comparison that was cut off goes on when it is called again.
+    has seen. A comparison that was cut off goes on when it is called again. Of several encoders, a
+    clip that one of them cannot read is left out for all.
 
     Args:
         dataset: A dataset's folder or manifest.
@@ -59,7 +63,8 @@ def compare(
 
     Returns:
         A summary ready for JSON: ``heads``, ``baselines``, ``advice``, ``protocol`` and more;
-        ``failed_heads`` are those without a result.
+        ``failed_heads`` are those without a result. Where the settings name ``backbones``, the
+        heads of all of them are in ``heads``, and ``backbones`` says what to take of each.
 
     Raises:
         UserError: The dataset, the settings or the machine do not allow it.
@@ -67,10 +72,17 @@ def compare(
     """
     reporter = reporter or Reporter()
     config.validate()
-    training = TrainingData(dataset, config.training(REFERENCE), reporter)
+    backbones = config.backbone_list()
+    training = TrainingData(dataset, config.training(REFERENCE, backbone=backbones[0]), reporter)
+    data = {backbones[0]: training}
+    for name in backbones[1:]:
+        data[name] = training.with_config(replace(training.config, backbone=name))
     with reporter.measure("imports"):
         import_torch()
+    for each in data.values():
+        _ = each.extractor  # an encoder that is not here is told before any work
     grids, left_out = choose_heads(config, reporter)
+    candidates = [Candidate(head, name, grids[head]) for head in grids for name in backbones]
     folds = [
         make_folds(
             training.data,
@@ -85,13 +97,15 @@ def compare(
     folder = _folder(config, training.data.name)
     with alone_in(folder, "another comparison"), Tables(folder) as tables:
         refuse_results_of_another(folder, dataset)
-        clips = tables.fill(training, folds[0].clips, grids.values())
+        clips = tables.fill(data, folds[0].clips, candidates)
         contents = [training.hashes[clip] for clip in clips]
         plan = make_plan(clips, contents, folds, warnings)
-        job_spec = tables.write_job_spec(plan, config, grids)
-        specs = {head: training.spec(grid) for head, grid in grids.items()}
-        scheduler = FitScheduler(plan, config, grids, specs, folder, reporter)
-        jobs = _jobs(config, plan, grids)
+        job_spec = tables.write_job_spec(
+            plan, training.config, config.hyperparameters(), orders=True
+        )
+        specs = {each: data[each.backbone].spec(each.grid) for each in candidates}
+        scheduler = FitScheduler(plan, config, specs, folder, reporter)
+        jobs = jobs_for(config.jobs, config.device, sum(1 for _ in plan.tasks(candidates)))
         with reporter.measure("training"), WorkerPool(job_spec, jobs) as pool:
             epochs = scheduler.run(pool)
         with reporter.measure("costs"):
@@ -104,8 +118,8 @@ def compare(
         "clips": len(plan.clips),
         "groups": len(set(plan.groups) - {None}),
         **found,
-        "protocol": _protocol(plan, config, training, epochs, jobs),
-        "failed_heads": [{"name": name, "error": why} for name, why in scheduler.failed.items()],
+        "protocol": _protocol(plan, config, data, epochs, jobs),
+        "failed_heads": scheduler.failed_heads(),
         "left_out": left_out,
         "failures": list(
             {
@@ -153,31 +167,49 @@ def _folder(config: CompareConfig, dataset: str) -> Path:
     return folder
 
 
-def _jobs(config: CompareConfig, plan: Plan, heads: Sequence[str] | Grids) -> int:
-    """Number of processes that there are work and room for."""
-    on_cpu = resolve_device(config.device) == "cpu"
-    wanted = config.jobs or (min(cores(), MOST_PROCESSES) if on_cpu else 1)
-    return min(wanted, sum(1 for _ in plan.tasks(list(heads))))
+def jobs_for(wanted: int | None, device: str, tasks: int) -> int:
+    """Number of processes that there are work and room for.
+
+    Args:
+        wanted: What was asked for; None is one per core, one on a GPU.
+        device: Where to compute.
+        tasks: How many there are to do.
+    """
+    on_cpu = resolve_device(device) == "cpu"
+    return min(wanted or (min(cores(), MOST_PROCESSES) if on_cpu else 1), tasks)
 
 
 def _found(
     plan: Plan, config: CompareConfig, scheduler: FitScheduler, tables: Tables
 ) -> dict[str, Any]:
-    """The leaderboard, the baselines and the advice."""
-    found = {head: predictions(plan, scheduler.results, head) for head in scheduler.done}
-    rows = head_rows(plan, scheduler.results, found)
-    for row in rows:
-        table = load_table(tables.path(scheduler.grids[row["name"]]))
-        row |= costs(row["name"], config, table, len(plan.classes))
+    """The leaderboard or the table, the baselines and the advice."""
+    found = {each: predictions(plan, scheduler.results, each) for each in scheduler.done}
     baselines = baseline_predictions(plan, tables.infos)
-    advice = advise(
-        rows,
-        {head: hit_shares(plan, kinds[ORDERED]) for head, kinds in found.items()},
-        {name: hit_shares(plan, each) for name, each in baselines.items()},
-        plan.groups,
-    )
+    shares = {each: hit_shares(plan, kinds[ORDERED]) for each, kinds in found.items()}
+    blind = {name: hit_shares(plan, each) for name, each in baselines.items()}
+    rows: list[Row] = []
+    row_of: dict[Candidate, Row] = {}
+    advices: dict[str, Advice] = {}
+    for backbone in dict.fromkeys(each.backbone for each in found):
+        own = {each.head: each for each in found if each.backbone == backbone}
+        rows = head_rows(plan, scheduler.results, {each: found[each] for each in own.values()})
+        for row in rows:
+            each = own[row["name"]]
+            row |= costs(each.head, config, load_table(tables.path(each)), len(plan.classes))
+            row_of[each] = row
+        of_heads = {head: shares[each] for head, each in own.items()}
+        advices[backbone] = advise(rows, of_heads, blind, plan.groups)
+    advice, more = next(iter(advices.values())), {}
+    if config.backbones is not None:
+        rows = set_beside_best(plan, shares, row_of)
+        advice = advise_of_several(rows, advices)
+        more["backbones"] = [
+            {"name": name, "advice": each.text, "recommended": each.head}
+            for name, each in advices.items()
+        ]
     return {
         "heads": rows,
+        **more,
         "baselines": baseline_rows(plan, baselines),
         "advice": advice.text,
         "recommended": advice.head,
@@ -185,10 +217,15 @@ def _found(
 
 
 def _protocol(
-    plan: Plan, config: CompareConfig, training: TrainingData, epochs: int, jobs: int
+    plan: Plan, config: CompareConfig, data: Mapping[str, TrainingData], epochs: int, jobs: int
 ) -> dict[str, Any]:
     """Settings and methods behind the numbers."""
-    candidates = config.candidates()
+    candidates = config.hyperparameters()
+    specs = {
+        name: training.spec(1).to_dict() | {"grid": "of each head"}
+        for name, training in data.items()
+    }
+    of_specs = {"spec": specs[config.backbone]} if config.backbones is None else {"specs": specs}
     return {
         "folds": config.folds,
         "seeds": config.seeds,
@@ -201,7 +238,7 @@ def _protocol(
             "chosen_by": "macro F1, then loss, on the inner validation part of each fold",
         },
         "settings": config.to_dict(),
-        "spec": training.spec(1).to_dict() | {"grid": "of each head"},
+        **of_specs,
         "jobs": jobs,
         "intervals": "95 %; seeds are averaged first; interval_method of each head says how",
         "tests": "paired sign flips of groups against mean, on scores averaged over seeds; p_value "

@@ -1,9 +1,12 @@
-"""Features of all clips, on every grid that some head reads, where all processes find them."""
+"""Features of all clips, of each encoder on every grid that some head reads.
+
+They lie where all processes find them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,18 +15,19 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from vidfuse.atomic import write_whole
-from vidfuse.backbones import Grid
-from vidfuse.comparison.config import CompareConfig
-from vidfuse.comparison.job_spec import JobSpec
-from vidfuse.comparison.plan import Plan
+from vidfuse.comparison.job_spec import JobSpec, table_name
+from vidfuse.comparison.plan import Candidate, Plan
 from vidfuse.data.clip import Clip
 from vidfuse.features.cache import EntryInfo
 from vidfuse.features.table import OF_CLIPS, FeatureTable, map_buffer
+from vidfuse.training.config import TrainConfig
 from vidfuse.training.data import TrainingData
 
 
 class Tables:
-    """Two files for each grid, features and all else, there as long as the ``with`` block lasts.
+    """Files of features, there as long as the ``with`` block lasts.
+
+    There are two for each encoder and grid: the features, and all else.
 
     Args:
         folder: Folder of the files.
@@ -37,7 +41,7 @@ class Tables:
         self.folder = folder
         self.infos: list[EntryInfo] = []
         self.mirrored: list[int] = []
-        self._paths: dict[Grid, Path] = {}
+        self._paths: dict[str, Path] = {}
 
     def __enter__(self) -> Tables:
         return self
@@ -52,31 +56,44 @@ class Tables:
     def _job_spec(self) -> Path:
         return self.folder / "job.json"
 
-    def path(self, grid: Grid) -> Path:
-        """The file of a grid."""
-        return self._paths[grid]
+    def path(self, candidate: Candidate) -> Path:
+        """The file of the features that a candidate reads."""
+        return self._paths[table_name(candidate)]
 
     def fill(
-        self, training: TrainingData, clips: Sequence[Clip], grids: Iterable[Grid]
+        self,
+        data: Mapping[str, TrainingData],
+        clips: Sequence[Clip],
+        candidates: Sequence[Candidate],
     ) -> Sequence[Clip]:
-        """Extract clips and write a table for each grid; returns the clips that can be read.
+        """Extract clips and write a table for each encoder and grid.
 
         The finest grid comes first: what was extracted for it is in the cache when a coarser one
-        that nests in it is asked for, so no clip is decoded twice.
+        that nests in it is asked for, so no clip is decoded twice by an encoder.
+
+        Args:
+            data: The dataset with each encoder, by its name.
+            clips: The clips.
+            candidates: Those that read the tables.
+
+        Returns:
+            The clips that every encoder can read.
 
         Raises:
             UserError: Too many clips cannot be read, or the settings cannot be used.
         """
         tables: dict[Path, FeatureTable] = {}
-        mirrored, count = clips, training.config.views
-        for grid in sorted(set(grids), key=lambda grid: 0 if grid == "native" else -int(grid)):
-            path = self.folder / f"features-{training.spec(grid).digest}.safetensors"
-            self._paths[grid] = path
-            found = training.gather(clips, augmented=clips, grid=grid, path=features_of(path))
+        mirrored, count = clips, next(iter(data.values())).config.views
+        of_tables = {table_name(each): each for each in candidates}
+        for name, each in sorted(of_tables.items(), key=lambda item: _order(item[1], list(data))):
+            training = data[each.backbone]
+            path = self.folder / f"features-{training.spec(each.grid).digest}.safetensors"
+            self._paths[name] = path
+            found = training.gather(clips, augmented=clips, grid=each.grid, path=features_of(path))
             clips = [clip for clip in clips if clip in found.rows]
             mirrored = [clip for clip in mirrored if clip in found.mirrored_rows]
             tables[path] = found
-        # At the end, because a clip may fail on a later grid alone, and all need the same rows.
+        # At the end, because a clip may fail in a later table alone, and all need the same rows.
         for path, found in tables.items():
             rows = [found.rows[clip] for clip in clips]
             rows += [found.mirrored_rows[clip] for clip in mirrored]
@@ -88,18 +105,32 @@ class Tables:
         self.mirrored = [index_of[clip] for clip in mirrored]
         return clips
 
-    def write_job_spec(self, plan: Plan, config: CompareConfig, grids: Mapping[str, Grid]) -> Path:
+    def write_job_spec(
+        self,
+        plan: Plan,
+        config: TrainConfig,
+        hyperparameters: Sequence[tuple[float, float]],
+        *,
+        orders: bool,
+    ) -> Path:
         """Write what a worker process needs to know; returns the file."""
         JobSpec(
             settings=config.to_dict(),
-            grids=dict(grids),
-            tables={str(grid): str(path) for grid, path in self._paths.items()},
+            hyperparameters=list(hyperparameters),
+            orders=orders,
+            tables={name: str(path) for name, path in self._paths.items()},
             labels=plan.labels.tolist(),
             mirrored=self.mirrored,
             classes=len(plan.classes),
             splits=plan.splits,
         ).save(self._job_spec)
         return self._job_spec
+
+
+def _order(candidate: Candidate, backbones: list[str]) -> tuple[int, int]:
+    """Encoders as they were named, the finest grid first."""
+    grid = candidate.grid
+    return backbones.index(candidate.backbone), 0 if grid == "native" else -int(grid)
 
 
 def features_of(path: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from vidfuse.atomic import ADVICE
 from vidfuse.comparison.job_spec import JobSpec
-from vidfuse.comparison.plan import Task
+from vidfuse.comparison.plan import Candidate, Task
 from vidfuse.errors import (
     UnwritableError,
     UserError,
@@ -38,16 +38,23 @@ Request = Order
 def answer(runner: FitRunner, request: Request) -> Answer:
     """Run a request.
 
-    ``probe`` (``head``) answers ``seconds`` per epoch; ``fit`` (``head, seed, fold, epochs, file``)
-    leaves a result in the file. What is wrong with a head is answered as ``error``; what would
-    be wrong with any, as ``fatal`` with its ``hint``.
+    ``probe`` (``candidate``) answers ``seconds`` per epoch; ``fit`` (``candidate, seed, fold,
+    epochs, until, file``) leaves a result in the file, or answers ``late``. What is wrong with a
+    candidate is answered as ``error``; what would be wrong with any, as ``fatal`` with its
+    ``hint``.
     """
+    from vidfuse.comparison.fits import OutOfTimeError
+
+    candidate = Candidate(**request["candidate"])
     try:
         if request["op"] == "probe":
-            return {"seconds": runner.seconds_per_epoch(request["head"])}
-        task = Task(request["head"], request["seed"], request["fold"])
-        runner.run(task, request["epochs"]).save(Path(request["file"]))
+            return {"seconds": runner.seconds_per_epoch(candidate)}
+        task = Task(candidate, request["seed"], request["fold"])
+        result = runner.run(task, request["epochs"], request["until"])
+        result.save(Path(request["file"]))
         return {}
+    except OutOfTimeError:
+        return {"late": True}
     except UnwritableError as error:
         return {"fatal": error.message, "hint": error.hint}
     except UserError as error:

@@ -15,6 +15,7 @@ from vidfuse.backbones import (
     DEFAULT_BACKBONE,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    RANDOM_WEIGHTS,
     BackboneChoice,
     Grid,
     find_backbone,
@@ -243,6 +244,27 @@ class FeatureSpec:
         own = self.grid
         finer = [g for g in GRIDS if g == "native" or (own != "native" and g > own and not g % own)]
         return [self] + [replace(self, grid=grid) for grid in finer if own != "native"]
+
+
+def named_backbones(text: str, weights: str | None) -> list[str]:
+    """The encoders of a list with commas; one that is named twice, or by two names, once.
+
+    Args:
+        text: The list.
+        weights: As of ``--weights``.
+
+    Raises:
+        UserError: One of them is unknown, or a file of weights is named for several.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("names no encoder")
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(find_backbone(name)[0], name)
+    if len(found) > 1 and weights not in (None, RANDOM_WEIGHTS):
+        raise UserError("a file of weights belongs to one encoder", "Leave out --weights.")
+    return list(found.values())
 
 
 def parse_grid(text: str | int) -> Grid:

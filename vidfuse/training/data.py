@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,18 @@ class TrainingData:
             reporter.warn(line)
         # Before anything slow: a backbone that is not there should be known at once.
         self.choice = choose(config.backbone, config.weights, config.layer)
+
+    def with_config(self, config: TrainConfig) -> TrainingData:
+        """The same dataset with other settings, such as another encoder.
+
+        Raises:
+            UserError: There is no such encoder.
+        """
+        other = copy(self)  # which also shares what is known of files, and statistics
+        other.__dict__.pop("extractor", None)
+        other.config = config
+        other.choice = choose(config.backbone, config.weights, config.layer)
+        return other
 
     @cached_property
     def contents(self) -> dict[Path, str]:
