@@ -66,8 +66,8 @@ from vidfuse.results import (
     TrainResult,
 )
 from vidfuse.runs import LATEST
+from vidfuse.start import run_training
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.start import run_training
 
 __all__ = [
     "LoadedModel",
@@ -128,6 +128,7 @@ def train(
     dataset: AnyPath | None = None,
     *,
     folds: None = None,
+    budget: str | None = None,
     resume: AnyPath | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[TrainSettings],
@@ -137,6 +138,7 @@ def train(
     dataset: AnyPath,
     *,
     folds: int,
+    budget: str | None = None,
     resume: None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[TrainSettings],
@@ -146,6 +148,7 @@ def train(
     dataset: AnyPath | None = None,
     *,
     folds: int | None = None,
+    budget: str | None = None,
     resume: AnyPath | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[TrainSettings],
@@ -154,6 +157,7 @@ def train(
     dataset: AnyPath | None = None,
     *,
     folds: int | None = None,
+    budget: str | None = None,
     resume: AnyPath | None = None,
     reporter: Reporter | None = None,
     **settings: Unpack[TrainSettings],
@@ -163,13 +167,16 @@ def train(
     Args:
         dataset: Its folder or manifest.
         folds: Cross-validate with so many folds, then fit one model on all clips.
+        budget: Time in which ``head="auto"`` chooses, such as ``20m``; None is as long as it takes.
         resume: A run folder that was cut off, instead of a dataset.
         reporter: Receives progress updates and collects the time of each stage.
-        **settings: Fields of ``TrainConfig``.
+        **settings: Fields of ``TrainConfig``; with ``head="auto"``, ``backbone`` may name several
+            encoders, with commas between.
 
     Returns:
         Where the model is, and its metrics: with ``folds`` a ``FoldsResult``, else a
-        ``TrainResult``.
+        ``TrainResult``. With ``head="auto"`` also what was tried and chosen, and without folds the
+        metrics on the test clips.
 
     Raises:
         UserError: The arguments do not go together, or the dataset, the settings or the machine
@@ -178,11 +185,12 @@ def train(
     """
     reporter = _watched(reporter)
     expect("folds", folds, int, optional=True, least=2)
-
+    expect("budget", budget, str, optional=True)
     return run_training(
         None if dataset is None else as_path("dataset", dataset),
         plain(settings),
         folds=folds,
+        budget=budget,
         resumed=None if resume is None else as_path("resume", resume),
         reporter=reporter,
     )

@@ -227,6 +227,65 @@ class ExtractionResult(_Extracted):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried(Result):
+    """A candidate among which ``--head auto`` chose.
+
+    Attributes:
+        head: Name of the head.
+        backbone: Its encoder.
+        grid: Side of the grid that it reads.
+        outcome: ``chosen``, ``judged`` (on all inner folds, and not the best), ``dropped``
+            (significantly worse than the best so far), ``no time`` or ``failed``.
+        folds: Inner folds that it was judged on.
+        accuracy: On these; None without any.
+        accuracy_interval: Its 95 % interval.
+        seconds: All fits together.
+        multiply_adds: For one clip, with the encoder.
+        error: Why it failed, or None.
+    """
+
+    head: str
+    backbone: str
+    grid: Any
+    outcome: str
+    folds: int
+    accuracy: float | None
+    accuracy_interval: Interval
+    seconds: float
+    multiply_adds: int
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Result):
+    """What ``--head auto`` chose, and why.
+
+    Attributes:
+        head: Name of the head.
+        backbone: Its encoder.
+        grid: Side of the grid that it reads.
+        reason: Why, in words.
+        judged: Whether it was judged; False where there was no time for any candidate.
+        clips: Training clips that chose.
+        folds: Inner folds.
+        protocol: How these were made.
+        seconds: Time of all fits, side by side.
+        tried: The candidates, best first.
+    """
+
+    head: str
+    backbone: str
+    grid: Any
+    reason: str
+    judged: bool
+    clips: int
+    folds: int
+    protocol: str
+    seconds: float
+    tried: list[Tried]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Trained(_Extracted):
     """The part that a training run has in common with a cross-validation.
 
@@ -261,11 +320,15 @@ class TrainResult(_Trained):
         split: Clips in each part.
         best_epoch: The epoch whose weights were kept.
         validation: Its metrics on the validation clips; None without any.
+        choice: What ``--head auto`` chose; None, and left out, as the next, with any other head.
+        test: The metrics on the test clips, which nothing was chosen by; None without any.
     """
 
     split: dict[str, int]
     best_epoch: int
     validation: Validation | None
+    choice: Choice | None = field(default=None, metadata={"only_with": "choice"})
+    test: Evaluation | None = field(default=None, metadata={"only_with": "choice"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,10 +362,13 @@ class FoldsResult(_Trained, Metrics):
     Attributes:
         folds: Each fold.
         baselines: ``majority`` and ``geometry``.
+        choices: What ``--head auto`` chose in each fold, without the clips that the fold tests,
+            and at the end for the model; None, and left out, with any other head.
     """
 
     folds: list[Fold]
     baselines: dict[str, Baseline]
+    choices: list[Choice] | None = field(default=None, metadata={"only_with": "choices"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,8 @@ from vidfuse.errors import UserError, raise_if_out_of_memory, reason_of
 RUNS = Path("runs")
 LATEST = "latest"
 MODEL = "model.safetensors"
+AUTO_FILE = "auto.json"
+"""What ``--head auto`` was asked for, tried and chose: only its runs have one."""
 WHO = "another training"  # is kept out of the folder of a run
 LOCK = ".lock"
 # What network drives that know no locks answer: there nobody is kept out.
@@ -209,7 +211,7 @@ def named_run(out: str, stack: ExitStack) -> Run:
         raise UserError(
             f"{run.folder} already holds a model", "Name another folder with --out, or remove it."
         )
-    if run.state.exists():
+    if run.state.exists() or (run.folder / AUTO_FILE).exists():
         raise UserError(
             f"{run.folder} holds a run that was cut off",
             f"Go on with it: vidfuse train --resume {run.folder}\n"

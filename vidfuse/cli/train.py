@@ -12,9 +12,9 @@ from vidfuse.cli.commands import PLAIN, Command
 from vidfuse.cli.console import ConsoleReporter, print_json, table
 from vidfuse.cli.options import ConfigOption, FormatOption, with_settings
 from vidfuse.progress import Reporter
-from vidfuse.results import Baseline, FoldsResult, TrainResult
+from vidfuse.results import Baseline, Choice, FoldsResult, TrainResult
 from vidfuse.runs import latest_run
-from vidfuse.training.config import TrainConfig
+from vidfuse.training.config import AUTO, TrainConfig
 
 app = typer.Typer(**PLAIN)
 HELP = """\
@@ -50,6 +50,15 @@ def train(
             show_default="one split",
         ),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="TEXT",
+            help="Time in which --head auto chooses, such as 20m or 1h30m.",
+            show_default="as long as it takes",
+        ),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -64,10 +73,12 @@ def train(
     settings: dict[str, Any],
 ) -> None:
     """The command ``vidfuse train``."""
-    from vidfuse.training.start import run_training
+    from vidfuse.start import run_training
 
     reporter = ConsoleReporter(BEGAN)
-    result = run_training(dataset, settings, folds=folds, resumed=resume, reporter=reporter)
+    result = run_training(
+        dataset, settings, folds=folds, budget=budget, resumed=resume, reporter=reporter
+    )
     if format == "json":
         print_json(result.to_dict())
     elif isinstance(result, FoldsResult):
@@ -79,11 +90,15 @@ def train(
 def _print_folds(result: FoldsResult, reporter: Reporter) -> None:
     """The result of a cross-validation."""
     rows = [("head", "accuracy", "95 % interval", "macro F1")]
-    scored: list[tuple[str, FoldsResult | Baseline]] = [(result.head, result)]
+    name = AUTO if result.choices else result.head  # each fold has one of its own
+    scored: list[tuple[str, FoldsResult | Baseline]] = [(name, result)]
     for name, each in [*scored, *result.baselines.items()]:
         interval = each.accuracy_interval
         spread = "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
         rows.append((name, f"{each.accuracy:.3f}", spread, f"{each.macro_f1:.3f}"))
+    for number, choice in enumerate(result.choices or [], start=1):
+        what = f"Fold {number}" if number <= len(result.folds) else "All clips"
+        reporter.info(f"{what}: {choice.head} on grid {choice.grid} of {choice.backbone}")
     read = f" that could be read ({result.failed} could not)" if result.failed else ""
     reporter.info(f"Every clip{read} was tested once; intervals: {result.interval_method}")
     reporter.info(table(rows[0], rows[1:]))
@@ -93,6 +108,8 @@ def _print_folds(result: FoldsResult, reporter: Reporter) -> None:
 
 def _print_result(result: TrainResult, reporter: Reporter) -> None:
     """The result of one run."""
+    if result.choice is not None:
+        reporter.info(_tried(result.choice))
     views = result.computed + result.reused + result.failed
     what = "clips" if views == result.clips else f"clips in {views} views"
     reporter.info(
@@ -105,9 +122,38 @@ def _print_result(result: TrainResult, reporter: Reporter) -> None:
             f"Validation, which chose the epoch: accuracy {validation.accuracy:.3f}, "
             f"macro F1 {validation.macro_f1:.3f} ({validation.clips} clips)"
         )
+    test = result.test
+    if test is not None:
+        interval = test.accuracy_interval
+        spread = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+        reporter.info(
+            f"Test, which nothing was chosen by: accuracy {test.accuracy:.3f}{spread}, "
+            f"macro F1 {test.macro_f1:.3f} ({test.clips} clips)"
+        )
     measure = ["vidfuse", "evaluate", result.dataset]
     if result.run != str(latest_run()):  # which is found by itself
         measure += ["--model", result.run]
-    if result.split["test"]:
+    if result.split["test"] and test is None:
         reporter.info(f"Measure it on clips it has not seen: {shlex.join(measure)}")
     print(result.model)
+
+
+def _tried(choice: Choice) -> str:
+    """The candidates of ``--head auto``, the chosen one first."""
+    rows = []
+    for each in choice.tried:
+        low, high = each.accuracy_interval or (None, None)
+        rows.append(
+            (
+                each.head,
+                each.backbone,
+                str(each.grid),
+                "" if each.accuracy is None else f"{each.accuracy:.3f}",
+                "" if low is None else f"{low:.3f} to {high:.3f}",
+                f"{each.folds} of {choice.folds}",
+                f"{each.seconds:.0f}",
+                each.outcome,
+            )
+        )
+    header = ("head", "encoder", "grid", "accuracy", "95 % interval", "folds", "s", "")
+    return table(header, rows)

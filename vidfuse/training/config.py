@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vidfuse.backbones import RANDOM_WEIGHTS
 from vidfuse.errors import UserError, closest
-from vidfuse.features.spec import FeatureConfig
+from vidfuse.features.spec import FeatureConfig, named_backbones
 from vidfuse.heads import HEADS, head_names
 from vidfuse.settings import option
+
+DEFAULT_HEAD = "lstm"
+AUTO = "auto"
+"""Stands for the head that inner folds choose."""
 
 
 @dataclass
@@ -21,7 +25,11 @@ class TrainConfig(FeatureConfig):
     TOML has no null, so 0 turns a feature off.
     """
 
-    head: str = option("lstm", "Head that reads the frames.")
+    head: str = option(
+        DEFAULT_HEAD,
+        "Head that reads the frames. auto: chosen by inner folds of the training clips, together "
+        "with the grid and, of several --backbone A,B,C, the encoder.",
+    )
     head_options: dict[str, Any] = option({}, "Settings of the head itself, such as hidden=128.")
     layout: str | None = option(None, "How the dataset's folder is laid out.", unset="find out")
     split: str = option(
@@ -80,6 +88,8 @@ class TrainConfig(FeatureConfig):
 
     def problems(self) -> list[str]:
         """List what is wrong with these settings, one line each."""
+        if self.head == AUTO:
+            return self._problems_of_auto()
         found = super().problems()
         # Those of other packages are looked up only where it is none of vidfuse's own.
         if (
@@ -91,6 +101,28 @@ class TrainConfig(FeatureConfig):
             guess = f", did you mean '{close}'?" if close else ""
             found.append(f"head: unknown head '{self.head}'{guess}; known: {', '.join(names)}")
         return found
+
+    def with_each_backbone(self) -> list[TrainConfig]:
+        """These settings with each of the encoders that ``backbone`` names, and the default head.
+
+        Raises:
+            UserError: One of them is unknown, or a file of weights is named for several.
+        """
+        names = named_backbones(str(self.backbone), self.weights)
+        return [replace(self, backbone=name, head=DEFAULT_HEAD) for name in names]
+
+    def _problems_of_auto(self) -> list[str]:
+        found = []
+        if self.head_options:
+            found.append("head_options: they belong to one head, and auto may choose any")
+        try:
+            each = self.with_each_backbone()
+        except UserError as error:
+            return [*found, f"backbone: {' '.join(filter(None, (error.message, error.hint)))}"]
+        found += [
+            problem for config in each for problem in replace(config, head_options={}).problems()
+        ]
+        return list(dict.fromkeys(found))
 
     def to_file(self) -> dict[str, Any]:
         """Names and values as a run's ``config.toml`` holds them, to be used in any folder.

@@ -37,6 +37,8 @@ def train_folds(
     folds: int,
     *,
     reporter: Reporter | None = None,
+    run: Run | None = None,
+    chosen: Sequence[TrainConfig] = (),
 ) -> dict[str, Any]:
     """Measure a head by cross-validation, and leave one model fitted on all clips.
 
@@ -49,6 +51,9 @@ def train_folds(
         config: All settings.
         folds: K, at least 2.
         reporter: Receives progress updates and collects the time of each stage.
+        run: A new run whose folder the caller holds; None opens one.
+        chosen: Settings for each fold, and for the model at the end, where they differ: what was
+            chosen without the clips that the fold tests on.
 
     Returns:
         A summary ready for JSON: metrics over all folds, each fold, baselines, the model's path.
@@ -58,23 +63,33 @@ def train_folds(
     """
     config.validate()
     config.to_file()  # what it refuses is told before the work, not behind it
-    data = TrainingData(dataset, config, reporter or Reporter())
+    configs = list(chosen) or [config] * (folds + 1)
+    data = TrainingData(dataset, configs[-1], reporter or Reporter())
     with ExitStack() as stack:
-        named = None if config.out is None else named_run(config.out, stack)
-        return _train_folds(dataset, data, folds, named, stack)
+        if run is None and config.out is not None:
+            run = named_run(config.out, stack)
+        return _train_folds(dataset, data, configs, run, stack)
 
 
 def _train_folds(
-    dataset: Path | str, data: TrainingData, folds: int, run: Run | None, stack: ExitStack
+    dataset: Path | str,
+    data: TrainingData,
+    configs: Sequence[TrainConfig],
+    run: Run | None,
+    stack: ExitStack,
 ) -> dict[str, Any]:
-    config, reporter = data.config, data.reporter
+    config, reporter, folds = data.config, data.reporter, len(configs) - 1
     outer = make_folds(
         data.data, folds, split=config.split, seed=config.seed, contents=data.contents
     )
     warnings = data.announce(outer.protocol, outer.warnings)
     wanted = outer.clips
-    table = data.gather(wanted, augmented=wanted)
-    clips = [clip for clip in wanted if clip in table.rows]
+    tables: dict[tuple[Any, ...], FeatureTable] = {}
+    for each in configs[::-1]:
+        if _features(each) not in tables:
+            own = data if each is config else data.with_config(each)
+            tables[_features(each)] = own.gather(wanted, augmented=wanted)
+    clips = [clip for clip in wanted if all(clip in table.rows for table in tables.values())]
     classes = data.classes_of(clips)
     run = run or new_run(data.data.name, config.head, stack)
     run.clear()
@@ -83,23 +98,27 @@ def _train_folds(
 
     scores = np.zeros((len(clips), len(classes)))
     rows = []
-    for number, split in enumerate(outer.splits, start=1):
+    alike: dict[bool, list[int]] = {True: [], False: []}  # best epochs, with the final settings
+    for number, (split, each) in enumerate(zip(outer.splits, configs, strict=False), start=1):
+        table = tables[_features(each)]
         held = _held(clips, split)
         tested = [clip for clip, out in zip(clips, held, strict=True) if out]
         if not tested:
             warnings.append(f"fold {number} has no clip that can be read: left out")
             reporter.warn(warnings[-1])
             continue
-        fit = _fit_fold(config, table, split, classes, run, number, reporter)
+        fit = _fit_fold(each, table, clips, split, classes, run, number, reporter)
         scores[held] = _probabilities(fit, table, tested, classes)
         rows.append(_fold_row(number, fit, len(clips), tested, scores[held], classes))
+        alike[each == config].append(fit.best_epoch)
     labels = labels_of(clips, classes).numpy()
     groups = [clip.group for clip in clips]
     metrics = summary(labels, scores, classes, groups)
+    table = tables[_features(config)]
     infos = [table.infos[table.rows[clip]] for clip in clips]
     baselines = _baselines(infos, labels, outer.splits, clips, classes)
 
-    epochs = max(1, round(median(row["best_epoch"] for row in rows)))
+    epochs = max(1, round(median(alike[True] or alike[False])))
     parts: dict[str, Sequence[Clip]] = {"train": clips, "val": []}
     final = new_fit(replace(config, epochs=epochs, patience=0), table, parts, classes)
     run_epochs(final, run, reporter, fold=0)
@@ -133,6 +152,11 @@ def _train_folds(
     }
 
 
+def _features(config: TrainConfig) -> tuple[Any, ...]:
+    """What chosen settings may differ in that changes the features."""
+    return config.backbone, config.grid
+
+
 def _held(clips: Sequence[Clip], split: Split) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Select the clips that are in the fold [N]."""
     test = set(split.test)
@@ -142,15 +166,17 @@ def _held(clips: Sequence[Clip], split: Split) -> np.ndarray[Any, np.dtype[np.bo
 def _fit_fold(
     config: TrainConfig,
     table: FeatureTable,
+    clips: Sequence[Clip],
     split: Split,
     classes: list[str],
     run: Run,
     number: int,
     reporter: Reporter,
 ) -> Fit:
+    readable = set(clips)
     parts = {
-        "train": [clip for clip in split.train if clip in table.rows],
-        "val": [clip for clip in split.val if clip in table.rows],
+        "train": [clip for clip in split.train if clip in readable],
+        "val": [clip for clip in split.val if clip in readable],
     }
     fit = new_fit(config, table, parts, classes)
     run_epochs(fit, run, reporter, fold=number)

@@ -48,6 +48,7 @@ def train(
     *,
     reporter: Reporter | None = None,
     resumed: Run | None = None,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Train a head on a dataset and leave a run folder.
 
@@ -56,6 +57,7 @@ def train(
         config: All settings.
         reporter: Receives progress updates and collects the time of each stage.
         resumed: A run of the same settings that was cut off; it goes on where it stopped.
+        run: A new run whose folder the caller holds; None opens one.
 
     Returns:
         A summary ready for JSON: where the model is, what was extracted, validation metrics.
@@ -69,7 +71,7 @@ def train(
     reporter = reporter or Reporter()
     data = TrainingData(dataset, config, reporter)
     with ExitStack() as stack:
-        run = resumed
+        run = run or resumed
         if run is None and config.out is not None:
             run = named_run(config.out, stack)
         split = make_split(data.data, split=config.split, seed=config.seed, contents=data.contents)
@@ -144,25 +146,34 @@ def resume(
         UserError: The run has ended, or other settings are asked for than it had.
     """
     with reopened_run(Path(folder)) as (run, dataset):
-        before = read_toml(run.config)
-        # Its folder is the one that is resumed.
-        machine = [
-            f.name for f in fields(TrainConfig) if not f.metadata.get("affects_result", True)
-        ]
-        may_differ = [name for name in machine if name != "out"]
-        changed = [
-            name
-            for name in settings
-            if name not in may_differ and settings[name] != before.get(name)
-        ]
-        if changed:
-            raise UserError(
-                f"{run.folder}: a run is resumed with its own settings, not with others for "
-                f"{', '.join(changed)}",
-                f"Leave them out (only {', '.join(may_differ)} may differ), or start a new run.",
-            )
-        config = TrainConfig.from_mapping({**before, **settings})
+        config = resumed_config(run, read_toml(run.config), settings)
         return train(dataset, config, reporter=reporter, resumed=run)
+
+
+def resumed_config(run: Run, before: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a run that goes on.
+
+    Args:
+        run: The run.
+        before: The settings that it had.
+        settings: Those that are asked for now.
+
+    Raises:
+        UserError: Others are asked for than it had, and not only of the machine.
+    """
+    # Its folder is the one that is resumed.
+    machine = [f.name for f in fields(TrainConfig) if not f.metadata.get("affects_result", True)]
+    may_differ = [name for name in machine if name != "out"]
+    changed = [
+        name for name in settings if name not in may_differ and settings[name] != before.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{run.folder}: a run is resumed with its own settings, not with others for "
+            f"{', '.join(changed)}",
+            f"Leave them out (only {', '.join(may_differ)} may differ), or start a new run.",
+        )
+    return TrainConfig.from_mapping({**before, **settings})
 
 
 def new_fit(

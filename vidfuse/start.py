@@ -1,4 +1,4 @@
-"""The start of a training: one run, a cross-validation, or a run that goes on."""
+"""The start of a training: one run, a cross-validation, a run that goes on, or a choice first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from vidfuse.errors import UserError
 from vidfuse.progress import Reporter
 from vidfuse.results import FoldsResult, TrainResult
-from vidfuse.training.config import TrainConfig
+from vidfuse.runs import AUTO_FILE
+from vidfuse.training.config import AUTO, TrainConfig
 from vidfuse.training.folds import train_folds
 from vidfuse.training.run import resume, train
 
@@ -19,6 +20,7 @@ def run_training(
     settings: Mapping[str, Any],
     *,
     folds: int | None = None,
+    budget: str | None = None,
     resumed: Path | str | None = None,
     reporter: Reporter,
 ) -> TrainResult | FoldsResult:
@@ -28,6 +30,7 @@ def run_training(
         dataset: A dataset's folder or manifest.
         settings: Names and values of fields of ``TrainConfig``.
         folds: Cross-validate with so many folds.
+        budget: Time for the choice of ``head="auto"``, such as ``20m``.
         resumed: A run folder, instead of a dataset.
         reporter: Receives progress updates and collects the time of each stage.
 
@@ -36,15 +39,28 @@ def run_training(
             do not allow it.
     """
     if resumed is not None:
-        if dataset is not None or folds is not None:
+        if dataset is not None or folds is not None or budget is not None:
             raise UserError(
-                "a run is resumed on its own dataset and without folds",
+                "a run is resumed on its own dataset, without folds and without a budget",
                 f"Write only: vidfuse train --resume {resumed}",
             )
+        if (Path(resumed) / AUTO_FILE).is_file():
+            from vidfuse.comparison.auto import resume_auto
+
+            return resume_auto(Path(resumed), settings, reporter=reporter)
         return TrainResult.from_dict(resume(resumed, settings, reporter=reporter))
     if dataset is None:
         raise UserError("missing argument 'DATASET'", "Try: vidfuse train --help")
     config = TrainConfig.from_mapping(settings)
+    if config.head == AUTO:
+        from vidfuse.comparison.auto import train_auto
+
+        return train_auto(dataset, config, budget=budget, folds=folds, reporter=reporter)
+    if budget is not None:
+        raise UserError(
+            "--budget is the time in which --head auto chooses, and no head is to be chosen",
+            "Use --head auto, or leave it out.",
+        )
     if folds is None:
         return TrainResult.from_dict(train(dataset, config, reporter=reporter))
     return FoldsResult.from_dict(train_folds(dataset, config, folds, reporter=reporter))

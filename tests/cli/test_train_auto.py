@@ -1,0 +1,86 @@
+"""``vidfuse train --head auto`` as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from program import NETWORK, interrupt
+
+# Three groups are too few to divide by again; clips are not.
+QUICK = (
+    *(*NETWORK, "--frames", "3", "--workers", "1", "--epochs", "1", "--head", "auto"),
+    *("--split", "random", "--out", "run"),
+)
+
+
+def test_what_was_tried_and_what_came_out(vidfuse, dataset, tmp_path):
+    words = ("train", dataset, *QUICK, "--backbone", "resnet18,resnet34", "--budget", "10m")
+    answer = vidfuse(*words, "--format", "json")
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)
+    choice = result["choice"]
+    assert result["head"] == choice["head"]
+    assert len(choice["tried"]) == 2 * 18
+    assert choice["reason"] in answer.err
+    assert result["test"]["in_training"] == 0
+    assert json.loads((tmp_path / "run" / "auto.json").read_text())["choices"] == [choice]
+
+    ended = vidfuse("train", "--resume", "run")
+    assert (ended.code, ended.out) == (2, "")
+    assert "this run has ended" in ended.err
+    predicted = vidfuse("predict", dataset / "left", "--model", "run", "--format", "json")
+    assert predicted.code == 0, predicted.err
+
+
+def test_the_table_as_text(vidfuse, dataset):
+    answer = vidfuse("train", dataset, *QUICK, "--budget", "0.001s")
+    assert answer.code == 0, answer.err
+    assert answer.out == "run/model.safetensors\n"
+    lines = answer.err.splitlines()
+    assert any("Warning: a budget of 0.001 s was too small" in line for line in lines)
+    start = next(i for i, line in enumerate(lines) if line.startswith("head "))
+    assert lines[start].split() == [
+        *("head", "encoder", "grid", "accuracy", "95", "%", "interval", "folds", "s")
+    ]
+    assert len([line for line in lines[start + 1 : start + 19] if line.endswith("no time")]) == 18
+    assert any(line.startswith("Test, which nothing was chosen by: accuracy") for line in lines)
+    assert not any("Measure it on clips" in line for line in lines)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_then_resume(vidfuse, feature_cache, dataset, tmp_path):
+    fits = tmp_path / "run" / "fits"
+
+    def some_done() -> bool:
+        return fits.exists() and any(fits.glob("*.npz"))
+
+    words = ("train", dataset, *QUICK, "--epochs", "100", "--patience", "0")
+    answer = interrupt(feature_cache, *words, cwd=tmp_path, ready=some_done)
+    assert (answer.code, answer.out) == (130, "")
+    assert "go on with: vidfuse train --resume run" in answer.err
+    assert "Traceback" not in answer.err
+    kept = len(list(fits.glob("*.npz")))
+    assert 1 <= kept < 72
+    assert not list((tmp_path / "run").glob("features-*"))
+    other = vidfuse("train", "--resume", "run", "--lr", "0.5")
+    assert (other.code, other.out) == (2, "")
+    assert "not with others for lr" in other.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--head", "auto", "--budget", "soon"), "budget: 'soon' is not a time such as 90s"),
+        (("--head", "mean", "--budget", "5m"), "--budget is the time in which --head auto chooses"),
+        (("--head", "auto", "--head-option", "hidden=8"), "head_options: they belong to one head"),
+        (("--head", "auto", "--backbone", "resnet18,resnett"), "unknown backbone 'resnett'"),
+        (("--head", "auto"), "too few to choose a head by: "),
+    ],
+)
+def test_wrong_usage(vidfuse, dataset, words, message):
+    answer = vidfuse("train", dataset, *NETWORK, "--frames", "3", *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert message in answer.err
+    assert "Traceback" not in answer.err

@@ -1,0 +1,189 @@
+"""A race between made-up candidates: who goes on, who is chosen, and what a budget allows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from heard import Heard
+
+from vidfuse.comparison import race as race_module
+from vidfuse.comparison.fit_store import FitResult
+from vidfuse.comparison.plan import Candidate, Plan, Task
+from vidfuse.comparison.race import Race
+from vidfuse.comparison.workers import WorkerPool
+from vidfuse.data.clip import Clip
+from vidfuse.errors import UserError
+
+CLIPS = [Clip(Path(f"{i}.mp4"), "ab"[i % 2], f"g{i // 2}") for i in range(48)]
+SPLITS = [
+    [{"train": [], "val": [], "test": list(range(12 * fold, 12 * fold + 12))} for fold in range(4)]
+]
+PLAN = Plan(CLIPS, [], ["a", "b"], SPLITS, "protocol")
+LSTM, MEAN, GRU, MAX = (Candidate(head, "net", 1) for head in ("lstm", "mean", "gru", "max"))
+Rights = dict[Candidate, int]
+
+
+class Clock:
+    """Tells a time that goes on with the fits."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class Pool(WorkerPool):
+    """Fits that take ten seconds, and are right on the first so many clips of a fold.
+
+    A fit of a candidate that is right on fewer than 0 of them fails.
+    """
+
+    def __init__(self, rights: Rights, clock: Clock) -> None:
+        super().__init__(Path("none"), jobs=1)
+        self.rights = rights
+        self.clock = clock
+        self.done: list[tuple[str, int]] = []
+
+    def run(
+        self, requests: Iterable[dict[str, Any]], wanted: Callable[[Any], bool] = lambda _: True
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        for request in requests:
+            if not wanted(request):
+                continue
+            candidate = Candidate(**request["candidate"])
+            self.done.append((candidate.head, request["fold"]))
+            self.clock.now += 10
+            if self.rights[candidate] < 0:
+                yield request, {"error": "it is broken"}
+                continue
+            if request["until"] is not None and self.clock.now > request["until"]:
+                yield request, {"late": True}
+                continue
+            rows = SPLITS[0][request["fold"]]["test"]
+            right = np.arange(len(rows)) < self.rights[candidate]
+            predicted = np.where(right, PLAN.labels[rows], 1 - PLAN.labels[rows])
+            scores = {"ordered": np.eye(2, dtype=np.float32)[predicted]}
+            FitResult(scores, {"training_seconds": 10.0}).save(Path(request["file"]))
+            yield request, {}
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Runs a race; gives the choice, the fits that were made, and what was said."""
+
+    def run(rights, costs=None, seconds=None, results=None):
+        clock = Clock()
+        monkeypatch.setattr(race_module, "time", clock)
+        heard = Heard()
+        costs = costs or dict.fromkeys(rights, 10)
+        files = {
+            task: tmp_path / f"{task.candidate.head}-{task.fold}.npz"
+            for task in PLAN.tasks(list(costs))
+        }
+        race = Race(PLAN, 0, "4 folds", costs, files, 5, seconds, heard)
+        race.results |= results or {}
+        pool = Pool(rights, clock)
+        return race.run(pool), pool.done, heard
+
+    return run
+
+
+def outcomes(choice):
+    return {each.head: each.outcome for each in choice.tried}
+
+
+def test_the_most_accurate_is_chosen_and_all_are_told(start):
+    choice, done, _ = start({MEAN: 8, LSTM: 10, GRU: 9})
+    assert (choice.head, choice.backbone, choice.grid, choice.judged) == ("lstm", "net", 1, True)
+    assert outcomes(choice) == {"lstm": "chosen", "gru": "judged", "mean": "judged"}
+    assert [each.head for each in choice.tried] == ["lstm", "gru", "mean"]
+    assert len(done) == 12
+    best = choice.tried[0]
+    assert best.accuracy == pytest.approx(40 / 48)
+    assert best.accuracy_interval is not None
+    low, high = best.accuracy_interval
+    assert low < 40 / 48 < high
+    assert (choice.clips, choice.folds, best.seconds) == (48, 4, 40)
+    assert "`lstm` on grid 1 of `net` is the most accurate on all 4 inner folds" in choice.reason
+    assert "then `gru` on grid 1 of `net`, 0.750" in choice.reason
+    assert "2 others were judged on all folds" in choice.reason
+    json.dumps(choice.to_dict())
+
+
+def test_of_equally_accurate_ones_the_cheapest(start):
+    choice, _, _ = start({MEAN: 9, LSTM: 9, GRU: 9}, costs={MEAN: 30, LSTM: 20, GRU: 25})
+    assert choice.head == "lstm"
+
+
+def test_who_is_significantly_worse_goes_no_further(start):
+    # Six groups are worse by both clips: in a sign-flip test p = 2 / 2^6 after the first fold.
+    choice, done, _ = start({MEAN: 0, LSTM: 12, GRU: 11})
+    assert [fold for head, fold in done if head == "mean"] == [0]
+    assert outcomes(choice) == {"lstm": "chosen", "gru": "judged", "mean": "dropped"}
+    assert "1 dropped as significantly worse" in choice.reason
+    # In one fold two groups of six differ, p = 2 / 2^2; in three folds six, p = 2 / 2^6.
+    choice, done, _ = start({MEAN: 8, LSTM: 12})
+    assert [fold for head, fold in done if head == "mean"] == [0, 1, 2]
+
+
+def test_a_budget_tries_many_on_one_fold_and_then_the_best_on_the_others(start):
+    # Half of 120 s is enough to begin six fits, and then 20 s for two of each further fold.
+    heads = ["mean", "max", "rnn", "gru", "tcn", "lstm", "cbam", "gat"]
+    rights = {Candidate(h, "net", 1): 5 + n % 5 for n, h in enumerate(heads)}
+    choice, done, _ = start(rights, seconds=120)
+    assert [head for head, fold in done if fold == 0] == heads[:6]
+    assert [head for head, fold in done if fold == 1] == ["tcn", "gru"], "the best first"
+    assert len(done) == 12
+    assert choice.head == "tcn"
+    assert outcomes(choice) == {
+        **{"tcn": "chosen", "gru": "judged"},
+        **dict.fromkeys(("mean", "max", "rnn", "lstm", "cbam", "gat"), "no time"),
+    }
+    assert [each.folds for each in choice.tried if each.head == "cbam"] == [0]
+    assert "6 not judged in time" in choice.reason
+
+
+def test_a_budget_that_is_too_small_for_any_takes_the_default(start):
+    choice, done, _ = start({MEAN: 9, LSTM: 5, GRU: 9}, seconds=15)
+    assert (choice.head, choice.judged) == ("lstm", False)
+    assert set(outcomes(choice).values()) == {"no time"}
+    assert choice.reason.startswith("a budget of 15 s was too small to judge any head")
+    assert done == [("mean", 0)]
+    choice, done, _ = start({MEAN: 9, LSTM: 5}, seconds=5)
+    assert done == [("mean", 0)], "it was not done in time"
+    assert choice.tried[0].accuracy is None
+
+
+def test_who_fails_is_named_and_the_others_race(start):
+    choice, done, heard = start({MEAN: -1, LSTM: 5})
+    assert choice.head == "lstm"
+    assert [head for head, _ in done].count("mean") == 1
+    (failed,) = (each for each in choice.tried if each.head == "mean")
+    assert (failed.outcome, failed.error, failed.accuracy) == ("failed", "it is broken", None)
+    assert heard.warnings == ["`mean` on grid 1 of `net` failed: it is broken"]
+    with pytest.raises(UserError, match="all heads failed; the first: it is broken"):
+        start({MEAN: -1, LSTM: -1})
+
+
+def test_what_was_done_before_is_not_done_again_and_counts_as_time(start):
+    def result(right):
+        predicted = np.where(np.arange(12) < right, PLAN.labels[:12], 1 - PLAN.labels[:12])
+        return FitResult(
+            {"ordered": np.eye(2, dtype=np.float32)[predicted]}, {"training_seconds": 10.0}
+        )
+
+    results = {Task(MEAN, 0, fold): result(9) for fold in range(4)}
+    choice, done, _ = start({MEAN: 9, LSTM: 10}, results=results)
+    assert [head for head, _ in done] == ["lstm"] * 4
+    assert choice.head == "lstm"
+    choice, done, _ = start({MEAN: 9, LSTM: 10}, results=results, seconds=70)
+    assert done == [], "40 of 70 s have gone, more than half"
+    assert (choice.head, choice.judged) == ("mean", True)
+    choice, done, _ = start({MEAN: 9, LSTM: 8}, results=results)
+    assert done == [("lstm", fold) for fold in range(4)]
+    assert choice.head == "mean"
