@@ -44,7 +44,7 @@ def test_the_table_as_text(vidfuse, dataset):
     assert lines[start].split() == [
         *("head", "encoder", "grid", "accuracy", "95", "%", "interval", "folds", "s")
     ]
-    assert len([line for line in lines[start + 1 : start + 19] if line.endswith("no time")]) == 18
+    assert lines[start + 1] == "There was no time for 18 more."
     assert any(line.startswith("Test, which nothing was chosen by: accuracy") for line in lines)
     assert not any("Measure it on clips" in line for line in lines)
 

@@ -111,7 +111,7 @@ def test_the_most_accurate_is_chosen_and_all_are_told(start):
     assert (choice.clips, choice.folds, best.seconds) == (48, 4, 40)
     assert "`lstm` on grid 1 of `net` is the most accurate on all 4 inner folds" in choice.reason
     assert "then `gru` on grid 1 of `net`, 0.750" in choice.reason
-    assert "2 others were judged on all folds" in choice.reason
+    assert "Of the 2 others: 2 judged on all folds." in choice.reason
     json.dumps(choice.to_dict())
 
 
@@ -148,14 +148,30 @@ def test_a_budget_tries_many_on_one_fold_and_then_the_best_on_the_others(start):
     assert "6 not judged in time" in choice.reason
 
 
+def test_a_round_that_ends_late_leaves_time_for_the_others(start, monkeypatch):
+    # The only fit that begins in the first half of 90 s ends after 60 of them.
+    slow = Pool.run
+
+    def delayed(self, requests, wanted):
+        for pair in slow(self, requests, wanted):
+            if pair[0]["fold"] == 0:
+                self.clock.now += 50
+            yield pair
+
+    monkeypatch.setattr(Pool, "run", delayed)
+    choice, done, _ = start({MEAN: 9, LSTM: 5, GRU: 9}, seconds=90)
+    assert done == [("mean", 0), ("mean", 1), ("mean", 2), ("mean", 3)]
+    assert (choice.head, choice.judged) == ("mean", True)
+
+
 def test_a_budget_that_is_too_small_for_any_takes_the_default(start):
     choice, done, _ = start({MEAN: 9, LSTM: 5, GRU: 9}, seconds=15)
     assert (choice.head, choice.judged) == ("lstm", False)
     assert set(outcomes(choice).values()) == {"no time"}
     assert choice.reason.startswith("a budget of 15 s was too small to judge any head")
-    assert done == [("mean", 0)]
+    assert done == [("mean", 0), ("mean", 1)], "the second was not done in time"
     choice, done, _ = start({MEAN: 9, LSTM: 5}, seconds=5)
-    assert done == [("mean", 0)], "it was not done in time"
+    assert done == [("mean", 0)]
     assert choice.tried[0].accuracy is None
 
 

@@ -141,7 +141,8 @@ def _print_result(result: TrainResult, reporter: Reporter) -> None:
 def _tried(choice: Choice) -> str:
     """The candidates of ``--head auto``, the chosen one first."""
     rows = []
-    for each in choice.tried:
+    tried = [each for each in choice.tried if each.folds or each.error]
+    for each in tried:
         low, high = each.accuracy_interval or (None, None)
         rows.append(
             (
@@ -156,4 +157,5 @@ def _tried(choice: Choice) -> str:
             )
         )
     header = ("head", "encoder", "grid", "accuracy", "95 % interval", "folds", "s", "")
-    return table(header, rows)
+    rest = len(choice.tried) - len(tried)
+    return table(header, rows) + f"\nThere was no time for {rest} more." * bool(rest)

@@ -111,9 +111,11 @@ class Race:
         """When the last fit of a round may begin, and when all of them must have ended."""
         if self.seconds is None:
             return None, None
-        rounds = max(1, len(self.folds) - 1)
-        share = FIRST_SHARE + (1 - FIRST_SHARE) * place / rounds
-        return began + share * self.seconds, began + self.seconds
+        if place == 0:
+            return began + FIRST_SHARE * self.seconds, began + self.seconds
+        # Of what is left, since the fits of the round before may have ended late.
+        left = began + self.seconds - time.time()
+        return time.time() + left / (len(self.folds) - place), began + self.seconds
 
     def _judge(
         self,
@@ -239,18 +241,14 @@ class Race:
         if judged:
             text += f"; then {_name(judged[0])}, {judged[0].accuracy:.3f}"
         told = {
-            JUDGED: "others were judged on all folds",
+            JUDGED: "judged on all folds",
             DROPPED: "dropped as significantly worse",
             NO_TIME: "not judged in time",
             FAILED: "failed",
         }
         counts = {each: sum(one.outcome == each for one in others) for each in told}
-        return (
-            ". ".join(
-                [text, ", ".join(f"{counts[each]} {told[each]}" for each in told if counts[each])]
-            ).removesuffix(". ")
-            + "."
-        )
+        more = ", ".join(f"{counts[each]} {told[each]}" for each in told if counts[each])
+        return f"{text}. Of the {len(others)} others: {more}." if others else f"{text}."
 
     def _no_time(self) -> str:
         assert self.seconds is not None
