@@ -96,6 +96,8 @@ class Race:
         began = time.time() - self._fit_seconds(list(self.costs)) / pool.jobs
         racing = list(self.costs)
         for place, fold in enumerate(self.folds):
+            if place and self.seconds is not None:
+                racing = self._in_time(racing, began + self.seconds - time.time())
             self._reached = self.folds[: place + 1]
             self._judge(racing, fold, self._times(began, place), pool)
             racing = [each for each in racing if Task(each, self.number, fold) in self.results]
@@ -116,6 +118,16 @@ class Race:
         # Of what is left, since the fits of the round before may have ended late.
         left = began + self.seconds - time.time()
         return time.time() + left / (len(self.folds) - place), began + self.seconds
+
+    def _in_time(self, racing: Sequence[Candidate], left: float) -> list[Candidate]:
+        """Those that can be judged on all folds in the seconds left, as fast as so far."""
+        kept = []
+        for each in racing:
+            once = self._fit_seconds([each]) / len(self._reached)
+            missing = [f for f in self.folds if Task(each, self.number, f) not in self.results]
+            if once * len(missing) <= left or not missing:
+                kept.append(each)
+        return kept
 
     def _judge(
         self,
