@@ -235,7 +235,7 @@ class Tried(Result):
         backbone: Its encoder.
         grid: Side of the grid that it reads.
         outcome: ``chosen``, ``judged`` (on all inner folds, and not the best), ``dropped``
-            (significantly worse than the best so far), ``no time`` or ``failed``.
+            (significantly worse than the best so far), ``no time`` (for all folds) or ``failed``.
         folds: Inner folds that it was judged on.
         accuracy: On these; None without any.
         accuracy_interval: Its 95 % interval.

@@ -3,9 +3,11 @@
 Candidates are judged fold by fold, and one that is significantly worse than the best so far, on the
 same clips, goes no further: racing (Maron and Moore, Hoeffding Races, NeurIPS 1993) with paired
 comparisons (Moore and Lee, Efficient Algorithms for Minimizing Cross Validation Error, ICML 1994),
-here sign flips of groups. The most accurate one on all folds is chosen, and of equally accurate
-ones the cheapest. The rule of one standard error (Breiman et al., 1984) would give accuracy away
-for a smaller head, and beside an encoder no head costs much.
+here sign flips of groups. The one with the highest lower end of a 95 % interval (Wilson, 1927) is
+chosen: of those that were judged on the same clips the most accurate, and where time has run out
+not one that was lucky on few clips. Of equally good ones it is the cheapest. The rule of one
+standard error (Breiman et al., 1984) would give accuracy away for a smaller head, and beside an
+encoder no head costs much.
 
 A budget is shared out so that a little is known of many candidates before much is known of a few,
 as in successive halving (Jamieson and Talwalkar, AISTATS 2016): half of it is for the first fold,
@@ -32,7 +34,7 @@ from vidfuse.errors import UserError
 from vidfuse.metrics import repeated_summary
 from vidfuse.progress import Reporter
 from vidfuse.results import Choice, Interval, Tried
-from vidfuse.statistics import paired_sign_flip
+from vidfuse.statistics import paired_sign_flip, wilson_interval
 from vidfuse.training.config import DEFAULT_HEAD
 
 FIRST_SHARE = 0.5
@@ -97,7 +99,8 @@ class Race:
         racing = list(self.costs)
         for place, fold in enumerate(self.folds):
             if place and self.seconds is not None:
-                racing = self._in_time(racing, began + self.seconds - time.time())
+                left = began + self.seconds - time.time()
+                racing = [each for each in racing if self._fits_in(each, fold, left)]
             self._reached = self.folds[: place + 1]
             self._judge(racing, fold, self._times(began, place), pool)
             racing = [each for each in racing if Task(each, self.number, fold) in self.results]
@@ -105,9 +108,9 @@ class Race:
             if place + 1 < len(self.folds):
                 racing = self._without_worse(racing)
         self._reached = self.folds
-        if not racing and len(self.errors) == len(self.costs):
+        if len(self.errors) == len(self.costs):
             raise UserError(f"all heads failed; the first: {next(iter(self.errors.values()))}")
-        return self._choice(racing, self._fit_seconds(list(self.costs)) / pool.jobs)
+        return self._choice(self._fit_seconds(list(self.costs)) / pool.jobs)
 
     def _times(self, began: float, place: int) -> tuple[float | None, float | None]:
         """When the last fit of a round may begin, and when all of them must have ended."""
@@ -119,15 +122,10 @@ class Race:
         left = began + self.seconds - time.time()
         return time.time() + left / (len(self.folds) - place), began + self.seconds
 
-    def _in_time(self, racing: Sequence[Candidate], left: float) -> list[Candidate]:
-        """Those that can be judged on all folds in the seconds left, as fast as so far."""
-        kept = []
-        for each in racing:
-            once = self._fit_seconds([each]) / len(self._reached)
-            missing = [f for f in self.folds if Task(each, self.number, f) not in self.results]
-            if once * len(missing) <= left or not missing:
-                kept.append(each)
-        return kept
+    def _fits_in(self, candidate: Candidate, fold: int, left: float) -> bool:
+        """Whether it can be judged on a fold in the seconds left, as fast as on those before."""
+        done = Task(candidate, self.number, fold) in self.results
+        return done or self._fit_seconds([candidate]) / len(self._reached) <= left
 
     def _judge(
         self,
@@ -184,18 +182,21 @@ class Race:
                 kept.append(each)
         return kept
 
-    def _choice(self, racing: Sequence[Candidate], seconds: float) -> Choice:
-        """The choice, of those that were judged on all folds, the best first."""
-        judged = bool(racing)
-        chosen = racing[0] if judged else next(c for c in self.costs if c.head == DEFAULT_HEAD)
+    def _choice(self, seconds: float) -> Choice:
+        """The choice, of those that were judged on any fold and neither failed nor were dropped."""
+        judged = [each for each in self.costs if self._judged(each) and each not in self.errors]
+        # Whom others were dropped for may have failed later.
+        left = [each for each in judged if each not in self.dropped] or judged
+        left.sort(key=lambda each: (-self._surely(each), self.costs[each]))
+        default = next(each for each in self.costs if each.head == DEFAULT_HEAD)
+        chosen = left[0] if left else default
         ranked = sorted(self.costs, key=lambda each: (each != chosen, self._rank(each)))
-        tried = [self._tried(each, chosen if judged else None, racing) for each in ranked]
+        tried = [self._tried(each, bool(left) and each == chosen) for each in ranked]
         clips = len({row for rows in self.plan.splits[self.number] for row in rows["test"]})
-        reason = self._reason(tried, clips) if judged else self._no_time()
         return Choice(
             **asdict(chosen),
-            reason=reason,
-            judged=judged,
+            reason=self._reason(tried, clips) if left else self._no_time(),
+            judged=bool(left),
             clips=clips,
             folds=len(self.folds),
             protocol=self.protocol,
@@ -203,24 +204,20 @@ class Race:
             tried=tried,
         )
 
-    def _tried(
-        self, candidate: Candidate, chosen: Candidate | None, racing: Sequence[Candidate]
-    ) -> Tried:
-        outcome = NO_TIME
-        for name, applies in (
-            (CHOSEN, candidate == chosen),
-            (JUDGED, candidate in racing),
-            (DROPPED, candidate in self.dropped),
-            (FAILED, candidate in self.errors),
-        ):
-            if applies:
-                outcome = name
-                break
+    def _tried(self, candidate: Candidate, chosen: bool) -> Tried:
+        folds = len(self._judged(candidate))
+        outcomes = {
+            CHOSEN: chosen,
+            FAILED: candidate in self.errors,
+            DROPPED: candidate in self.dropped,
+            JUDGED: folds == len(self.folds),
+            NO_TIME: True,
+        }
         accuracy, interval = self._measure(candidate)
         return Tried(
             **asdict(candidate),
-            outcome=outcome,
-            folds=len(self._judged(candidate)),
+            outcome=next(outcome for outcome, applies in outcomes.items() if applies),
+            folds=folds,
             accuracy=accuracy,
             accuracy_interval=interval,
             seconds=round(self._fit_seconds([candidate]), 1),
@@ -243,14 +240,17 @@ class Race:
     def _reason(self, tried: Sequence[Tried], clips: int) -> str:
         """Why the first of them was chosen, in words."""
         best, *others = tried
-        text = (
-            f"{_name(best)} is the most accurate on all {best.folds} inner folds of {clips} "
-            f"training clips: {best.accuracy:.3f}"
+        rule = (
+            f"is the most accurate on all {best.folds} inner folds"
+            if best.folds == len(self.folds)
+            else f"has the highest lower end of a 95 % interval, on {best.folds} of "
+            f"{len(self.folds)} inner folds: there was no time for more"
         )
+        text = f"{_name(best)} {rule} of {clips} training clips: {best.accuracy:.3f}"
         if best.accuracy_interval:
             text += " ({:.3f} to {:.3f})".format(*best.accuracy_interval)
         judged = [each for each in others if each.outcome == JUDGED]
-        if judged:
+        if judged and best.folds == len(self.folds):
             text += f"; then {_name(judged[0])}, {judged[0].accuracy:.3f}"
         told = {
             JUDGED: "judged on all folds",
@@ -265,13 +265,18 @@ class Race:
     def _no_time(self) -> str:
         assert self.seconds is not None
         return (
-            f"a budget of {format_duration(self.seconds)} was too small to judge any head on all "
-            f"inner folds: `{DEFAULT_HEAD}` is taken unjudged; give more time with --budget"
+            f"a budget of {format_duration(self.seconds)} was too small to judge any head: "
+            f"`{DEFAULT_HEAD}` is taken unjudged; give more time with --budget"
         )
 
     def _rank(self, candidate: Candidate) -> tuple[float, int]:
         """Sorts the most accurate first, of equally accurate ones the cheapest."""
         return -self._accuracy(candidate), self.costs[candidate]
+
+    def _surely(self, candidate: Candidate) -> float:
+        """The lower end of a 95 % interval of its accuracy."""
+        _, right = self._hits(candidate)
+        return wilson_interval(float(right.mean()), len(right))[0]
 
     def _accuracy(self, candidate: Candidate) -> float:
         return float(self._hits(candidate)[1].mean()) if self._judged(candidate) else -1.0
