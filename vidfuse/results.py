@@ -265,7 +265,7 @@ class Choice(Result):
         backbone: Its encoder.
         grid: Side of the grid that it reads.
         reason: Why, in words.
-        judged: Whether it was judged; False where there was no time for any candidate.
+        judged: Whether it was judged; False where there was not even time for the default head.
         clips: Training clips that chose.
         folds: Inner folds.
         protocol: How these were made.

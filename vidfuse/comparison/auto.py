@@ -43,12 +43,12 @@ from vidfuse.training.folds import train_folds
 from vidfuse.training.run import resumed_config, train
 
 HEADS = (
-    *(("mean", 1), ("lstm", 2), ("gru", 2), ("self-attention", 2), ("mean", 2), ("lstm", 1)),
+    *(("lstm", 2), ("mean", 1), ("gru", 2), ("self-attention", 2), ("mean", 2), ("lstm", 1)),
     *(("tcn", 2), ("attentive-probe", 2), ("self-attention", 1), ("gru", 1), ("mean-std", 1)),
     *(("temporal-attention", 2), ("transformer", 2), ("tcn", 1), ("attentive-probe", 1)),
     *(("temporal-attention", 1), ("transformer", 1), ("max", 1)),
 )
-"""The heads and grids that are tried, in this order: cheap and usually good ones first."""
+"""The heads and grids that are tried, in order: the default, then cheap and usually good ones."""
 INNER_FOLDS = 4
 
 

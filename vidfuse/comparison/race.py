@@ -189,6 +189,8 @@ class Race:
         left = [each for each in judged if each not in self.dropped] or judged
         left.sort(key=lambda each: (-self._surely(each), self.costs[each]))
         default = next(each for each in self.costs if each.head == DEFAULT_HEAD)
+        if not self._judged(default) and default not in self.errors:
+            left = []  # what little is known of others says nothing against it
         chosen = left[0] if left else default
         ranked = sorted(self.costs, key=lambda each: (each != chosen, self._rank(each)))
         tried = [self._tried(each, bool(left) and each == chosen) for each in ranked]
@@ -265,8 +267,8 @@ class Race:
     def _no_time(self) -> str:
         assert self.seconds is not None
         return (
-            f"a budget of {format_duration(self.seconds)} was too small to judge any head: "
-            f"`{DEFAULT_HEAD}` is taken unjudged; give more time with --budget"
+            f"a budget of {format_duration(self.seconds)} was too small to judge even "
+            f"`{DEFAULT_HEAD}`, which is taken; give more time with --budget"
         )
 
     def _rank(self, candidate: Candidate) -> tuple[float, int]:
