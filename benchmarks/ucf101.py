@@ -1,0 +1,306 @@
+"""Encoder × head on real UCF101, and what the order of frames is worth on real lips.
+
+    python -m benchmarks.ucf101 DATA --out FOLDER [--only PART …] [--jobs N] [--cache FOLDER]
+
+DATA holds ``ucf101_12/`` (12 classes, groups g08 to g25), ``lipread/`` and ResNet-18's
+``weights/``. What was done stays in FOLDER, so that the same command goes on where it was stopped.
+Each part leaves ``PART.md``:
+
+heads     All heads on EfficientNet-Lite0, six folds by group, one seed; beside them folds that
+          share groups, and a ridge regression on mean frames.
+encoders  The six best of them × three seeds on encoders whose training saw none of these clips.
+bundled   All heads on the bundled encoders and on EfficientNet-Lite0, trained on groups g08 to g16
+          and tested on g17 to g25: the second bundled encoder learned from frames of the former.
+          One seed, of ``lstm`` and ``mean`` three.
+auto      ``--head auto`` with EfficientNet-Lite0 and 1, six folds by group, chosen anew in each.
+lipread   The heads that know an order, and ``mean``, five folds: in order, with shuffled frames in
+          testing, and in training and testing.
+
+Intervals are 95 % bootstraps of groups (of clips on ``lipread``, which has one speaker).
+
+Needs ``pip install -e ".[bench,efficientnet]"``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import RidgeClassifierCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.fusion_zoo import section, table
+from vidfuse import api
+from vidfuse.cli.console import ConsoleReporter
+from vidfuse.data.folds import make_folds
+from vidfuse.heads import HEADS, head_class
+from vidfuse.progress import Reporter
+from vidfuse.statistics import mean_interval, paired_sign_flip
+from vidfuse.training.config import TrainConfig
+from vidfuse.training.data import TrainingData
+
+LITE, LITE1, OLD, NEW = (
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "thin_resnet",
+    "thin_efficientnet",
+)
+RESNET_WEIGHTS = "weights/resnet18_in1k_v1_to_layer3_bnfolded.pth"
+FOLDS, LIP_FOLDS, SEEDS, BEST = 6, 5, 3, 6
+LAST_TRAINED_GROUP = 16
+REPEATED = ("lstm", "mean")  # heads that get all seeds where others get one
+BUDGET = "20m"  # of --head auto, for each fold
+Right = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the data is, where results go, and how to compute.
+
+    Attributes:
+        data: Folder of the datasets.
+        out: Folder of the results.
+        settings: Settings of every command.
+    """
+
+    data: Path
+    out: Path
+    settings: dict[str, Any]
+
+    def write(self, part: str, text: str) -> None:
+        """Print a part's tables, and keep them."""
+        (self.out / f"{part}.md").write_text(text, encoding="utf-8")
+        print(text, flush=True)
+
+    def compare(self, part: str, dataset: str, **settings: Any) -> dict[str, Any]:
+        """A comparison, which goes on where it was stopped."""
+        given = {"out": str(self.out / part), "reporter": ConsoleReporter(), **self.settings}
+        return api.compare(self.data / dataset, **given, **settings).to_dict()
+
+
+def main() -> None:
+    """Measure the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--jobs", type=int)
+    parser.add_argument("--cache")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    given = {"jobs": arguments.jobs, "cache": arguments.cache}
+    settings = {name: value for name, value in given.items() if value is not None}
+    bench = Bench(arguments.data.resolve(), arguments.out.resolve(), settings)
+    for part in arguments.only:
+        bench.write(part, PARTS[part](bench))
+
+
+# Six folds by group
+
+
+def heads(bench: Bench) -> str:
+    """All heads on EfficientNet-Lite0."""
+    by_group = bench.compare("heads", "ucf101_12", backbone=LITE, folds=FOLDS, seeds=1)
+    shared = bench.compare(
+        "shared",
+        "ucf101_12",
+        heads="mean,lstm",
+        backbone=LITE,
+        folds=FOLDS,
+        seeds=1,
+        split="random",
+    )
+    lines = [section("ucf101_12, six folds by group", by_group)]
+    lines += [section("The same, clips of a group on both sides", shared)]
+    right, groups = ridge(bench)
+    lines += ["Ridge regression on mean frames, six folds by group: " + share(right, groups) + "\n"]
+    return "\n".join(lines)
+
+
+def ridge(bench: Bench) -> tuple[Right, list[str | None]]:
+    """Which clips a ridge regression on EfficientNet-Lite0's mean frames gets right [N]."""
+    own = {name: value for name, value in bench.settings.items() if name == "cache"}
+    config = TrainConfig(head="mean", backbone=LITE, **own)
+    data = TrainingData(bench.data / "ucf101_12", config, Reporter())
+    folds = make_folds(data.data, FOLDS, split="group", seed=0, contents=data.contents)
+    found = data.gather(folds.clips)
+    clips = [clip for clip in folds.clips if clip in found.rows]
+    rows = [found.rows[clip] for clip in clips]
+    frames = found.firsts[rows, None] + found.chosen[rows]
+    vectors = found.features[frames].astype(np.float32).mean((1, 3, 4))
+    labels = np.array([str(clip.label) for clip in clips])
+    right = np.zeros(len(clips))
+    for split in folds.splits:
+        held = set(split.test)
+        test = np.array([clip in held for clip in clips])
+        model = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(0, 5, 11)))
+        model.fit(vectors[~test], labels[~test])
+        right[test] = model.predict(vectors[test]) == labels[test]
+    return right, [clip.group for clip in clips]
+
+
+def encoders(bench: Bench) -> str:
+    """The best heads on the encoders that saw none of these clips."""
+    first = bench.compare("heads", "ucf101_12", backbone=LITE, folds=FOLDS, seeds=1)
+    best = ",".join(row["name"] for row in first["heads"][:BEST])
+    settings = {"heads": best, "folds": FOLDS, "seeds": SEEDS}
+    several = bench.compare("encoders", "ucf101_12", backbones=[OLD, LITE, LITE1], **settings)
+    resnet = bench.compare(
+        "resnet",
+        "ucf101_12",
+        backbone="resnet18",
+        layer="layer3",
+        weights=str(bench.data / RESNET_WEIGHTS),
+        **settings,
+    )
+    rows = [(row["backbone"], row) for row in several["heads"]]
+    rows += [("resnet18, layer3", row) for row in resnet["heads"]]
+    names = list(dict.fromkeys(encoder for encoder, _ in rows))
+    cells = {(row["name"], encoder): interval(row) for encoder, row in rows}
+    order = list(dict.fromkeys(row["name"] for _, row in rows))
+    body = [(f"`{head}`", *(cells.get((head, each), "") for each in names)) for head in order]
+    title = "## Encoder × head, six folds by group × 3 seeds"
+    return "\n".join([title, "", *table(("head", *names), body), ""])
+
+
+def auto(bench: Bench) -> str:
+    """What is chosen in each fold, and how well it does on it."""
+    folder = bench.out / "auto"
+    settings = {name: value for name, value in bench.settings.items() if name == "cache"}
+    found = api.train(
+        bench.data / "ucf101_12",
+        folds=FOLDS,
+        budget=BUDGET,
+        head="auto",
+        backbone=f"{LITE},{LITE1}",
+        split="group",
+        out=str(folder),
+        reporter=ConsoleReporter(),
+        **settings,
+    ).to_dict()
+    low, high = found["accuracy_interval"]
+    chosen = [(each["head"], str(each["grid"]), each["backbone"]) for each in found["choices"]]
+    title = f"## --head auto --budget {BUDGET} in each of six folds by group"
+    accuracy = f"Accuracy {percent(found['accuracy'], low, high)}"
+    table_of = table(("head", "grid", "encoder"), chosen)
+    return "\n".join([title, "", accuracy, "", *table_of, ""])
+
+
+# Groups g08 to g16 against g17 to g25
+
+
+def bundled(bench: Bench) -> str:
+    """Heads trained on groups that the second bundled encoder saw, tested on others."""
+    manifest = bench.out / "g17.csv"
+    tested = write_manifest(bench.data, manifest)
+    groups: list[str | None] = [group for _, _, group in tested]
+    names = [name for name in HEADS if not head_class(name).requires]
+    right: dict[tuple[str, str], Right] = {}
+    for encoder in (OLD, NEW, LITE):
+        for head in names:
+            seeds = range(SEEDS if head in REPEATED else 1)
+            each = [clips_right(bench, manifest, tested, encoder, head, seed) for seed in seeds]
+            right[head, encoder] = np.mean(each, 0)
+    rows = [(f"`{head}`", *(share(right[head, each], groups) for each in (OLD, NEW, LITE)))
+            for head in names]  # fmt: skip
+    lines = ["## Trained on g08 to g16, tested on g17 to g25", ""]
+    lines += [*table(("head", OLD, NEW, LITE), rows), ""]
+    for head in REPEATED:
+        new, old = right[head, NEW], right[head, OLD]
+        low, high = mean_interval(new - old, groups) or (np.nan, np.nan)
+        p_value = paired_sign_flip(new, old, groups)
+        gain = percent(float((new - old).mean()), low, high)
+        lines += [f"`{head}`, {NEW} minus {OLD}: {gain}, p = {p_value:.4f}", ""]
+    return "\n".join(lines)
+
+
+def write_manifest(data: Path, manifest: Path) -> list[tuple[Path, str, str]]:
+    """Write which clips are trained and tested on; path, class and group of the latter."""
+    tested = []
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "label", "group", "split"))
+        for path in sorted((data / "ucf101_12" / "UCF-101").rglob("*.avi")):
+            match = re.search(r"_g(\d+)_c\d+", path.stem)
+            assert match, path
+            part = "train" if int(match[1]) <= LAST_TRAINED_GROUP else "test"
+            rows.writerow((path, path.parent.name, f"g{match[1]}", part))
+            if part == "test":
+                tested.append((path, path.parent.name, f"g{match[1]}"))
+    return tested
+
+
+def clips_right(
+    bench: Bench,
+    manifest: Path,
+    tested: Sequence[tuple[Path, str, str]],
+    encoder: str,
+    head: str,
+    seed: int,
+) -> Right:
+    """Which of the tested clips a model gets right [N], trained unless that was done before."""
+    run = bench.out / "bundled" / f"{encoder}-{head}-{seed}"
+    kept = run / "right.json"
+    if not kept.exists():
+        own = {name: value for name, value in bench.settings.items() if name == "cache"}
+        if not (run / "model.safetensors").exists():
+            settings: dict[str, Any] = {"backbone": encoder, "head": head, "seed": seed, **own}
+            api.train(manifest, reporter=ConsoleReporter(), out=str(run), **settings)
+        with closing(api.predict([path for path, _, _ in tested], model=run, **own)) as records:  # type: ignore[type-var]
+            answers = [record.label for record in records]
+        right = [answer == label for answer, (_, label, _) in zip(answers, tested, strict=True)]
+        kept.write_text(json.dumps(right), encoding="utf-8")
+    return np.array(json.loads(kept.read_text(encoding="utf-8")), float)
+
+
+# Lips
+
+
+def lipread(bench: Bench) -> str:
+    """Heads that know an order, on clips where it matters."""
+    names = [name for name in HEADS
+             if not head_class(name).requires and head_class(name).order_aware]  # fmt: skip
+    settings = {"heads": ",".join([*names, "mean"]), "folds": LIP_FOLDS, "seeds": 1}
+    parts = []
+    for encoder in (OLD, NEW):
+        found = bench.compare(f"lip-{encoder}", "lipread", backbone=encoder, **settings)
+        parts.append(section(f"lipread, {encoder}", found))
+    return "\n".join(parts)
+
+
+# Words
+
+
+def share(right: Right, groups: Sequence[str | None]) -> str:
+    """The share of clips that are right, in per cent, with its interval."""
+    low, high = mean_interval(right, groups) or (np.nan, np.nan)
+    return percent(float(right.mean()), low, high)
+
+
+def interval(row: dict[str, Any]) -> str:
+    """The accuracy of a row of a comparison."""
+    low, high = row["accuracy_interval"] or (row["accuracy"],) * 2
+    return percent(row["accuracy"], low, high)
+
+
+def percent(value: float, low: float, high: float) -> str:
+    """A number and its interval, in per cent."""
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+PARTS: dict[str, Callable[[Bench], str]] = {
+    "heads": heads, "encoders": encoders, "bundled": bundled, "auto": auto, "lipread": lipread,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()
