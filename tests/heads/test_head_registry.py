@@ -77,7 +77,9 @@ def test_text_from_a_command_line_is_converted():
         "hidden": 8,
         "layers": 1,
         "bidirectional": True,
+        "inputs": "frames",
         "readout": "max",
+        "input_dropout": 0.0,
         "dropout": 0.25,
     }
 
@@ -129,7 +131,8 @@ def test_values_of_another_type_are_refused(choosy, given, message):
 def test_unknown_setting_lists_the_known_and_the_closest():
     with pytest.raises(UserError, match=r"no setting 'hiden'.*'hidden'") as caught:
         build_head("lstm", channels=2, grid=1, classes=2, settings={"hiden": 3})
-    assert caught.value.hint == "Known: bidirectional, dropout, hidden, layers, readout"
+    known = "bidirectional, dropout, hidden, input_dropout, inputs, layers, readout"
+    assert caught.value.hint == f"Known: {known}"
 
 
 @pytest.mark.parametrize("given", [{"hidden": "0"}, {"layers": -1}, {"dropout": 1.5}])
