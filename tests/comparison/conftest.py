@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 import vidfuse
+from vidfuse.comparison.fit_store import FitResult
+from vidfuse.comparison.fits import FitRunner
+from vidfuse.comparison.plan import Task
 
 QUICK: dict[str, Any] = {
     **{"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4},
@@ -38,3 +41,17 @@ def compare(grouped: Path, shared_cache: str, tmp_path: Path) -> Compare:
         return vidfuse.compare(data, reporter=reporter, **{**options, **settings}).to_dict()
 
     return run
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+    """The tasks that were fitted here, in their order."""
+    tasks: list[Task] = []
+    run = FitRunner.run
+
+    def counted(self: FitRunner, task: Task, *more: Any) -> FitResult:
+        tasks.append(task)
+        return run(self, task, *more)
+
+    monkeypatch.setattr(FitRunner, "run", counted)
+    return tasks

@@ -67,20 +67,6 @@ def races(monkeypatch):
     return seen
 
 
-@pytest.fixture
-def fitted(monkeypatch):
-    """The tasks of choices that were carried out."""
-    tasks = []
-    run = fits.FitRunner.run
-
-    def counted(self, task, *more):
-        tasks.append(task)
-        return run(self, task, *more)
-
-    monkeypatch.setattr(fits.FitRunner, "run", counted)
-    return tasks
-
-
 def stripped(choice):
     """A choice without what the clock says."""
     found = choice.to_dict()

@@ -23,20 +23,6 @@ from vidfuse.training.data import TrainingData
 TWO = {"backbones": "resnet18,resnet34", "seeds": 1}
 
 
-@pytest.fixture
-def done(monkeypatch):
-    """The tasks that were fitted."""
-    tasks = []
-    run = fits.FitRunner.run
-
-    def counted(self, task, *more):
-        tasks.append(task)
-        return run(self, task, *more)
-
-    monkeypatch.setattr(fits.FitRunner, "run", counted)
-    return tasks
-
-
 def test_every_encoder_with_every_head(compare, tmp_path):
     heard = Heard()
     summary = compare(**TWO, reporter=heard)
@@ -70,18 +56,18 @@ def test_every_encoder_with_every_head(compare, tmp_path):
     }
 
 
-def test_its_fits_are_those_of_each_encoder_by_itself(compare, done, tmp_path):
+def test_its_fits_are_those_of_each_encoder_by_itself(compare, fitted, tmp_path):
     alone = compare(backbone="resnet34", seeds=1)
     assert "backbone" not in alone["heads"][0]
     assert "backbones" not in alone
     assert (tmp_path / "out" / "pareto.png").exists()
-    assert len(done) == 2 * 2
+    assert len(fitted) == 2 * 2
     both = compare(**TWO)
-    assert {task.candidate.backbone for task in done[4:]} == {"resnet18"}
-    assert len(done) == 8
+    assert {task.candidate.backbone for task in fitted[4:]} == {"resnet18"}
+    assert len(fitted) == 8
     assert not (tmp_path / "out" / "pareto.png").exists(), "it is of another comparison"
     compare(**TWO)
-    assert len(done) == 8, "nothing is done twice"
+    assert len(fitted) == 8, "nothing is fitted twice"
     found = {row["name"]: row for row in both["heads"] if row["backbone"] == "resnet34"}
     for row in alone["heads"]:
         for name in ("accuracy", "accuracy_interval", "shuffled", "difference", "p_value"):
