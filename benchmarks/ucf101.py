@@ -1,6 +1,6 @@
 """Encoder × head on real UCF101, and what the order of frames is worth on real lips.
 
-    python -m benchmarks.ucf101 DATA --out FOLDER [--only PART …] [--jobs N] [--cache FOLDER]
+    python benchmarks/ucf101.py DATA --out FOLDER [--only PART …] [--jobs N] [--cache FOLDER]
 
 DATA holds ``ucf101_12/`` (12 classes, groups g08 to g25), ``lipread/`` and ResNet-18's
 ``weights/``. What was done stays in FOLDER, so that the same command goes on where it was stopped.
@@ -28,18 +28,17 @@ import csv
 import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fusion_zoo import section, table
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.fusion_zoo import section, table
 from vidfuse import api
 from vidfuse.cli.console import ConsoleReporter
 from vidfuse.data.folds import make_folds
@@ -76,6 +75,11 @@ class Bench:
     data: Path
     out: Path
     settings: dict[str, Any]
+
+    @property
+    def cache(self) -> dict[str, Any]:
+        """The settings that all commands have, of which there is one."""
+        return {name: value for name, value in self.settings.items() if name == "cache"}
 
     def write(self, part: str, text: str) -> None:
         """Print a part's tables, and keep them."""
@@ -129,8 +133,7 @@ def heads(bench: Bench) -> str:
 
 def ridge(bench: Bench) -> tuple[Right, list[str | None]]:
     """Which clips a ridge regression on EfficientNet-Lite0's mean frames gets right [N]."""
-    own = {name: value for name, value in bench.settings.items() if name == "cache"}
-    config = TrainConfig(head="mean", backbone=LITE, **own)
+    config = TrainConfig(head="mean", backbone=LITE, **bench.cache)
     data = TrainingData(bench.data / "ucf101_12", config, Reporter())
     folds = make_folds(data.data, FOLDS, split="group", seed=0, contents=data.contents)
     found = data.gather(folds.clips)
@@ -176,7 +179,6 @@ def encoders(bench: Bench) -> str:
 def auto(bench: Bench) -> str:
     """What is chosen in each fold, and how well it does on it."""
     folder = bench.out / "auto"
-    settings = {name: value for name, value in bench.settings.items() if name == "cache"}
     found = api.train(
         bench.data / "ucf101_12",
         folds=FOLDS,
@@ -186,7 +188,7 @@ def auto(bench: Bench) -> str:
         split="group",
         out=str(folder),
         reporter=ConsoleReporter(),
-        **settings,
+        **bench.cache,
     ).to_dict()
     low, high = found["accuracy_interval"]
     chosen = [(each["head"], str(each["grid"]), each["backbone"]) for each in found["choices"]]
@@ -252,12 +254,12 @@ def clips_right(
     run = bench.out / "bundled" / f"{encoder}-{head}-{seed}"
     kept = run / "right.json"
     if not kept.exists():
-        own = {name: value for name, value in bench.settings.items() if name == "cache"}
         if not (run / "model.safetensors").exists():
-            settings: dict[str, Any] = {"backbone": encoder, "head": head, "seed": seed, **own}
+            settings: dict[str, Any] = {"backbone": encoder, "head": head, "seed": seed}
+            settings |= bench.cache
             api.train(manifest, reporter=ConsoleReporter(), out=str(run), **settings)
-        with closing(api.predict([path for path, _, _ in tested], model=run, **own)) as records:  # type: ignore[type-var]
-            answers = [record.label for record in records]
+        records = api.predict([path for path, _, _ in tested], model=run, **bench.cache)
+        answers = [record.label for record in records]
         right = [answer == label for answer, (_, label, _) in zip(answers, tested, strict=True)]
         kept.write_text(json.dumps(right), encoding="utf-8")
     return np.array(json.loads(kept.read_text(encoding="utf-8")), float)
