@@ -106,14 +106,16 @@ class StoredModel(ModelCard):
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
             header = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
             try:
+                unsaid = head_class(self.head_name).unsaid
+                described = {**self.head, "settings": {**unsaid, **self.head["settings"]}}
                 # Before a tensor takes memory: a file may ask for any amount of it.
-                check_tensors(self.head, len(self.classes), header, backbone=self.included)
+                check_tensors(described, len(self.classes), header, backbone=self.included)
                 head = build_head(
                     self.head_name,
-                    channels=self.head["channels"],
-                    grid=self.head["grid"],
+                    channels=described["channels"],
+                    grid=described["grid"],
                     classes=len(self.classes),
-                    settings=self.head["settings"],
+                    settings=described["settings"],
                 )
             except UnknownNameError:
                 raise

@@ -98,9 +98,11 @@ def sequence_head(head, clip, read_sequence):
 
 def recurrent_head(head, clip, read_sequence):
     """Logits of a `Recurrent` head for one clip [T, D, g, g]; the function reads its projection."""
-    frames = [(frame.flatten() - head.mean) / head.spread for frame in clip]
+    frames = [frame.flatten() for frame in clip]
     mean = sum(frames) / len(frames)
-    answer = read_sequence([linear(frame - mean, head.project) for frame in frames])
+    steps = [(frame - mean) / head.spread for frame in frames]
+    answer = read_sequence([linear(step, head.project) for step in steps])
+    mean = (mean.view(head.channels, -1).mean(1) - head.clip_mean) / head.clip_spread
     return linear(torch.cat([answer, mean]), head.classifier)
 
 

@@ -70,7 +70,7 @@ def temporal_attention(head, clip):
         ("self-attention", {"heads": 1, "readout": "mean"}, self_attention),
         ("transformer", {"heads": 3, "layers": 2}, transformer),
         ("temporal-attention", {}, temporal_attention),
-        ("temporal-attention", {"inputs": "deviations"}, temporal_attention),
+        ("temporal-attention", {"inputs": "frames"}, temporal_attention),
     ],
 )
 def test_heads_follow_their_equations_and_so_do_their_gradients(
@@ -127,7 +127,8 @@ def test_temporal_attention_can_be_viewed():
     with torch.no_grad():
         head.energy[0].weight.fill_(0.0)
     torch.testing.assert_close(head.attention(features, lengths)[0], torch.full((5,), 0.2))
-    states, mean = head.states(features, lengths)
+    states = head.states(features, lengths)
+    mean = head.read_and_mean(features, lengths)[1]
     answer = head.classifier(torch.cat([states[0].mean(0), mean[0]]))
     torch.testing.assert_close(head(features, lengths)[0], answer)
 

@@ -77,9 +77,9 @@ def test_text_from_a_command_line_is_converted():
         "hidden": 8,
         "layers": 1,
         "bidirectional": True,
-        "inputs": "frames",
-        "readout": "max",
-        "input_dropout": 0.0,
+        "inputs": "deviations",
+        "readout": "attention",
+        "input_dropout": 0.5,
         "dropout": 0.25,
     }
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vidfuse.heads import HEADS, build_head, head_class
-from vidfuse.heads.base import Head, mask, masked_mean
+from vidfuse.heads.base import Head, SequenceHead, mask, masked_mean
 from vidfuse.heads.registry import options_of
 
 D, C = 3, 4
@@ -15,6 +16,7 @@ D, C = 3, 4
 SAME: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in sorted(HEADS)] + [
     ("lstm", {"bidirectional": True}),
+    ("lstm", {"inputs": "frames", "readout": "max"}),
     ("lstm", {"layers": 2, "bidirectional": True, "hidden": 5}),
     ("rnn", {"readout": "max"}),
     ("gru", {"readout": "last"}),
@@ -232,3 +234,25 @@ def test_a_head_that_does_not_keep_a_setting_is_named():
 def test_impossible_sizes_are_refused(sizes):
     with pytest.raises(ValueError, match="must be at least 1"):
         Head(*sizes)
+
+
+def test_logits_are_the_sum_of_parts_and_learn_apart(variant):
+    head = make(variant, grid=2)
+    if head.selects_frames:
+        pytest.skip("frames are selected for the answer as a whole")
+    features = torch.stack(clips(5, 5, 5, grid=2))
+    lengths, labels = torch.tensor([5, 3, 1]), torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        parts, frames = head.logit_parts(features, lengths)
+        torch.testing.assert_close(parts.sum(0), head(features, lengths), **SAME)
+        assert frames.tolist() == [5, 3, 1]
+        apart = [F.cross_entropy(part, labels, reduction="none") for part in parts]
+        losses, logits = head.loss(features, lengths, labels)
+        torch.testing.assert_close(losses, torch.stack(apart).sum(0), **SAME)
+        torch.testing.assert_close(logits, parts.sum(0), **SAME)
+        if isinstance(head, SequenceHead):
+            head.weigh_parts(torch.tensor([0.5, 3.0]))
+            expected = 0.5 * parts[0] + 3.0 * parts[1]
+            torch.testing.assert_close(head(features, lengths), expected, **SAME)
+        else:
+            assert len(parts) == 1

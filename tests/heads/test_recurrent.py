@@ -28,7 +28,6 @@ def rnn_step(x, u, state, _hidden):
     return torch.tanh(x + u), state
 
 
-DEVIATIONS = {"inputs": "deviations"}
 STEPS = {"gru": gru_step, "lstm": lstm_step, "rnn": rnn_step}
 
 
@@ -48,10 +47,12 @@ def logits_by_hand(head, clip):
     """Logits of one clip [T, P] from the equations of its cells."""
     if head.inputs == "frames":
         shape, norm = clip.shape[1:], head.norm
-        normed = steps = torch.nn.functional.layer_norm(clip, shape, norm.weight, norm.bias)
+        steps = torch.nn.functional.layer_norm(clip, shape, norm.weight, norm.bias)
+        mean = steps.mean(0)
     else:
-        normed = (clip - head.mean) / head.spread
-        steps = normed - normed.mean(0)
+        steps = (clip - clip.mean(0)) / head.spread
+        cells = clip.mean(0).view(head.channels, -1)
+        mean = (cells.mean(1) - head.clip_mean) / head.clip_spread
     sequence = steps @ head.project.weight.T + head.project.bias
     for layer in range(head.layers):
         directions = [run_by_hand(head, sequence, f"l{layer}")]
@@ -67,7 +68,7 @@ def logits_by_hand(head, clip):
         read = sequence.max(0).values
     else:  # each direction where it ends: forwards at the last frame, backwards at the first
         read = torch.cat([each[end] for each, end in zip(directions, (-1, 0), strict=False)])
-    return head.classifier.weight @ torch.cat([read, normed.mean(0)]) + head.classifier.bias
+    return head.classifier.weight @ torch.cat([read, mean]) + head.classifier.bias
 
 
 @pytest.mark.parametrize("inputs", ["deviations", "frames"])
@@ -95,9 +96,10 @@ def test_heads_follow_their_equations(name, layers, bidirectional, readout, inpu
             torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_maximum_of_the_states_is_read_unless_told_otherwise():
+def test_moments_that_attention_finds_are_read_unless_told_otherwise():
     for name in STEPS:
-        assert build_head(name, channels=3, grid=1, classes=2).settings["readout"] == "max"
+        settings = build_head(name, channels=3, grid=1, classes=2).settings
+        assert (settings["inputs"], settings["readout"]) == ("deviations", "attention")
 
 
 def test_standardised_by_what_training_clips_show():
@@ -106,17 +108,21 @@ def test_standardised_by_what_training_clips_show():
     features[1, 3:], features[2, 1:], features[4, 2:] = float("nan"), float("nan"), float("nan")
     real = torch.cat([clip[:count] for clip, count in zip(features, lengths, strict=True)])
     for name in STEPS:
-        head: Any = build_head(name, channels=3, grid=2, classes=2, settings=DEVIATIONS)
+        head: Any = build_head(name, channels=3, grid=2, classes=2)
         head.prepare((features[part], lengths[part]) for part in torch.arange(5).split(2))
-        torch.testing.assert_close(head.mean, real.flatten(1).mean(0))
         spread = real.flatten(1).std(0, correction=0)
         torch.testing.assert_close(head.spread, spread, rtol=0.02, atol=0.2)
+        pairs = zip(features, lengths, strict=True)
+        means = torch.stack([clip[:count].mean((0, 2, 3)) for clip, count in pairs])
+        torch.testing.assert_close(head.clip_mean, means.mean(0))
+        spread = means.std(0, correction=0)
+        torch.testing.assert_close(head.clip_spread, spread, rtol=0.02, atol=0.2)
 
 
 def test_what_never_moved_in_training_stays_small():
     features, lengths = torch.randn(4, 3, 2, 1, 1), torch.tensor([3, 3, 3, 3])
     features[:, :, 1] = 5.0
-    head: Any = build_head("lstm", channels=2, grid=1, classes=2, settings=DEVIATIONS)
+    head: Any = build_head("lstm", channels=2, grid=1, classes=2)
     head.prepare([(features, lengths)])
     assert head.spread[1] > 1e-4
     head.prepare([(torch.ones(4, 3, 2, 1, 1), lengths)])
@@ -124,11 +130,11 @@ def test_what_never_moved_in_training_stays_small():
 
 
 def test_what_a_clip_has_in_common_reaches_the_classifier_alone():
-    head: Any = build_head("gru", channels=3, grid=1, classes=2, settings=DEVIATIONS).eval()
+    head: Any = build_head("gru", channels=3, grid=1, classes=2).eval()
     features, lengths = torch.randn(2, 4, 3, 1, 1), torch.tensor([4, 3])
-    here, mean = head.states(features, lengths)
-    there, moved = head.states(features + 9.0, lengths)
-    torch.testing.assert_close(here[0], there[0], atol=1e-4, rtol=1e-4)
+    read, mean = head.read_and_mean(features, lengths)
+    same, moved = head.read_and_mean(features + 9.0, lengths)
+    torch.testing.assert_close(read, same, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(mean + 9.0, moved)
 
 
@@ -136,7 +142,7 @@ def test_dropout_acts_between_layers():
     settings = {"hidden": 5, "layers": 2, "dropout": 0.5}
     head: Any = build_head("gru", channels=3, grid=1, classes=2, settings=settings).train()
     features, lengths = torch.randn(1, 4, 3, 1, 1), torch.tensor([4])
-    first, second = (head.states(features, lengths)[0] for _ in range(2))
+    first, second = (head.states(features, lengths) for _ in range(2))
     assert not torch.equal(first, second)
 
 
@@ -144,7 +150,7 @@ def test_recurrences_miss_some_of_their_inputs_in_training():
     head: Any = build_head("rnn", channels=30, grid=1, classes=2, settings={"input_dropout": 0.5})
     head.train()
     features, lengths = torch.randn(1, 4, 30, 1, 1), torch.tensor([4])
-    first, second = (head.states(features, lengths)[0] for _ in range(2))
+    first, second = (head.states(features, lengths) for _ in range(2))
     assert not torch.equal(first, second)
 
 
@@ -163,6 +169,6 @@ def test_forget_gates_start_open():
 def test_without_its_states_lstm_is_a_classifier_of_the_mean_frame():
     head: Any = build_head("lstm", channels=3, grid=1, classes=2, settings={"hidden": 5}).eval()
     with torch.no_grad():
-        head.classifier.weight[:, :5] = 0.0
+        head.classifier.weight[:, : -head.mean_size] = 0.0
     features, lengths = torch.randn(2, 4, 3, 1, 1), torch.tensor([4, 4])
     torch.testing.assert_close(head(features, lengths), head(features.flip(1), lengths))

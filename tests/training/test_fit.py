@@ -226,12 +226,12 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run():
     assert [record.epoch for record in records if record.improved][-1] == fit.best_epoch
     best = states[fit.best_epoch - 1]
     assert all(torch.equal(best[key], fit.best_state[key]) for key in best)
-    scores = [(record.val_macro_f1, -record.val_loss) for record in records]
-    assert max(scores) == scores[fit.best_epoch - 1]
+    losses = [record.val_loss for record in records]
+    assert min(losses) == losses[fit.best_epoch - 1]
     assert list(fit) == []
 
 
-def test_the_loss_decides_between_equal_scores():
+def test_the_loss_decides_where_all_answers_are_right():
     fit = make(train=blobs(60, spread=0.1), val=blobs(6, spread=0.1), epochs=10, lr=1e-2)
     records = list(fit)
     perfect = [record.epoch for record in records if record.val_macro_f1 == 1.0]
@@ -239,19 +239,64 @@ def test_the_loss_decides_between_equal_scores():
 
 
 def answer(right, sure, frames=1.0):
-    """What `predict` says of the validation clips of `make`."""
+    """What `predict_parts` says of the validation clips of `make`."""
     labels = torch.arange(12) % 3
     said = (labels + (torch.arange(12) >= right)) % 3
-    return sure * torch.eye(3)[said], torch.full((12,), frames)
+    return sure * torch.eye(3)[None, said], torch.full((12,), frames)
 
 
-def test_macro_f1_decides_before_the_loss(monkeypatch):
+def test_the_best_epoch_is_right_more_often_however_sure(monkeypatch):
     # of 12 clips, how many are right, and how sure of every answer the head is
-    answers = iter([(6, 2.0), (5, 0.1), (8, 9.0), (8, 8.0)])
-    monkeypatch.setattr(fit_module, "predict", lambda *_, **__: answer(*next(answers)))
-    records = list(make(epochs=4))
-    assert [record.val_loss > records[0].val_loss for record in records] == [0, 0, 1, 1]
-    assert [record.improved for record in records] == [True, False, True, True]
+    answers = [(6, 2.0), (5, 0.1), (8, 9.0)]
+    said = iter(answers)
+    monkeypatch.setattr(fit_module, "predict_parts", lambda *_, **__: answer(*next(said)))
+    records = list(make(epochs=3))
+    assert [record.improved for record in records] == [True, False, True]
+    labels = torch.arange(12) % 3
+    plain = [torch.nn.functional.cross_entropy(answer(*each)[0][0], labels) for each in answers]
+    assert plain[1] < plain[0] < plain[2]  # which would have had it the other way round
+
+
+def test_every_class_counts_alike_in_validation(monkeypatch):
+    labels = torch.tensor([0] * 8 + [1, 2])
+    sure_of_most = 3.0 * torch.eye(3)[torch.zeros(10, dtype=torch.long)]
+    fair = 0.3 * torch.eye(3)[labels]
+    val = blobs(10)
+    val.labels[:] = labels
+    losses = []
+    for logits in (sure_of_most, fair):
+        said = (logits[None], torch.ones(10))
+        monkeypatch.setattr(fit_module, "predict_parts", lambda *_, said=said, **__: said)
+        (record,) = make(val=val, epochs=1)
+        losses.append(record.val_loss)
+    assert losses[1] < losses[0]
+
+
+def test_a_part_that_knows_nothing_of_other_clips_counts_little(monkeypatch):
+    labels = torch.arange(12) % 3
+    knows, guesses = 2.0 * torch.eye(3)[labels], 9.0 * torch.eye(3)[(labels + 1) % 3]
+    said = (torch.stack([guesses, knows]), torch.ones(12))
+    fit = make(head="lstm", epochs=1)
+    training = {}
+    keep = fit._keep_best
+
+    def kept(validation):
+        training.update({key: value.clone() for key, value in fit.head.state_dict().items()})
+        return keep(validation)
+
+    monkeypatch.setattr(fit, "_keep_best", kept)
+    monkeypatch.setattr(fit_module, "predict_parts", lambda *_, **__: said)
+    (record,) = fit
+    assert record.val_accuracy == 1.0
+    assert fit.best_weights[0] < 0.5 < 1.0 < fit.best_weights[1]
+    # The model has them in its classifier; training goes on without.
+    mean = fit.head.mean_size
+    for part, weight in ((slice(-mean), 0), (slice(-mean, None), 1)):
+        found = fit.best_state["classifier.weight"][:, part]
+        expected = fit.best_weights[weight] * training["classifier.weight"][:, part]
+        torch.testing.assert_close(found, expected)
+    now = fit.head.state_dict()
+    assert all(torch.equal(now[key], value) for key, value in training.items())
 
 
 def test_without_validation_the_last_epoch_is_the_best():
@@ -570,13 +615,12 @@ def test_trains_on_a_gpu():
 
 def test_frames_that_a_head_pays_for_count_against_an_epoch(monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "predict", lambda *_, **__: answer(10, 1.5, frames=4.0))
+        patch.setattr(fit_module, "predict_parts", lambda *_, **__: answer(10, 1.5, frames=4.0))
         fit = make(head="policy", head_options={"hidden": 8, "cost": 0.05}, epochs=1)
         free = make(epochs=1)
         for each, paid in ((fit, 0.05 * 4), (free, 0)):
             (record,) = each
-            expected = (record.val_macro_f1 - paid, -record.val_loss)
-            assert each.best_score == pytest.approx(expected)
+            assert each.best_score == pytest.approx(-record.val_loss - paid)
     fit, free = make(head="policy", head_options={"hidden": 8}, epochs=2), make(epochs=2)
     assert [record.val_frames for record in free] == [free.val.lengths.double().mean()] * 2
     for record in fit:

@@ -3,7 +3,7 @@ import sys
 
 import torch
 
-from vidfuse.training.optimizer import AdamW
+from vidfuse.training.optimizer import AdamW, likeliest_weights
 
 
 def test_the_weights_are_those_of_torch_to_the_bit():
@@ -41,3 +41,34 @@ def test_it_starts_without_the_compiler():
         "sys.exit('torch._dynamo' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def sure_of(classes, sure):
+    """Logits [N, 3] that are for one class each."""
+    return sure * torch.eye(3)[classes]
+
+
+def test_what_is_too_sure_gets_a_small_weight_as_the_best_temperature_has_it():
+    labels = torch.arange(300) % 3
+    said = torch.where(torch.arange(300) < 240, labels, (labels + 1) % 3)  # 80 % are right
+    (weight,) = likeliest_weights(sure_of(said, 9.0)[None], labels)
+    # A softmax of 0.8 for the class that is said, of three: exp(s) = 0.8 * 2 / 0.2
+    torch.testing.assert_close(weight, torch.tensor(8.0).log() / 9, rtol=0.02, atol=0.0)
+
+
+def test_parts_count_by_what_they_know():
+    labels = torch.arange(300) % 3
+    generator = torch.Generator().manual_seed(0)
+    guessed = torch.randint(3, (300,), generator=generator)
+    knows, guesses = likeliest_weights(
+        torch.stack([sure_of(labels, 1.0), sure_of(guessed, 5.0)]), labels
+    )
+    assert guesses * 5.0 < knows / 3
+    assert knows > 2.0
+
+
+def test_few_clips_say_little():
+    labels = torch.tensor([0, 1, 2])
+    few = likeliest_weights(sure_of(labels, 3.0)[None], labels)
+    many = likeliest_weights(sure_of(labels, 3.0).repeat(500, 1)[None], labels.repeat(500))
+    assert 1.0 < few < 2.0 < many

@@ -78,7 +78,7 @@ class FitRunner:
             return sum(epochs[1:]) / PROBED_EPOCHS  # the first one also sets things up
 
     def _run(self, task: Task, epochs: int, until: float | None) -> FitResult:
-        best: tuple[tuple[float, float], Fit, float] | None = None
+        best: tuple[float, Fit, float] | None = None
         search, errors = [], []
         for lr, dropout in self._hyperparameters(task.candidate.head):
             config = self._settings(task, epochs, lr, dropout)
@@ -86,11 +86,10 @@ class FitRunner:
                 fit, seconds = self._trained(task, config, None, until)
             except UserError as error:  # too high a learning rate is no fault of the head
                 errors.append(error)
-                search.append({"lr": lr, "dropout": dropout, "macro_f1": None})
+                search.append({"lr": lr, "dropout": dropout, "score": None})
                 continue
-            macro_f1 = fit.best_score[0]
-            finite = math.isfinite(macro_f1)
-            search.append({"lr": lr, "dropout": dropout, "macro_f1": macro_f1 if finite else None})
+            score = fit.best_score if math.isfinite(fit.best_score) else None
+            search.append({"lr": lr, "dropout": dropout, "score": score})
             if best is None or fit.best_score > best[0]:
                 best = (fit.best_score, fit, seconds)
         if best is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -53,6 +53,8 @@ class Head(nn.Module):
     """The modules in that extra, which only an instance may import."""
     selects_frames: ClassVar[bool] = False
     """True if it selects its frames, through a `FrameSource`, and gets no others."""
+    unsaid: ClassVar[Mapping[str, Any]] = {}
+    """Values of settings that are younger than the head, in models that do not name them."""
     frame_cost: float = 0.0
     """Cost of observing one frame, as a share of accuracy."""
 
@@ -82,13 +84,25 @@ class Head(nn.Module):
         """Logits [B, C] as `forward` gives them, and how many frames each took [B]."""
         return self(features, lengths), lengths
 
+    def logit_parts(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits in parts [K, B, C] that learn apart and whose sum they are, and how many
+        frames each clip took [B]. One part, unless a head has several classifiers.
+        """
+        logits, frames = self.forward_with_cost(features, lengths)
+        return logits[None], frames
+
+    def weigh_parts(self, weights: Tensor) -> None:
+        """Multiply the logits of each part, from now on, by its weight [K]."""
+        raise NotImplementedError  # a head of one part has nothing to weigh
+
     def loss(
         self, features: Tensor, lengths: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """The training objective: a loss for each clip [B], and the logits [B, C].
 
-        Cross-entropy, unless a head learns by other means too. Randomness comes from torch's global
-        generators, which the training loop seeds for every epoch.
+        Cross-entropy of each part alone, summed, unless a head learns by other means too.
+        Randomness comes from torch's global generators, which the training loop seeds for every
+        epoch.
 
         Args:
             features: Features [B, T, D, g, g].
@@ -96,9 +110,14 @@ class Head(nn.Module):
             labels: Class indices [B].
             label_smoothing: Share of the target that is spread over all classes.
         """
-        logits = self(features, lengths)
-        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
-        return losses, logits
+        parts, _ = self.logit_parts(features, lengths)
+        losses = F.cross_entropy(
+            parts.flatten(0, 1),
+            labels.repeat(len(parts)),
+            reduction="none",
+            label_smoothing=label_smoothing,
+        )
+        return losses.view(len(parts), -1).sum(0), parts.sum(0)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -118,9 +137,15 @@ class SequenceHead(Head):
 
     The classifier sees what was read and, past it, the mean of the normalised frames. A linear
     layer on both, concatenated, is the sum of a classifier of each; with zero weights for what was
-    read it is the classifier of the `mean` head. So a subclass only has to learn what averaging
-    misses, where without the mean it would have to learn the averaging too and, on frozen
-    features, is known to lose to it.
+    read it is the classifier of the `mean` head. On frozen features a sequence model without it is
+    known to lose to it.
+
+    The two learn apart: the loss is the sum of their cross-entropies, not that of their sum. On few
+    clips the mean frame tells all training clips from one another after some epochs, whatever it is
+    worth on others, and a common loss would leave the sequence nothing to learn. Validation then
+    weighs them (`weigh_parts`): one that knows little of other clips counts little. ::
+
+        logits = a (W r + b/2) + a' (W' m + b/2),  r what was read, m the mean frame
 
     Shapes: frames [B, T, P] with P = D·g·g → projected [B, T, hidden] → read [B, S], beside the
     mean frame [B, P] → logits [B, C].
@@ -150,21 +175,41 @@ class SequenceHead(Head):
         check_sizes(hidden=hidden)
         self.hidden = hidden
         self.dropout = dropout
+        self.mean_size = self.frame_size
         self.norm = nn.LayerNorm(self.frame_size)
         self.project = nn.Linear(self.frame_size, hidden)
         self.drop = nn.Dropout(dropout)
 
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """One vector [B, size] from the projected frames [B, T, hidden], whatever padding holds."""
+        """One vector [B, S] from the projected frames [B, T, hidden], whatever padding holds."""
         raise NotImplementedError
+
+    def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What was read in the sequence [B, S], and the mean frame [B, P]."""
+        frames = self.norm(frame_vectors(features, lengths))
+        return self.read(self.project(frames), lengths), masked_mean(frames, lengths)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
-        frames = self.norm(frame_vectors(features, lengths))
-        read = self.read(self.project(frames), lengths)
-        both = torch.cat([read, masked_mean(frames, lengths)], dim=1)
+        both = torch.cat(self.read_and_mean(features, lengths), dim=1)
         logits: Tensor = self.classifier(self.drop(both))
         return logits
+
+    def logit_parts(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits that what was read and the mean frame give [2, B, C], and lengths [B]."""
+        both = self.read_and_mean(features, lengths)
+        weights = self.classifier.weight.split([each.shape[1] for each in both], dim=1)
+        bias = self.classifier.bias / 2
+        parts = [F.linear(self.drop(x), w, bias) for x, w in zip(both, weights, strict=True)]
+        return torch.stack(parts), lengths
+
+    @torch.no_grad()
+    def weigh_parts(self, weights: Tensor) -> None:
+        """Multiply the logits of what was read, and those of the mean frame, by weights [2]."""
+        read = self.classifier.in_features - self.mean_size
+        self.classifier.weight[:, :read] *= weights[0]
+        self.classifier.weight[:, read:] *= weights[1]
+        self.classifier.bias.mul_(weights.mean())
 
 
 def check_sizes(**sizes: int) -> None:

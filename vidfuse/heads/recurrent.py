@@ -18,25 +18,23 @@ EPSILON = 1e-6
 
 
 class Recurrent(SequenceHead):
-    """LayerNorm → Linear → recurrent cells → maximum over states, beside a mean of the frames.
-
-    A bare last state has to learn the averaging too and, on frozen features, is known to lose to
-    the `mean` head; see `SequenceHead`. The maximum keeps what a unit saw whenever it was, which on
-    few clips is learned sooner than from the mean of all states.
+    """Linear → recurrent cells → weighted means of the states, beside a mean of the frames.
 
     Frozen features have a large part in common: the scene, and what the encoder says of any image.
     What tells one moment from the next may be small beside it (a mouth, a gauge, one camera), and
-    then a recurrence spends its epochs on the rest. With ``inputs=deviations`` it gets only what
-    moves: with frames v_t [P], μ and σ [P] their mean and spread over all training clips, and z̄
-    the mean of a clip's standardised frames::
+    a recurrence that reads whole frames spends its epochs on the rest. So it gets only what moves,
+    and the mean frame has the rest. With frames v_t [P], v̄ their mean in a clip, v̂ [D] that of its
+    cells, σ [P] the spread of frames and μ̂ and σ̂ [D] mean and spread of v̂ over all training
+    clips::
 
-        z_t = (v_t - μ)/σ,  x_t = W Dropout(z_t - z̄) + b
+        x_t = W Dropout((v_t - v̄)/σ) + b,  m = (v̂ - μ̂)/σ̂
 
-    and z̄ is the mean frame that the classifier sees.
+    With ``inputs=frames`` it reads whole frames, each normalised alone (LayerNorm), and m [P] is
+    their mean.
 
     Shapes: frames [B, T, P] with P = D·g·g → projected [B, T, hidden] → states
     [B, T, hidden·directions] → read-out [B, hidden·directions], of ``attention`` four times as
-    long, beside the mean frame [B, P].
+    long, beside the mean frame [B, D].
 
     Args:
         channels: Channels D of the features.
@@ -45,8 +43,7 @@ class Recurrent(SequenceHead):
         hidden: Units in each recurrent layer and direction.
         layers: Recurrent layers, one upon the other.
         bidirectional: Whether a second recurrence reads each clip from its end.
-        inputs: What the recurrence reads: the `frames`, each normalised alone (LayerNorm), or
-            their `deviations`, as above.
+        inputs: What the recurrence reads: whole `frames`, or their `deviations`, as above.
         readout: What the classifier sees of the last layer's states: their `mean`, the `last` one
             (backwards that is the one at the first frame), the `max` of each unit, or four
             weighted means of them by `attention`.
@@ -55,8 +52,10 @@ class Recurrent(SequenceHead):
     """
 
     cell: ClassVar[Cell]
-    mean: Tensor
+    unsaid: ClassVar = {"inputs": "frames", "input_dropout": 0.0}
     spread: Tensor
+    clip_mean: Tensor
+    clip_spread: Tensor
 
     def __init__(
         self,
@@ -67,9 +66,9 @@ class Recurrent(SequenceHead):
         hidden: int = 256,
         layers: int = 1,
         bidirectional: bool = False,
-        inputs: Inputs = "frames",
-        readout: Literal["attention"] | Readout = "max",
-        input_dropout: float = 0.0,
+        inputs: Inputs = "deviations",
+        readout: Literal["attention"] | Readout = "attention",
+        input_dropout: float = 0.5,
         dropout: float = 0.5,
     ) -> None:
         super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
@@ -82,8 +81,10 @@ class Recurrent(SequenceHead):
         self.drop_inputs = nn.Dropout(input_dropout)
         if inputs == "deviations":
             self.norm = None  # type: ignore[assignment]
-            self.register_buffer("mean", torch.zeros(self.frame_size))
             self.register_buffer("spread", torch.ones(self.frame_size))
+            self.register_buffer("clip_mean", torch.zeros(channels))
+            self.register_buffer("clip_spread", torch.ones(channels))
+            self.mean_size = channels
         self.recurrence = new_recurrence(
             self.cell,
             hidden,
@@ -96,45 +97,60 @@ class Recurrent(SequenceHead):
         if readout == "attention":
             self.queries = nn.Linear(size, QUERIES)
             size *= QUERIES
-        self.classifier = nn.Linear(size + self.frame_size, classes)
+        self.classifier = nn.Linear(size + self.mean_size, classes)
 
     @torch.no_grad()
     def prepare(self, clips: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Take mean and spread of the training clips' frames."""
+        """Take the spread of the training clips' frames, and mean and spread of their means."""
         if self.inputs == "frames":
             return
-        count, total = 0, self.mean.new_zeros(self.frame_size, dtype=torch.float64)
-        squares = total.clone()
+        count, total = 0, self.spread.new_zeros(self.frame_size, dtype=torch.float64)
+        squares, means = total.clone(), []
         for features, lengths in clips:
             frames = features.flatten(2)[mask(lengths, features.shape[1])].double()
             count += len(frames)
             total += frames.sum(0)
             squares += frames.square().sum(0)
-        mean = total / count
-        spread = (squares / count - mean.square()).clamp(min=0).sqrt()
-        self.mean.copy_(mean)
-        # What hardly moved in training must not become huge where it does.
-        self.spread.copy_(spread + LEAST_SPREAD * spread.square().mean().sqrt() + EPSILON)
+            means.append(self.pooled(masked_mean(frame_vectors(features, lengths), lengths)))
+        spread = (squares / count - (total / count).square()).clamp(min=0).sqrt()
+        self.spread.copy_(floored(spread))
+        of_clips = torch.cat(means).double()
+        self.clip_mean.copy_(of_clips.mean(0))
+        self.clip_spread.copy_(floored(of_clips.std(0, correction=0)))
 
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
-        states, mean = self.states(features, lengths)
-        if self.readout == "attention":
-            read = attend(states, lengths, self.queries)
-        else:
-            read = read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
-        logits: Tensor = self.classifier(self.drop(torch.cat([read, mean], dim=1)))
-        return logits
+    def pooled(self, vectors: Tensor) -> Tensor:
+        """Vectors of frames [B, P], the mean of their cells [B, D]."""
+        return vectors.view(len(vectors), self.channels, self.grid**2).mean(2)
 
-    def states(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, T, S] of the last layer, those of padding meaning nothing, and the mean frame
-        [B, P].
-        """
+    def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What is read from the states [B, S], and the mean frame [B, D] or [B, P]."""
         frames = frame_vectors(features, lengths)
-        frames = self.norm(frames) if self.norm else (frames - self.mean) / self.spread
-        mean = masked_mean(frames, lengths)
-        steps = frames - mean[:, None] if self.inputs == "deviations" else frames
-        return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths), mean
+        if self.inputs == "deviations":
+            pooled = self.pooled(masked_mean(frames, lengths))
+            mean = (pooled - self.clip_mean) / self.clip_spread
+        else:
+            mean = masked_mean(self.norm(frames), lengths)
+        return self.pool(self.states(features, lengths), lengths), mean
+
+    def states(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """States [B, T, hidden·directions] of the last layer, those of padding meaning nothing."""
+        frames = frame_vectors(features, lengths)
+        if self.inputs == "deviations":
+            steps = (frames - masked_mean(frames, lengths)[:, None]) / self.spread
+        else:
+            steps = self.norm(frames)
+        return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths)
+
+    def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """One vector [B, S] from the states [B, T, hidden·directions] of each clip."""
+        if self.readout == "attention":
+            return attend(states, lengths, self.queries)
+        return read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
+
+
+def floored(spread: Tensor) -> Tensor:
+    """Spreads [P] to divide by: what hardly moved in training must not be huge where it does."""
+    return spread + LEAST_SPREAD * spread.square().mean().sqrt() + EPSILON
 
 
 class RNN(Recurrent):

@@ -16,8 +16,8 @@ class TemporalAttention(LSTM):
 
         u_t = tanh(W h_t + b),  α_t = exp(uᵀ u_t) / Σ_s exp(uᵀ u_s),  read = Σ_t α_t h_t
 
-    where the context vector u [S] is learned. The `lstm` head keeps each unit's maximum; here a
-    short action in a long clip can get most of the weight, and `attention` shows which frames did.
+    where the context vector u [S] is learned. A short action in a long clip can
+    get most of the weight, and `attention` shows which frames did.
 
     Cost: that of `lstm`, and S² MACs a frame, S = hidden·directions.
 
@@ -45,8 +45,8 @@ class TemporalAttention(LSTM):
         hidden: int = 256,
         layers: int = 1,
         bidirectional: bool = False,
-        inputs: Inputs = "frames",
-        input_dropout: float = 0.0,
+        inputs: Inputs = "deviations",
+        input_dropout: float = 0.5,
         dropout: float = 0.5,
     ) -> None:
         super().__init__(
@@ -66,18 +66,14 @@ class TemporalAttention(LSTM):
             nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
         )
 
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
-        states, mean = self.states(features, lengths)
-        weights = self._weights(states, lengths)
+    def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """The weighted mean [B, S] of the states [B, T, S] of each clip."""
         # States of padding may be anything but numbers that are not finite, and have weight 0.
-        read = (weights[:, None] @ states).squeeze(1)
-        logits: Tensor = self.classifier(self.drop(torch.cat([read, mean], dim=1)))
-        return logits
+        return (self._weights(states, lengths)[:, None] @ states).squeeze(1)
 
     def attention(self, features: Tensor, lengths: Tensor) -> Tensor:
         """The weight α_t of each frame [B, T], 0 for padding; they sum to 1 in each clip."""
-        return self._weights(self.states(features, lengths)[0], lengths)
+        return self._weights(self.states(features, lengths), lengths)
 
     def _weights(self, states: Tensor, lengths: Tensor) -> Tensor:
         energies: Tensor = self.energy(states).squeeze(2)

@@ -192,7 +192,6 @@ def drop_frames(
     return frames[torch.arange(len(lengths))[:, None], order], stays.sum(1)
 
 
-@torch.inference_mode()
 def predict(
     head: Head, examples: Examples, *, device: str | torch.device, batch_size: int
 ) -> tuple[Tensor, Tensor]:
@@ -203,16 +202,25 @@ def predict(
     Returns:
         Logits [N, C], float32, and the number of frames that each took [N], on the CPU.
     """
+    parts, frames = predict_parts(head, examples, device=device, batch_size=batch_size)
+    return parts.sum(0), frames
+
+
+@torch.inference_mode()
+def predict_parts(
+    head: Head, examples: Examples, *, device: str | torch.device, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Predict all clips as `predict` does, the parts of the logits apart: [K, N, C] and [N]."""
     device = torch.device(device)
     training = head.training
     head.eval()
     try:
         with threads_for(head, examples.frames.shape[1], batch_size, device):
             batches = [
-                head.forward_with_cost(*examples.batch(indices, device))
+                head.logit_parts(*examples.batch(indices, device))
                 for indices in torch.arange(len(examples)).split(batch_size)
             ]
     finally:
         head.train(training)
-    logits, frames = (torch.cat(part) for part in zip(*batches, strict=True))
-    return logits.float().cpu(), frames.cpu()
+    parts = torch.cat([part for part, _ in batches], dim=1)
+    return parts.float().cpu(), torch.cat([frames for _, frames in batches]).cpu()

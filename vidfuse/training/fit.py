@@ -21,18 +21,21 @@ from vidfuse.heads.base import Head, threads_for
 from vidfuse.heads.registry import options_of
 from vidfuse.manifest import check_readable
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.examples import Examples, predict
+from vidfuse.training.examples import Examples, predict_parts
 from vidfuse.training.optimizer import (
     AdamW,
     automatic_batch_size,
     balanced_weights,
     decay_groups,
+    likeliest_weights,
     lr_factor,
     macro_f1,
 )
 
 PREPARED_AT_ONCE = 64
 """Clips that a head is prepared with together; see `Head.prepare`."""
+TRAINING = 2
+"""Changes where the same settings train otherwise than before: such a run cannot go on."""
 MAX_SKIPPED = 5
 """So many steps in a row without a finite loss and gradient end the run."""
 
@@ -49,7 +52,7 @@ class Epoch:
     train_accuracy: float
     """Share of this epoch's training clips that were right when their step came, with dropout."""
     val_loss: float | None
-    """Plain cross-entropy, without weights or smoothing."""
+    """Cross-entropy after calibration, the mean over classes."""
     val_accuracy: float | None
     val_macro_f1: float | None
     """Over the classes that occur in validation."""
@@ -104,11 +107,12 @@ class Fit:
     ends with the very weights of one that was never interrupted (on a CPU; some GPU kernels add
     numbers in an order that varies).
 
-    The best epoch is the one with the highest macro F1 on validation, and the lowest validation
-    loss among equals: small validation sets tie often, and the loss still tells a sure answer from
-    a lucky one. Macro F1 rather than accuracy, because on unequal classes accuracy is content with
-    the frequent ones, and on equal classes the two agree. The cost of frames that a
-    head selects is taken off. Without validation clips the last epoch is the best.
+    The best epoch is the one with the lowest validation loss after calibration: the parts of the
+    logits that learn apart (`Head.logit_parts`) are weighed so that their sum tells the validation
+    clips best, which leaves a head that is rather too sure no worse off; and every class counts
+    alike. On few clips the loss is steadier than accuracy or F1. The cost of frames that a head
+    selects is added. Without validation clips the last epoch is the best, and all parts count
+    alike.
 
     Args:
         head: The head, changed in place.
@@ -121,6 +125,9 @@ class Fit:
     Attributes:
         best_state: Weights of the best epoch, on the CPU; None before the first epoch ends.
         best_epoch: Its number, counted from 1; 0 before the first epoch ends.
+        weights: What the parts of the logits count [K]: as the last validation has it, or as it was
+            set where there is none.
+        best_weights: Those of the best epoch.
         settings: What a resumed run must have in common with the one that began.
         first_step_seconds: `time.perf_counter()` when the first optimiser step was done.
     """
@@ -167,9 +174,10 @@ class Fit:
         if config.class_weights != "none":
             self.clip_weights = balanced_weights(train.labels)
         self.epoch = self.step = self.stale = self.skipped_in_a_row = 0
+        self.weights = self.best_weights = torch.ones(1)
         self.best_state: dict[str, Tensor] | None = None
         self.best_epoch = 0
-        self.best_score = (-math.inf, -math.inf)
+        self.best_score = -math.inf
         self.first_step_seconds: float | None = None
 
     def __iter__(self) -> Iterator[Epoch]:
@@ -186,6 +194,7 @@ class Fit:
         """All that a later `Fit` of the same run needs to resume. Take it between epochs."""
         return copy.deepcopy(
             {
+                "training": TRAINING,
                 "settings": self.settings,
                 "head": self.head.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -196,7 +205,8 @@ class Fit:
                 "skipped_in_a_row": self.skipped_in_a_row,
                 "best_state": self.best_state,
                 "best_epoch": self.best_epoch,
-                "best_score": list(self.best_score),
+                "best_score": self.best_score,
+                "best_weights": self.best_weights,
             }
         )
 
@@ -204,10 +214,15 @@ class Fit:
         """Continue where another `Fit` stopped.
 
         Raises:
-            UserError: It belongs to a run with other settings or another number of clips.
+            UserError: It belongs to a run with other settings or another number of clips, or of an
+                earlier version.
             KeyError, TypeError, ValueError, RuntimeError: It is no such state.
         """
         here, there = self.settings, state["settings"]
+        if state.get("training") != TRAINING:
+            raise UserError(
+                "it was begun by a version that trained otherwise", "Train anew, without --resume"
+            )
         # An earlier release did not write down the settings that it did not have.
         differ = [key for key in here if key in there and here[key] != there[key]]
         if differ:
@@ -226,7 +241,8 @@ class Fit:
         self.step, self.stale = index(state["step"]), index(state["stale"])
         self.skipped_in_a_row = index(state["skipped_in_a_row"])
         self.best_state = copy.deepcopy(state["best_state"])
-        self.best_score = (float(state["best_score"][0]), float(state["best_score"][1]))
+        self.best_score = float(state["best_score"])
+        self.best_weights = state["best_weights"].clone()
 
     def _run_epoch(self) -> Epoch:
         start = time.perf_counter()
@@ -321,12 +337,16 @@ class Fit:
         """Compute the fields of `Epoch` about the validation clips; None without any."""
         if len(self.val) == 0:
             return dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "val_frames"))
-        logits, frames = predict(
+        parts, frames = predict_parts(
             self.head, self.val, device=self.device, batch_size=max(64, self.batch_size)
         )
-        labels, predicted = self.val.labels, logits.argmax(1)
+        labels = self.val.labels
+        self.weights = likeliest_weights(parts, labels)
+        logits = (self.weights[:, None, None] * parts).sum(0)
+        predicted = logits.argmax(1)
+        losses = F.cross_entropy(logits, labels, reduction="none")
         return {
-            "val_loss": F.cross_entropy(logits, labels).item(),
+            "val_loss": (balanced_weights(labels) * losses).mean().item(),
             "val_accuracy": (predicted == labels).double().mean().item(),
             "val_macro_f1": macro_f1(labels, predicted, self.classes),
             "val_frames": frames.double().mean().item(),
@@ -336,11 +356,19 @@ class Fit:
         """Keep the weights if they are the best so far; true if so."""
         if validation["val_loss"] is not None:  # without validation, the last epoch is the best
             paid = self.head.frame_cost * validation["val_frames"]
-            score = (validation["val_macro_f1"] - paid, -validation["val_loss"])
+            score = -validation["val_loss"] - paid
             if self.best_state is not None and not score > self.best_score:
                 return False
             self.best_score = score
-        self.best_epoch = self.epoch
-        weights = self.head.state_dict().items()
-        self.best_state = {key: value.to("cpu", copy=True) for key, value in weights}
+        self.best_epoch, self.best_weights = self.epoch, self.weights
+        self.best_state = self._weighed_state()
         return True
+
+    def _weighed_state(self) -> dict[str, Tensor]:
+        """The head's weights on the CPU, its parts weighed; training goes on without."""
+        training = copy.deepcopy(self.head.state_dict())
+        if len(self.weights) > 1:
+            self.head.weigh_parts(self.weights.to(self.device))
+        weighed = {k: v.to("cpu", copy=True) for k, v in self.head.state_dict().items()}
+        self.head.load_state_dict(training)
+        return weighed

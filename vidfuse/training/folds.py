@@ -26,6 +26,8 @@ from vidfuse.training.data import TrainingData
 from vidfuse.training.run import labels_of, new_fit, run_epochs, save_model
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vidfuse.training.fit import Fit
 
 REPORTED = ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval")
@@ -99,6 +101,7 @@ def _train_folds(
     scores = np.zeros((len(clips), len(classes)))
     rows = []
     alike: dict[bool, list[int]] = {True: [], False: []}  # best epochs, with the final settings
+    weights: list[Tensor] = []  # of the parts of the logits, likewise
     for number, (split, each) in enumerate(zip(outer.splits, configs, strict=False), start=1):
         table = tables[_features(each)]
         held = _held(clips, split)
@@ -111,6 +114,8 @@ def _train_folds(
         scores[held] = _probabilities(fit, table, tested, classes)
         rows.append(_fold_row(number, fit, len(clips), tested, scores[held], classes))
         alike[each == config].append(fit.best_epoch)
+        if each == config:
+            weights.append(fit.best_weights)
     labels = labels_of(clips, classes).numpy()
     groups = [clip.group for clip in clips]
     metrics = summary(labels, scores, classes, groups)
@@ -121,6 +126,10 @@ def _train_folds(
     epochs = max(1, round(median(alike[True] or alike[False])))
     parts: dict[str, Sequence[Clip]] = {"train": clips, "val": []}
     final = new_fit(replace(config, epochs=epochs, patience=0), table, parts, classes)
+    if weights:  # no clips are left to find its own on
+        import torch
+
+        final.weights = torch.stack(weights).mean(0)
     run_epochs(final, run, reporter, fold=0)
     measured = {name: metrics[name] for name in (*REPORTED, "interval_method")}
     save_model(

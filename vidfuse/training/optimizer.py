@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
@@ -118,3 +119,25 @@ def macro_f1(labels: Tensor, predicted: Tensor, classes: int) -> float:
     hits = torch.bincount(labels[labels == predicted], minlength=classes)
     f1 = 2 * hits.double() / (support + torch.bincount(predicted, minlength=classes))
     return f1[support > 0].mean().item()
+
+
+def likeliest_weights(parts: Tensor, labels: Tensor) -> Tensor:
+    """Weights [K] of the parts of logits [K, N, C] with which their sum tells clips best.
+
+    Parts that are sure and often wrong get small ones, which is the temperature of Guo et al. (On
+    Calibration of Modern Neural Networks, ICML 2017) with several of them. Their logarithms have a
+    standard normal prior: five clips that happen to be right are no reason to be sure.
+    """
+    parts = parts.clone()  # may come from inference mode, of which no gradient is had
+    logs = torch.zeros(len(parts), requires_grad=True)
+    search = torch.optim.LBFGS([logs], max_iter=50, line_search_fn="strong_wolfe")
+
+    def unlikely() -> Tensor:
+        search.zero_grad()
+        logits = (logs.exp()[:, None, None] * parts).sum(0)
+        loss = F.cross_entropy(logits, labels, reduction="sum") + logs.square().sum() / 2
+        loss.backward()
+        return loss
+
+    search.step(unlikely)
+    return logs.detach().exp()
