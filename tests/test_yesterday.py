@@ -160,6 +160,7 @@ def test_a_run_that_was_cut_off_goes_on(yesterday: Path, vidfuse: Vidfuse):
     assert after[:kept] == before[:kept]
     assert len(after) == found["epochs"] == EXPECTED["run"]["epochs"]
     assert found["computed"] == 0
+    assert found["spec"]["backbone"] == "thin_resnet"  # its own, and not today's default
     loss = json.loads(after[-1])["val_loss"]
     assert loss == pytest.approx(EXPECTED["run"]["val_loss"], rel=FOLLOWED)
 
@@ -178,6 +179,22 @@ def test_a_comparison_goes_on_with_its_fits(yesterday: Path, vidfuse: Vidfuse):
     # Scores of the fits that were made may fall on either side for a clip of the 15, elsewhere.
     assert accuracy["mean"] == pytest.approx(EXPECTED["comparison"]["accuracy"]["mean"])
     assert accuracy == pytest.approx(EXPECTED["comparison"]["accuracy"], abs=0.1)
+
+
+def test_a_comparison_takes_the_encoder_that_is_the_default_now(yesterday: Path, vidfuse: Vidfuse):
+    """What another encoder was compared on is neither mixed with it nor lost."""
+    _set(yesterday / "comparison" / "results.json", "dataset_path", yesterday / "clips")
+    fits = yesterday / "comparison" / "fits"
+    before = {path.name: path.read_bytes() for path in fits.iterdir()}
+    options = EXPECTED["comparison"]["options"]
+    assert options[:2] == ["--backbone", "thin_resnet"]
+    options = [*options[2:], "--heads", "mean", "--jobs", "1", "--out", "comparison"]
+    found = vidfuse("compare", "clips", *options)
+    assert found["protocol"]["spec"]["backbone"] == "thin_efficientnet"
+    after = {path.name: path.read_bytes() for path in fits.iterdir()}
+    assert {name: after.get(name) for name in before} == before
+    made = [name.partition("-")[0] for name in after.keys() - before.keys()]
+    assert made == ["mean", "mean"]
 
 
 def _set(path: Path, name: str, place: Path) -> None:
