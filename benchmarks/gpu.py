@@ -3,13 +3,13 @@
     python benchmarks/gpu.py [--clips FOLDER] [--out FOLDER] [--device cuda] [--seconds 480] \
         [--copies 2000] [--parts machine,tests,...] [--short]
 
-`machine`    the GPU, its driver, versions, and what `vidfuse doctor` says
-`tests`      the tests that are marked `gpu`
-`resnet50`   extraction of copies of the clips, each with a content of its own, beside decoding
-`bundled`    and the network alone (`vidfuse bench`) and a plain script (`peer.py`), in turns
-`precision`  features in bf16 and fp16 beside those in fp32
-`decoders`   decoding on the GPU beside PyAV, in turns
-`training`   an LSTM from the cache with and without automatic mixed precision (AMP), in turns
+`machine`      the GPU, its driver, versions, and what `vidfuse doctor` says
+`tests`        the tests that are marked `gpu`
+`resnet50`     extraction of copies of the clips, each with a content of its own, beside decoding
+`thin_resnet`  and the network alone (`vidfuse bench`) and a plain script (`peer.py`), in turns
+`precision`    features in bf16 and fp16 beside those in fp32
+`decoders`     decoding on the GPU beside PyAV, in turns
+`training`     an LSTM from the cache with and without automatic mixed precision (AMP), in turns
 
 Each part has a process and a share of the time of its own (`gpu_parts.py`). So one that crashes,
 hangs or leaves CUDA broken costs its own figures only. After each of them `gpu.json` and `gpu.md`
@@ -42,7 +42,7 @@ SHARES = {
     "machine": 6,  # importing torch for the first time
     "tests": 7,
     "resnet50": 10,
-    "bundled": 6,
+    "thin_resnet": 6,
     "precision": 3,
     "decoders": 5,
     "training": 5,
@@ -174,7 +174,7 @@ def markdown(report: Report) -> str:
     """The tables for docs/gpu.md."""
     parts = report["parts"]
     blocks = [about(parts.get("machine", {}))]
-    extracted = {name: parts[name] for name in ("resnet50", "bundled") if name in parts}
+    extracted = {name: parts[name] for name in ("resnet50", "thin_resnet") if name in parts}
     if extracted:
         blocks.append(extraction_table(extracted))
     for name, table in TABLES.items():

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS: dict[str, dict[str, Any]] = {
     "resnet50": {"backbone": "resnet50", "weights": "random"},
-    "bundled": {"backbone": "thin_resnet"},
+    "thin_resnet": {"backbone": "thin_resnet"},
 }
 # Those of the CPU are for a test of this script where there is no GPU.
 DECODERS = {"cuda": ("torchcodec-cuda", "decord-gpu"), "cpu": ("torchcodec", "decord")}
@@ -433,7 +433,7 @@ PARTS: dict[str, Callable[[Part], Iterator[Report]]] = {
     "machine": about_machine,
     "tests": marked_tests,
     "resnet50": partial(extraction, "resnet50"),
-    "bundled": partial(extraction, "bundled"),
+    "thin_resnet": partial(extraction, "thin_resnet"),
     "precision": precision,
     "decoders": decoders,
     "training": training,

@@ -1,6 +1,6 @@
 """Decoding alone and a network alone with all cores, written without vidfuse's pipeline.
 
-    python benchmarks/independent.py CLIP [CLIP ...] [--network resnet50|bundled] [--size 224] \
+    python benchmarks/independent.py CLIP [CLIP ...] [--network resnet50|thin_resnet] [--size 224] \
         [--frames 16] [--precision fp32|bf16|fp16] [--device cpu] [--seconds 5]
 
 What `vidfuse bench` calls `decode_only` and `forward_only` must not be slow themselves, or a share
@@ -8,7 +8,7 @@ of their limit would mean nothing. So here is the plainest way to each: processe
 same frames with PyAV and drop them, and forward passes over frames that lie ready, the faster
 of one process with all threads and of a process for each core. Prints clips/s as JSON.
 
-Of vidfuse, only the definition of the bundled network is used. Weights are random.
+Of vidfuse, only the definition of `thin_resnet` is used. Weights are random.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("clips", nargs="+")
-    parser.add_argument("--network", choices=("resnet50", "bundled"), default="resnet50")
+    parser.add_argument("--network", choices=("resnet50", "thin_resnet"), default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")

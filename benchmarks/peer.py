@@ -1,7 +1,7 @@
 """Features of clips as a plain script makes them, to set vidfuse's extraction beside.
 
     python benchmarks/peer.py CLIP [CLIP ...] [--way sampled|every] [--reader decord|opencv] \
-        [--network resnet50|bundled] [--size 224] [--frames 16] [--device cpu] [--passes 1]
+        [--network resnet50|thin_resnet] [--size 224] [--frames 16] [--device cpu] [--passes 1]
 
 `sampled`  decord (or OpenCV) hands over evenly spaced frames of a clip, torchvision's transforms
            turn them into a batch, and ResNet-50 runs on it in fp32 and eager mode: clip by clip
@@ -9,7 +9,7 @@
            batches of 64, as tools do that make frame-wise features of whole videos
 
 Prints clips/s and frames/s as JSON; loading the network and a first clip are not counted. Of
-vidfuse, only the definition of the bundled network is used. Weights are random.
+vidfuse, only the definition of `thin_resnet` is used. Weights are random.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="+")
     parser.add_argument("--way", choices=("sampled", "every"), default="sampled")
     parser.add_argument("--reader", choices=("decord", "opencv"), default="decord")
-    parser.add_argument("--network", choices=("resnet50", "bundled"), default="resnet50")
+    parser.add_argument("--network", choices=("resnet50", "thin_resnet"), default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--device", default="cpu")

@@ -1,6 +1,6 @@
 """Everything that docs/performance.md says of speed, by one command.
 
-    python benchmarks/speed.py CLIPS [CLIPS ...] [--networks bundled,resnet50] [--rounds 3] \
+    python benchmarks/speed.py CLIPS [CLIPS ...] [--networks thin_resnet,resnet50] [--rounds 3] \
         [--items limit,peer,growth,cache,latency] [--small CLIP] [--short] [--out speed.json] \
         [--before CHECKOUT]
 
@@ -11,9 +11,10 @@
 `latency`  `latency.py`: the wait for one prediction
 
 CLIPS are files or folders of videos, of which the first 16 are used. Growth and cache copy the
-small clip, by default one of sample_data, and latency predicts it. With `--before`, limit, peer
-and latency measure another checkout of vidfuse, too, in turns with this one. Prints Markdown;
-`--short` only shows that all of it works. Nothing else should run meanwhile.
+small clip, by default one of sample_data, and latency predicts it; growth and latency take the
+encoder `thin_resnet`. With `--before`, limit, peer and latency measure another checkout of vidfuse,
+too, in turns with this one. Prints Markdown; `--short` only shows that all of it works. Nothing
+else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -38,10 +40,10 @@ HERE = Path(__file__).resolve().parent
 SAMPLE_DATA = HERE.parent / "sample_data"
 ITEMS = ("limit", "peer", "growth", "cache", "latency")
 NETWORKS = {
-    "bundled": ["--backbone", "thin_resnet"],
+    "thin_resnet": ["--backbone", "thin_resnet"],
     "resnet50": ["--backbone", "resnet50", "--weights", "random"],
 }
-SIZES = {"bundled": 128, "resnet50": 224}
+SIZES = {"thin_resnet": 128, "resnet50": 224}
 FRAMES = 16
 CLIPS = 16  # of each run
 UCF101 = 13_320  # clips
@@ -233,7 +235,9 @@ def shown(value: object) -> str:
 def growth(arguments: argparse.Namespace, folder: Path) -> tuple[Report, str]:
     out = folder / "growth.json"
     counts = "2,4" if arguments.short else "10,100,1000,10000"
-    text = script("growth.py", arguments.small, "--counts", counts, "--out", out)
+    encoder = shlex.join(NETWORKS["thin_resnet"])
+    options = ["--counts", counts, f"--options={encoder}", "--out", out]
+    text = script("growth.py", arguments.small, *options)
     return json.loads(out.read_text()), text.strip()
 
 
@@ -249,7 +253,7 @@ def cache(arguments: argparse.Namespace, folder: Path) -> tuple[Report, str]:
 def latency(arguments: argparse.Namespace, folder: Path) -> tuple[Report, str]:
     out, model = folder / "latency.json", folder / "model"
     quick = ["--epochs", "1", "--out", str(model), "--cache", str(folder / "features")]
-    run(["-m", "vidfuse", "train", str(SAMPLE_DATA), *quick])
+    run(["-m", "vidfuse", "train", str(SAMPLE_DATA), *NETWORKS["thin_resnet"], *quick])
     runs = 1 if arguments.short else 8
     options: list[object] = ["--model", model, "--runs", runs, "--out", out]
     options += ["--before", arguments.before] if arguments.before else []

@@ -12,9 +12,9 @@ Usage: scripts/extract_features.sh DATASET OUT [OPTIONS OF vidfuse extract]
 
 The most used options can be given as variables too:
 
-  BACKBONE  thin_resnet network, as for --backbone
-  FRAMES    16          frames per clip
-  GRID      1           cells a side that are kept of each frame
+  BACKBONE  encoder, as for --backbone  [default: thin_efficientnet]
+  FRAMES    frames per clip  [default: 16]
+  GRID      cells a side that are kept of each frame  [default: 1]
 
 Example: BACKBONE=resnet50 scripts/extract_features.sh ucf101/ features/
 
@@ -37,4 +37,4 @@ shift 2
 
 # Options behind the variables win, because the last one of a name counts.
 exec "${VIDFUSE:-vidfuse}" extract "$dataset" --out "$out" \
-    --backbone "${BACKBONE:-thin_resnet}" --frames "${FRAMES:-16}" --grid "${GRID:-1}" "$@"
+    --backbone "${BACKBONE:-thin_efficientnet}" --frames "${FRAMES:-16}" --grid "${GRID:-1}" "$@"

@@ -28,7 +28,7 @@ def test_its_short_form_works(tmp_path: Path, items: str, words: str) -> None:
         "--items",
         items,
         "--networks",
-        "bundled",
+        "thin_resnet",
         "--before",
         ROOT,
         "--out",
@@ -40,7 +40,7 @@ def test_its_short_form_works(tmp_path: Path, items: str, words: str) -> None:
     assert words in done.stdout
     report = json.loads(out.read_text())
     if items == "limit,peer":
-        compared = report["extraction"]["bundled"]["compared"]
+        compared = report["extraction"]["thin_resnet"]["compared"]
         parts = ["decode_of_independent", "forward_of_independent", "times_sampled", "times_every"]
         parts += ("fraction_of_slower", "before_of_slower", "times_before")
         assert all(compared[part] > 0 for part in parts)

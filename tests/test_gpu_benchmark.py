@@ -36,9 +36,9 @@ def measure(out: Path, parts: str, *options: str, device: str = "cpu") -> tuple[
 
 
 def test_extraction(tmp_path: Path) -> None:
-    code, parts, table = measure(tmp_path, "bundled", "--short", "--seconds", "900")
+    code, parts, table = measure(tmp_path, "thin_resnet", "--short", "--seconds", "900")
     assert code == 0, parts
-    found = parts["bundled"]["median"]
+    found = parts["thin_resnet"]["median"]
     for name in ("pipeline_of_slower", "extract_of_slower", "extract_of_peer"):
         assert found[name] > 0
     assert found["clips"] == 4
@@ -51,7 +51,7 @@ def test_everything_else(tmp_path: Path) -> None:
     assert code == 0, parts
     assert parts["machine"]["doctor"]["decoder pyav"].startswith("ok")
     assert set(parts["tests"]["counts"]) <= {"skipped", "passed", "deselected"}
-    for network in ("resnet50", "bundled"):
+    for network in ("resnet50", "thin_resnet"):
         found = parts["precision"][network]
         assert found["precisions"]["fp32"]["least"] > 0.9999
         assert found["precisions"]["bf16"]["least"] > 0.999

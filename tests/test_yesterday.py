@@ -171,6 +171,22 @@ def test_a_comparison_makes_its_fits_anew(yesterday: Path, vidfuse: Vidfuse):
     assert accuracy == pytest.approx(EXPECTED["comparison"]["accuracy"], abs=0.5)
 
 
+def test_a_comparison_takes_the_encoder_that_is_the_default_now(yesterday: Path, vidfuse: Vidfuse):
+    """What another encoder was compared on is neither mixed with it nor lost."""
+    _set(yesterday / "comparison" / "results.json", "dataset_path", yesterday / "clips")
+    fits = yesterday / "comparison" / "fits"
+    before = {path.name: path.read_bytes() for path in fits.iterdir()}
+    options = EXPECTED["comparison"]["options"]
+    assert options[:2] == ["--backbone", "thin_resnet"]
+    options = [*options[2:], "--heads", "mean", "--jobs", "1", "--out", "comparison"]
+    found = vidfuse("compare", "clips", *options)
+    assert found["protocol"]["spec"]["backbone"] == "thin_efficientnet"
+    after = {path.name: path.read_bytes() for path in fits.iterdir()}
+    assert {name: after.get(name) for name in before} == before
+    made = [name.partition("-")[0] for name in after.keys() - before.keys()]
+    assert made == ["mean", "mean"]
+
+
 def _set(path: Path, name: str, place: Path) -> None:
     """Let a file say that the dataset lies where this test has it."""
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {name: str(place)}), "utf-8")

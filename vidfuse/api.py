@@ -33,6 +33,7 @@ from vidfuse.arguments import (
     expect,
     plain,
 )
+from vidfuse.backbones import DEFAULT_CHANNELS
 from vidfuse.backbones.imports import import_torch
 from vidfuse.benchmark import bench as measure
 from vidfuse.comparison.config import CompareConfig
@@ -415,7 +416,7 @@ def list_backbones(
 def list_heads(
     names: str | Iterable[str] | None = None,
     *,
-    channels: int = 512,
+    channels: int = DEFAULT_CHANNELS,
     frames: int = 16,
     classes: int = 10,
     latency: bool = False,

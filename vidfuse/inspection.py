@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.backbones import DEFAULT_BACKBONE, find_backbone
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.content import ContentIndex
 from vidfuse.data.grouping import listing
@@ -25,8 +26,7 @@ from vidfuse.video.pool import DecodePool
 
 FRAMES = 16
 NOTABLE = 0.1  # share of clips that metadata must tell beyond the most frequent class
-# Size of a clip's features by network (channels of its default layer) and grid.
-EXAMPLES = {"thin_resnet": 512, "resnet50": 2048}
+EXAMPLES = (DEFAULT_BACKBONE, "resnet50")  # encoders whose features' size is told
 
 
 def inspect_dataset(
@@ -73,12 +73,15 @@ def inspect_dataset(
         splits={str(part): n for part, n in data.count("split").items() if part},
         split_source=data.split_source,
         problems=[*data.problems, *_indivisible(data), *map(_warning, telling)],
-        feature_bytes={
-            name: {str(g): len(data.clips) * FRAMES * channels * g * g * 2 for g in (1, 2, 4)}
-            for name, channels in EXAMPLES.items()
-        },
+        feature_bytes={name: _feature_bytes(name, len(data.clips)) for name in EXAMPLES},
         **found,
     )
+
+
+def _feature_bytes(backbone: str, clips: int) -> dict[str, int]:
+    """Bytes that the features of so many clips have in the cache, by grid."""
+    channels = find_backbone(backbone)[1].channels
+    return {str(g): clips * FRAMES * channels * g * g * 2 for g in (1, 2, 4)}
 
 
 def _indivisible(data: Dataset) -> list[str]:

@@ -1,4 +1,4 @@
-"""The bundled network: whole, small, the same as what was trained, and without torchvision."""
+"""The bundled networks: whole, small, the same as what was trained, and without torchvision."""
 
 from __future__ import annotations
 
@@ -27,9 +27,6 @@ from vidfuse.features.build import build_extractor
 from vidfuse.features.spec import FeatureConfig, weights_digest
 from vidfuse.progress import Reporter
 
-INFO = BACKBONES["thin_resnet"]
-assert INFO.weights is not None
-WEIGHTS = INFO.weights
 EDITIONS = [name for name, info in BACKBONES.items() if info.bundled]
 
 Network = Callable[..., nn.Sequential]
@@ -65,19 +62,28 @@ def test_each_stage_gives_a_map(name: str, layer: str, width: int, stride: int) 
     assert features.std() > 0
 
 
-def test_a_layer_that_does_not_exist_names_those_that_do() -> None:
+@pytest.mark.parametrize(
+    ("name", "layer"), [("thin_resnet", "layer3"), ("thin_efficientnet", "stage6")]
+)
+def test_a_layer_that_does_not_exist_names_those_that_do(name: str, layer: str) -> None:
     with pytest.raises(UnknownNameError) as error:
-        load_backbone(choose(layer="layer5"))
-    assert "layer3" in str(error.value.hint)
+        load_backbone(choose(name, layer="layer5"))
+    assert layer in str(error.value.hint)
 
 
-def test_every_grid_nests() -> None:
+@pytest.mark.parametrize(
+    ("name", "left"), [("thin_resnet", [1, 1, 0, 0]), ("thin_efficientnet", [1, 1, 0.5, 0, 0])]
+)
+def test_every_grid_nests(name: str, left: list[float]) -> None:
+    """Positions count in the left half of a map by the part of them that lies there."""
+    info = BACKBONES[name]
     with torch.inference_mode():
-        native = load_backbone(choose())(pixels(3, INFO.size)).numpy()
-    assert native.shape[-2:] == (4, 4)
-    assert pool(native, 4) is native
+        native = load_backbone(choose(name))(pixels(3, info.size)).numpy()
+    assert native.shape == (3, info.channels, info.side, info.side)
+    assert pool(native, info.side) is native
     assert np.allclose(pool(pool(native, 2), 1), native.mean((2, 3), keepdims=True), atol=1e-5)
-    assert np.allclose(pool(native, 2)[:, :, 1, 0], native[:, :, 2:, :2].mean((2, 3)), atol=1e-5)
+    corner = np.average(np.average(native, 2, left[::-1]), 2, left)
+    assert np.allclose(pool(native, 2)[:, :, 1, 0], corner, atol=1e-5)
 
 
 @pytest.mark.parametrize("build", NETWORKS)
@@ -158,8 +164,9 @@ def test_frames_have_the_backbones_own_size(tmp_path: Path) -> None:
         config = FeatureConfig.from_mapping({"cache": str(tmp_path), **settings})
         return build_extractor(config, 1, Reporter()).spec.size
 
-    assert size() == 128
+    assert size() == 160
     assert size(size=96) == 96
+    assert size(backbone="thin_resnet") == 128
     assert size(backbone="resnet18", weights="random") == 224
 
 
@@ -174,16 +181,18 @@ def test_nothing_imports_torchvision(name: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("name", EDITIONS)
 def test_missing_or_damaged_weights_say_how_to_get_them_back(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    weights = replace(WEIGHTS, file=str(tmp_path / "bundled"))
-    info = replace(INFO, weights=weights)
-    monkeypatch.setitem(BACKBONES, "thin_resnet", info)
+    whole = BACKBONES[name].weights
+    assert whole is not None
+    weights = replace(whole, file=str(tmp_path / "bundled"))
+    monkeypatch.setitem(BACKBONES, name, replace(BACKBONES[name], weights=weights))
     with pytest.raises(UserError, match="missing") as error:
-        fetch(choose(), Reporter())
+        fetch(choose(name), Reporter())
     assert error.value.hint == reinstall()
-    place_of(weights).write_bytes(place_of(WEIGHTS).read_bytes()[:-1] + b"\1")
+    place_of(weights).write_bytes(place_of(whole).read_bytes()[:-1] + b"\1")
     with pytest.raises(UserError, match="damaged") as error:
-        weights_digest(choose(), ContentIndex(tmp_path), Reporter())
+        weights_digest(choose(name), ContentIndex(tmp_path), Reporter())
     assert error.value.hint == reinstall()

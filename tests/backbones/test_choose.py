@@ -46,9 +46,9 @@ def test_weights_are_looked_for_where_torch_keeps_them(
     assert download_folder() == Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def test_the_bundled_network_is_the_default() -> None:
+def test_a_bundled_network_is_the_default() -> None:
     choice = choose()
-    assert (choice.name, choice.layer, choice.published) == ("thin_resnet", "layer4", True)
+    assert (choice.name, choice.layer, choice.published) == ("thin_efficientnet", "head", True)
     assert choice.info.weights is not None
     assert choice.weights == place_of(choice.info.weights)
     assert choice.weights.parent == Path(sys.modules["vidfuse.backbones"].__file__ or "").parent

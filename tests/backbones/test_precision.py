@@ -208,20 +208,22 @@ def test_what_a_processor_promises(monkeypatch: pytest.MonkeyPatch) -> None:
         assert supported(CPU) == expected
 
 
-def test_bf16_of_the_bundled_network_on_real_clips(
-    reference_data: Callable[[str], Path],
+@pytest.mark.parametrize("name", ["thin_resnet", "thin_efficientnet"])
+def test_bf16_of_the_bundled_networks_on_real_clips(
+    reference_data: Callable[[str], Path], name: str
 ) -> None:
     """Same features, and the same nearest clip for every clip."""
     paths = sorted(reference_data("ut_interaction").rglob("*.avi"))[::8][:6]
     paths += sorted(reference_data("real_clips").glob("*.mp4"))
-    modes = PrecisionSelector(load_backbone(choose()))
+    choice = choose(name)
+    modes = PrecisionSelector(load_backbone(choice))
     features: dict[str, list[Any]] = {FP32: [], "bf16": []}
     for path in paths:
-        frames = read_frames(FrameRequest(str(path), "uniform", 4, size=128), "pyav")
+        frames = read_frames(FrameRequest(str(path), "uniform", 4, size=choice.info.size), "pyav")
         shown = torch.from_numpy(frames.pixels.copy())
         with torch.inference_mode():
-            for name, found in features.items():
-                found.append(modes.network(name)(shown))
+            for mode, found in features.items():
+                found.append(modes.network(mode)(shown))
     assert len(paths) >= 6
     worst = min(cosine(*pair) for pair in zip(*features.values(), strict=True))
     assert worst >= MATCH

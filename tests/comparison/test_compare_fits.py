@@ -124,8 +124,8 @@ def test_validation_chooses_among_the_candidates(bench):
         *((1e-9, 0.1), (1e-9, 0.5), (0.01, 0.1), (0.01, 0.5))
     ]
     assert found.metadata["lr"] == 0.01, "with the other one nothing is learned"
-    best = max(each["macro_f1"] for each in found.metadata["search"])
-    assert best == 1
+    best = max(found.metadata["search"], key=lambda each: each["score"])
+    assert best["lr"] == 0.01
 
 
 def test_a_candidate_that_breaks_down_is_passed_over(bench, monkeypatch):
@@ -139,7 +139,7 @@ def test_a_candidate_that_breaks_down_is_passed_over(bench, monkeypatch):
     monkeypatch.setattr(Fit, "__iter__", explode)
     found = bench(lrs="0.5,0.01").run(TASK, epochs=3)
     assert found.metadata["lr"] == 0.01
-    assert found.metadata["search"][0]["macro_f1"] is None
+    assert found.metadata["search"][0]["score"] is None
     with pytest.raises(UserError, match="broke down"):
         bench(lrs="0.5").run(TASK, epochs=3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,16 +31,19 @@ def test_python_is_the_one_that_runs():
     assert check.values["executable"] == sys.executable
 
 
+@pytest.mark.parametrize("name", ["thin_resnet", "thin_efficientnet"])
 @pytest.mark.parametrize(("content", "problem"), [(None, "cannot be read"), (b"x", "is damaged")])
-def test_bundled_weights_that_are_not_right(monkeypatch, tmp_path, content, problem):
+def test_bundled_weights_that_are_not_right(monkeypatch, tmp_path, content, problem, name):
     assert libraries.bundled_weights().status == "ok"
     place = tmp_path / "weights"
     if content is not None:
         place.write_bytes(content)
-    info = SimpleNamespace(weights=backbones.Weights(str(place), source="bundled", sha256="0" * 64))
-    monkeypatch.setitem(backbones.BACKBONES, backbones.DEFAULT_BACKBONE, info)
+    weights = backbones.Weights(str(place), source="bundled", sha256="0" * 64)
+    info = replace(backbones.BACKBONES[name], weights=weights)
+    monkeypatch.setitem(backbones.BACKBONES, name, info)
     check = libraries.bundled_weights()
-    assert (check.status, problem in check.summary) == ("broken", True)
+    assert (check.status, check.summary.count(problem)) == ("broken", 1)
+    assert str(place) in check.summary
     assert check.fix == reinstall()
 
 

@@ -37,6 +37,18 @@ def test_others_are_not_mentioned(tmp_path: Path) -> None:
     assert problems(tmp_path, "a.mp4,run,g1", "b.mp4,run,g2", "c.mp4,sit,g1", "d.mp4,sit,") == []
 
 
+def test_how_much_room_features_take(tmp_path: Path) -> None:
+    """16 frames of two clips, as float16."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clip.mp4").touch()
+    told = inspect_dataset(tmp_path, FeatureConfig(), read=False).feature_bytes
+    assert told["thin_efficientnet"] == {
+        str(grid): 2 * 16 * 1280 * grid**2 * 2 for grid in (1, 2, 4)
+    }
+    assert told["resnet50"]["2"] == 2 * 16 * 2048 * 4 * 2
+
+
 def leaks(rates: dict[str, list[float]], sizes: dict[str, list[int]]) -> dict[str, Leak]:
     """Leaks of four classes x 10 groups, of which each class has some rates and some widths."""
     rng = np.random.default_rng(1)

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import save_file
 
 import vidfuse
-from vidfuse.backbones import BACKBONES, choose, place_of
+from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, choose, place_of
 from vidfuse.backbones.load import read_weights
 from vidfuse.data import content as stamp
 from vidfuse.errors import InputError, UserError
@@ -246,6 +246,26 @@ def test_a_decode_policy_of_another_version(run: str, dataset: Path, tmp_path: P
     model.save(tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="auto/99"):
         vidfuse.predict([next(dataset.rglob("*.mkv"))], model=tmp_path)
+
+
+WITHOUT_TORCHVISION = """
+import sys
+import vidfuse
+(record,) = vidfuse.predict(sys.argv[1], model=sys.argv[2], cache=sys.argv[3], workers=1)
+assert record.ok, record
+assert "vidfuse.backbones.thin_efficientnet" in sys.modules, "nothing was encoded"
+assert "torchvision" not in sys.modules
+"""
+
+
+def test_the_default_encoder_needs_no_torchvision(
+    train: Any, dataset: Path, tmp_path: Path
+) -> None:
+    default = {"backbone": DEFAULT_BACKBONE, "weights": None, "layer": None, "size": None}
+    given = (str(next(dataset.rglob("*.mkv"))), train(dataset, **default), str(tmp_path))
+    command = [sys.executable, "-c", WITHOUT_TORCHVISION, *given]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_model_of_another_bundled_network_is_refused(

@@ -131,11 +131,11 @@ def test_batch_predict_reads_a_list_and_passes_exit_codes_on(place, model, datas
 
 def test_extract_features_writes_arrays(place, dataset, tmp_path):
     script, out = SCRIPTS / "extract_features.sh", tmp_path / "features"
-    done = run(place, script, dataset, out, *NETWORK, FRAMES="4")
+    done = run(place, script, dataset, out, *NETWORK, "--layer", "stage1", FRAMES="4")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((out / "index.csv").open()))
     assert len(rows) == 12
-    assert np.load(out / rows[0]["file"]).shape == (4, 48)  # the bundled network's layer1
+    assert np.load(out / rows[0]["file"]).shape == (4, 24)  # of the default encoder
     wrong = run(place, script, dataset, out, BACKBONE="resnet81")
     assert wrong.returncode == 2
     assert "resnet18" in wrong.stderr

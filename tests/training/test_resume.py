@@ -378,7 +378,7 @@ class TestDamagedState:
     def test_parts_that_do_not_fit(self, run: Path) -> None:
         whole = torch.load(run / "state.pt", weights_only=True)
         for part, value in (
-            *(("head", {}), ("optimizer", {"state": {}}), ("best_score", 3), ("best_state", {})),
+            *(("head", {}), ("optimizer", {"state": {}}), ("best_score", None), ("best_state", {})),
             *(("epoch", "2"), ("epoch", 10**9), ("best_epoch", 5), ("stale", None), ("step", 1.5)),
         ):
             torch.save({**whole, "fit": {**whole["fit"], part: value}}, run / "state.pt")

@@ -47,10 +47,12 @@ for row in csv.DictReader((here / "clips.csv").open()):
 END
 
 # Features: a name, then the options that say what they mean.
-cells=(--frames 4 --grid 2)
-averages=(--grid 1)
-jitter=(--frames 4 --cache-frames 12 --sampling segment --grid 1)
-pinned=(--decoder pyav --frames 2 --crop pad --size 96 --layer layer3 --grid 1 --fps 5)
+encoder=(--backbone thin_resnet)
+cells=("${encoder[@]}" --frames 4 --grid 2)
+averages=("${encoder[@]}" --grid 1)
+jitter=("${encoder[@]}" --frames 4 --cache-frames 12 --sampling segment --grid 1)
+pinned=("${encoder[@]}" --decoder pyav --frames 2 --crop pad --size 96 --layer layer3 --grid 1)
+pinned+=(--fps 5)
 mkdir answers models
 for name in cells averages jitter pinned; do
     declare -n options=$name
@@ -84,7 +86,7 @@ import pathlib, signal, subprocess, sys, time
 
 words = "train clips --frames 4 --grid 1 --head gru --head-option hidden=4 --dropout 0.2"
 command = [sys.executable, "-m", "vidfuse", "--quiet", *words.split()]
-command += ["--patience", "0", "--epochs", "150", "--out", "run"]
+command += ["--backbone", "thin_resnet", "--patience", "0", "--epochs", "150", "--out", "run"]
 metrics = pathlib.Path("run/metrics.jsonl")
 with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
     while not metrics.exists() or metrics.read_text().count("\n") < 12:
@@ -97,7 +99,8 @@ cp -r run resumed
 vidfuse train --resume resumed --format json >answers/resumed.train
 
 # A comparison that was stopped before the last of its fits.
-compare=(--frames 4 --heads "gru,mean" --seeds 1 --folds 2 --epochs 3 --lrs 0.003 --dropouts 0.2,0.5)
+compare=("${encoder[@]}" --frames 4 --heads "gru,mean" --seeds 1 --folds 2 --epochs 3 --lrs 0.003)
+compare+=(--dropouts 0.2,0.5)
 printf '%s\n' "${compare[@]}" >answers/comparison.options
 vidfuse compare clips "${compare[@]}" --jobs 1 --out comparison --format json >answers/comparison
 rm comparison/*.png comparison/*/gru-seed0-fold2-*.npz

@@ -29,6 +29,7 @@ from vidfuse.errors import UnknownNameError, UserError, first_sentence
 __all__ = [
     "BACKBONES",
     "DEFAULT_BACKBONE",
+    "DEFAULT_CHANNELS",
     "FP32",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
@@ -49,7 +50,7 @@ RANDOM_WEIGHTS = "random"
 ENTRY_POINTS = "vidfuse.backbones"
 """The entry-point group in which another package announces its encoders."""
 
-DEFAULT_BACKBONE = "thin_resnet"
+DEFAULT_BACKBONE = "thin_efficientnet"
 RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
 LITE = "Tan and Le, EfficientNet: Rethinking Model Scaling, ICML 2019; Liu, EfficientNet-Lite, 2020"
 
@@ -121,6 +122,8 @@ BACKBONES = {
     },
 }
 """vidfuse's own, and those whose weights come in packages."""
+
+DEFAULT_CHANNELS = BACKBONES[DEFAULT_BACKBONE].channels
 
 FIRST_EDITION = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "vgg16",

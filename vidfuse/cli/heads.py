@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vidfuse.backbones import DEFAULT_CHANNELS
 from vidfuse.cli.commands import PLAIN, Command
 from vidfuse.cli.console import human_count, print_json, print_text, table
 from vidfuse.cli.options import FormatOption
@@ -30,7 +31,7 @@ def heads(
     ] = None,
     channels: Annotated[
         int, typer.Option(min=1, help="Channels of the features whose cost is counted.")
-    ] = 512,
+    ] = DEFAULT_CHANNELS,
     frames: Annotated[int, typer.Option(min=1, help="Frames of a clip.")] = 16,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 10,
     latency: Annotated[

@@ -8,7 +8,7 @@ import sys
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, requires
 
-from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, place_of
+from vidfuse.backbones import BACKBONES, place_of
 from vidfuse.backbones.imports import installed_version, reinstall
 from vidfuse.doctor.check import Check
 from vidfuse.doctor.probe import Probe
@@ -105,19 +105,23 @@ def _listed(versions: dict[str, str]) -> str:
 
 
 def bundled_weights() -> Check:
-    """The weights of the default network, which come with the package."""
-    info = BACKBONES[DEFAULT_BACKBONE].weights
-    assert info is not None
-    place = place_of(info)
-    values = {"path": str(place), "sha256": None, "expected": info.sha256}
-    try:
-        content = place.read_bytes()
-    except OSError as error:
-        summary = f"{place} cannot be read ({reason_of(error)})"
-        return Check("bundled weights", "broken", summary, values, reinstall())
-    values["sha256"] = sha256(content).hexdigest()
-    if values["sha256"] != info.sha256:
-        summary = f"{place} is damaged: its checksum is another one"
-        return Check("bundled weights", "broken", summary, values, reinstall())
-    summary = f"{DEFAULT_BACKBONE}, {len(content) / 1e6:.1f} MB, checksum right"
+    """The weights that come with the package: of the default network, and of the first edition."""
+    bundled = {name: info.weights for name, info in BACKBONES.items() if info.bundled}
+    values, problems, size = {}, [], 0
+    for name, weights in bundled.items():
+        assert weights is not None
+        place = place_of(weights)
+        values[name] = {"path": str(place), "sha256": None, "expected": weights.sha256}
+        try:
+            content = place.read_bytes()
+        except OSError as error:
+            problems.append(f"{place} cannot be read ({reason_of(error)})")
+            continue
+        size += len(content)
+        values[name]["sha256"] = sha256(content).hexdigest()
+        if values[name]["sha256"] != weights.sha256:
+            problems.append(f"{place} is damaged: its checksum is another one")
+    if problems:
+        return Check("bundled weights", "broken", "; ".join(problems), values, reinstall())
+    summary = f"{', '.join(bundled)}, {size / 1e6:.1f} MB, checksums right"
     return Check("bundled weights", "ok", summary, values)
