@@ -230,7 +230,7 @@ class PlainTraining:
         labels: torch.Tensor,
     ) -> None:
         self.head = new_head(config, channels=arguments.channels, grid=1, classes=CLASSES)
-        self.optimizer = torch.optim.AdamW(self.head.parameters(), config.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(self.head.parameters(), self.head.lr, fused=True)
         self.loader = None
         self.steps = -(-len(labels) // BATCH)
         self.ready = (torch.rand(BATCH, arguments.frames, arguments.channels), labels[:BATCH])

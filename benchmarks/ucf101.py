@@ -2,10 +2,11 @@
 
     python benchmarks/ucf101.py DATA --out FOLDER [--only PART …] [--jobs N] [--cache FOLDER]
 
-DATA holds ``ucf101_12/`` (12 classes, groups g08 to g25), ``lipread/`` and ResNet-18's
-``weights/``. What was done stays in FOLDER, so that the same command goes on where it was stopped.
-Each part leaves ``PART.md``:
+DATA holds ``ucf101_12/`` (12 classes, groups g08 to g25), ``lipread/``, ``ut_interaction/``,
+``fight_surv/`` and ResNet-18's ``weights/``. What was done stays in FOLDER, so that the same
+command goes on where it was stopped. Each part leaves ``PART.md``:
 
+default   The default head beside ``mean`` on five datasets, as ``train`` fits it, three seeds.
 heads     All heads on EfficientNet-Lite0, six folds by group, one seed; beside them folds that
           share groups, and a ridge regression on mean frames.
 encoders  The six best of them × three seeds on encoders whose training saw none of these clips.
@@ -56,6 +57,19 @@ LITE, LITE1, OLD, NEW = (
 )
 RESNET_WEIGHTS = "weights/resnet18_in1k_v1_to_layer3_bnfolded.pth"
 FOLDS, LIP_FOLDS, SEEDS, BEST = 6, 5, 3, 6
+SAMPLES = Path(__file__).parents[1] / "sample_data"
+FIVE = {
+    "ucf101_12": LITE,
+    "ut_interaction": NEW,
+    "fight_surv": NEW,
+    "lipread": NEW,
+    str(SAMPLES): NEW,
+}
+AS_TRAINED: dict[str, Any] = {
+    "lrs": str(head_class(TrainConfig.head).lr),
+    "dropouts": str(TrainConfig.dropout),
+    "epochs": TrainConfig.epochs,
+}
 LAST_TRAINED_GROUP = 16
 REPEATED = ("lstm", "mean")  # heads that get all seeds where others get one
 BUDGET = "20m"  # of --head auto, for each fold
@@ -107,6 +121,26 @@ def main() -> None:
     bench = Bench(arguments.data.resolve(), arguments.out.resolve(), settings)
     for part in arguments.only:
         bench.write(part, PARTS[part](bench))
+
+
+# The default
+
+
+def default(bench: Bench) -> str:
+    """The default head beside ``mean``, with the settings that both have by default."""
+    parts = []
+    for dataset, encoder in FIVE.items():
+        name = Path(dataset).name
+        found = bench.compare(
+            f"default-{name}",
+            dataset,
+            heads=f"{TrainConfig.head},mean",
+            backbone=encoder,
+            seeds=SEEDS,
+            **AS_TRAINED,
+        )
+        parts.append(section(f"{name}, {encoder}", found))
+    return "\n".join(parts)
 
 
 # Six folds by group
@@ -301,7 +335,8 @@ def percent(value: float, low: float, high: float) -> str:
 
 
 PARTS: dict[str, Callable[[Bench], str]] = {
-    "heads": heads, "encoders": encoders, "bundled": bundled, "auto": auto, "lipread": lipread,
+    "default": default, "heads": heads, "encoders": encoders, "bundled": bundled, "auto": auto,
+    "lipread": lipread,
 }  # fmt: skip
 
 if __name__ == "__main__":

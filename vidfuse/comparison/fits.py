@@ -99,7 +99,7 @@ class FitRunner:
         if self.job.orders:
             scores |= self._other_orders(fit, task, scores[ORDERED])
         metadata = {
-            "lr": fit.config.lr,
+            "lr": fit.lr,
             "dropout": fit.config.dropout,
             "best_epoch": fit.best_epoch,
             "training_seconds": seconds,
@@ -124,14 +124,14 @@ class FitRunner:
             scores[SHUFFLED] = self._scores(blind, task, order)
         return scores
 
-    def _hyperparameters(self, head: str) -> list[tuple[float, float]]:
+    def _hyperparameters(self, head: str) -> list[tuple[float | None, float]]:
         """Learning rates and dropouts to try; one dropout for a head that has none."""
-        pairs = self.job.hyperparameters
+        pairs = list(self.job.hyperparameters)
         if "dropout" in options_of(head_class(head)):
             return pairs
         return [(lr, dropout) for lr, dropout in pairs if dropout == pairs[0][1]]
 
-    def _settings(self, task: Task, epochs: int, lr: float, dropout: float) -> TrainConfig:
+    def _settings(self, task: Task, epochs: int, lr: float | None, dropout: float) -> TrainConfig:
         head, seed = task.candidate.head, self.config.seed + task.seed
         return replace(self.config, head=head, epochs=epochs, lr=lr, dropout=dropout, seed=seed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ class JobSpec:
 
     Attributes:
         settings: Those of ``TrainConfig`` that all fits share.
-        hyperparameters: The learning rates and dropouts to choose from by validation.
+        hyperparameters: The learning rates (None: the head's own) and dropouts to choose from by
+            validation.
         orders: Whether frames in other orders than theirs are measured too.
         tables: The file of the features of each encoder on each grid, by ``table_name``.
         labels: Class of each clip.
@@ -28,7 +30,7 @@ class JobSpec:
     """
 
     settings: dict[str, Any]
-    hyperparameters: list[tuple[float, float]]
+    hyperparameters: Sequence[tuple[float | None, float]]
     orders: bool
     tables: dict[str, str]
     labels: list[int]

@@ -109,7 +109,7 @@ class Tables:
         self,
         plan: Plan,
         config: TrainConfig,
-        hyperparameters: Sequence[tuple[float, float]],
+        hyperparameters: Sequence[tuple[float | None, float]],
         *,
         orders: bool,
     ) -> Path:

@@ -53,6 +53,8 @@ class Head(nn.Module):
     """The modules in that extra, which only an instance may import."""
     selects_frames: ClassVar[bool] = False
     """True if it selects its frames, through a `FrameSource`, and gets no others."""
+    lr: ClassVar[float] = 1e-3
+    """The highest learning rate where none is given."""
     unsaid: ClassVar[Mapping[str, Any]] = {}
     """Values of settings that are younger than the head, in models that do not name them."""
     frame_cost: float = 0.0

@@ -52,6 +52,7 @@ class Recurrent(SequenceHead):
     """
 
     cell: ClassVar[Cell]
+    lr = 3e-3
     unsaid: ClassVar = {"inputs": "frames", "input_dropout": 0.0}
     spread: Tensor
     clip_mean: Tensor

@@ -46,7 +46,12 @@ class TrainConfig(FeatureConfig):
         "Batch size; 0 = automatic (8 to 64).",
         min=0,
     )
-    lr: float = option(1e-3, "Peak learning rate (AdamW, warm-up, cosine).", above=0.0)
+    lr: float | None = option(
+        None,
+        "Peak learning rate (AdamW, warm-up, cosine).",
+        unset="0.003 for recurrent heads, else 0.001",
+        above=0.0,
+    )
     weight_decay: float = option(1e-2, "Weight decay of AdamW; spares biases and norms.", min=0.0)
     dropout: float = option(0.5, "Dropout of the head, where it has one.", min=0.0, below=1.0)
     frame_dropout: float = option(

@@ -128,6 +128,7 @@ class Fit:
         weights: What the parts of the logits count [K]: as the last validation has it, or as it was
             set where there is none.
         best_weights: Those of the best epoch.
+        lr: The highest learning rate.
         settings: What a resumed run must have in common with the one that began.
         first_step_seconds: `time.perf_counter()` when the first optimiser step was done.
     """
@@ -159,12 +160,13 @@ class Fit:
         self.settings = {name: value for name, value in settings if name not in of_features}
         self.settings["training clips"] = len(train)
         self.classes = classes
+        self.lr = head.lr if config.lr is None else config.lr
         self.batch_size = config.batch_size or automatic_batch_size(len(train))
         self.limit = config.clip_norm or math.inf
         self.steps = math.ceil(len(train) / self.batch_size)
         self.total = config.epochs * self.steps
         self.warmup = min(config.warmup_epochs, config.epochs // 2) * self.steps
-        self.optimizer = AdamW(decay_groups(head, config.weight_decay), config.lr)
+        self.optimizer = AdamW(decay_groups(head, config.weight_decay), self.lr)
         self.half = None
         if self.device.type == "cuda":
             fast_bf16 = torch.cuda.get_device_capability(self.device) >= (8, 0)
@@ -263,7 +265,7 @@ class Fit:
                 order = torch.randperm(count, generator=generator)
             # Parts of equal size, so that no last step hangs on one clip.
             for indices in order.tensor_split(self.steps):
-                lr = self.config.lr * lr_factor(self.step, warmup=self.warmup, total=self.total)
+                lr = self.lr * lr_factor(self.step, warmup=self.warmup, total=self.total)
                 loss, norm, hits = self._step(indices, lr, generator)
                 self.step += 1
                 right, seen = right + hits, seen + len(indices)
@@ -303,7 +305,7 @@ class Fit:
             raise UserError(
                 f"training broke down in epoch {self.epoch + 1}: {MAX_SKIPPED} steps in a row had "
                 f"a loss ({loss:.3g}) or gradient ({norm:.3g}) that is not finite",
-                f"Lower the learning rate: --lr {self.config.lr / 10:g}",
+                f"Lower the learning rate: --lr {self.lr / 10:g}",
             )
 
     def _step(
