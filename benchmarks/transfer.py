@@ -44,7 +44,6 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scripts.distillation.agreement import neighbour_overlap
 from scripts.distillation.material import (
     halves,
     split_stills,
@@ -54,6 +53,7 @@ from scripts.distillation.material import (
     ucf101_for_variants,
 )
 from scripts.distillation.teachers import efficientnet, resnet
+from vidfuse.adaptation.agreement import neighbour_overlap
 from vidfuse.backbones import (
     BACKBONES,
     IMAGENET_MEAN,

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scripts.distillation.pool import VIEWS
-from scripts.distillation.student import Student
-from scripts.distillation.train import Judge
-from scripts.distillation.views import resize
-
-
-def judge_on(held_out: Mapping[str, Tensor], size: int) -> Judge:
-    """A judge of students; see `agreement`."""
-    return partial(agreement, held_out=held_out, size=size)
+from vidfuse.adaptation.student import Student
+from vidfuse.adaptation.views import VIEWS, resize
 
 
 @torch.inference_mode()
