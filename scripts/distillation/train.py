@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scripts.distillation.agreement import agreement
 from scripts.distillation.pool import ViewPool
 from scripts.distillation.stages import StageGuide
 from scripts.distillation.student import StagedStudent
-from vidfuse.adaptation.agreement import agreement
 from vidfuse.adaptation.learning import (
     Batch,
     descend,

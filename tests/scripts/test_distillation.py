@@ -18,6 +18,7 @@ pytest.importorskip("torchvision")
 from scripts import distil_backbone
 from scripts.distillation import pool as pool_module
 from scripts.distillation import train as train_module
+from scripts.distillation.agreement import agreement
 from scripts.distillation.material import (
     halves,
     split_stills,
@@ -38,7 +39,7 @@ from scripts.distillation.train import (
 )
 from scripts.distillation.train import train as train_with_guide
 from scripts.distillation.views import Views
-from vidfuse.adaptation.agreement import agreement, neighbour_overlap
+from vidfuse.adaptation.agreement import neighbour_overlap
 from vidfuse.adaptation.depthwise import quicken
 from vidfuse.adaptation.learning import draw_rows, schedule
 from vidfuse.adaptation.student import TeacherHead, normalise

@@ -1,45 +1,36 @@
-"""How well a student agrees with its teachers on frames that it never saw."""
+"""How well two descriptions of the same frames agree, without fitting anything."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidfuse.adaptation.student import Student
-from vidfuse.adaptation.views import VIEWS, resize
 
+def alignment(first: Tensor, second: Tensor) -> float:
+    """Linear centred kernel alignment of two descriptions ``[N, D]`` and ``[N, E]``.
 
-@torch.inference_mode()
-def agreement(student: Student, held_out: Mapping[str, Tensor], size: int) -> dict[str, float]:
-    """R² of each teacher's pooled features, and the overlap of neighbours.
-
-    Args:
-        student: The student, with its heads.
-        held_out: ``views`` and each teacher's map, as from a `ViewPool`.
-        size: Side of the student's frames, in pixels.
-
-    Returns:
-        ``r2_<teacher>``, of all channels in their own standard deviations, and ``neighbours``,
-        the share of each frame's ten nearest neighbours that the student's pooled features have in
-        common with all teachers' together.
+    1 where they have the same channels, whatever the order, the scale and the offset of each; 0 on
+    the average where they have nothing to do with each other, also on few frames (Kornblith et al.,
+    "Similarity of neural network representations revisited", ICML 2019; with the unbiased estimate
+    of Song et al., JMLR 2012, as in Nguyen et al., ICLR 2021).
     """
-    student.eval()
-    parts = held_out[VIEWS].split(100)
-    features = torch.cat([student(resize(part, size)) for part in parts])
-    found: dict[str, float] = {}
-    wanted = []
-    for name, head in student.heads.items():
-        truth = head.pooled(head.standardise(held_out[name]))
-        residual = (head.pooled(head(features)) - truth).pow(2).sum(0)
-        spread = (truth - truth.mean(0)).pow(2).sum(0) + 1e-6
-        found[f"r2_{name}"] = float(1 - residual.sum() / spread.sum())
-        wanted.append(truth / truth.shape[1] ** 0.5)
-    pooled = features.mean((2, 3))
-    found["neighbours"] = float(neighbour_overlap(pooled, torch.cat(wanted, 1)).mean())
-    return {name: round(value, 4) for name, value in found.items()}
+    kernels = []
+    for vectors in (first, second):
+        centred = (vectors - vectors.mean(0)).double()
+        centred /= centred.std(0) + 1e-6
+        kernels.append((centred @ centred.T).fill_diagonal_(0))
+    mine, its = kernels
+    scale = _dependence(mine, mine) * _dependence(its, its)
+    return float(_dependence(mine, its) / scale.clamp_min(1e-24).sqrt())
+
+
+def _dependence(first: Tensor, second: Tensor) -> Tensor:
+    """The Hilbert-Schmidt independence criterion of two kernels without diagonals, unbiased but
+    for a factor.
+    """
+    count = len(first)
+    sums = first.sum() * second.sum() / ((count - 1) * (count - 2))
+    return (first * second).sum() + sums - 2 / (count - 2) * (first.sum(0) @ second.sum(0))
 
 
 def neighbour_overlap(first: Tensor, second: Tensor, count: int = 10) -> Tensor:
