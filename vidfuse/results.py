@@ -576,12 +576,12 @@ class Agreement(Result):
     """How well an encoder agrees with its teacher on frames of clips that it did not learn from.
 
     Attributes:
-        alignment: Linear centred kernel alignment of both networks' features: 1 where they tell
-            the same, about 0 where they have nothing to do with each other.
+        r2: R² of the teacher's features as a linear map of the encoder's predicts them that was
+            fitted on the clips it learned from; negative where the mean is a better guess.
         neighbours: Share of each frame's ten nearest neighbours that are the same for both.
     """
 
-    alignment: float
+    r2: float
     neighbours: float
 
 

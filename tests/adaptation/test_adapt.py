@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from torch import nn
 
 import vidfuse
 from vidfuse.adaptation import run as run_module
-from vidfuse.adaptation.agreement import alignment
+from vidfuse.adaptation.agreement import predicted
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.adaptation.material import choose_clips, gather, hold_out
 from vidfuse.adaptation.teacher import Teacher
@@ -29,9 +28,11 @@ from vidfuse.video.frames import FrameRequest, squares
 from vidfuse.video.pool import DecodePool
 
 QUICK: dict[str, Any] = {
-    "teacher": "thin_resnet",
-    "views": 64,
-    "epochs": 2,
+    "teacher": "resnet18",
+    "teacher_weights": "random",
+    "views": 160,
+    "epochs": 3,
+    "lr": 1e-3,
     "workers": 1,
     "device": "cpu",
 }
@@ -55,14 +56,13 @@ def adapted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> AdaptRes
     """An encoder that learned from the first edition on the tiny clips."""
     folder = tmp_path_factory.mktemp("adapted")
     out, cache = folder / "mine.safetensors", folder / "cache"
-    settings = {**QUICK, "weights": "random", "views": 320, "epochs": 3, "lr": 1e-3}
-    return vidfuse.adapt(dataset, out=out, cache=cache, **settings)
+    return vidfuse.adapt(dataset, out=out, cache=cache, **QUICK)
 
 
 def test_it_agrees_more_on_clips_that_it_did_not_learn_from(adapted: AdaptResult) -> None:
-    assert (adapted.clips, adapted.held_out_clips, adapted.failed) == (20, 4, 0)
+    assert (adapted.clips, adapted.held_out_clips, adapted.failed) == (17, 3, 0)
     assert adapted.epochs == 3
-    assert adapted.after.alignment > adapted.before.alignment + 0.02
+    assert adapted.after.r2 > adapted.before.r2 + 0.1
     assert adapted.timings["train"] > 0
 
 
@@ -85,27 +85,27 @@ def test_the_file_is_weights_of_the_encoder(
     assert plain.computed == 24
 
 
-def test_a_seed_decides_everything(dataset: Path, tmp_path: Path) -> None:
+def test_a_seed_decides_everything(adapted: AdaptResult, dataset: Path, tmp_path: Path) -> None:
     found = []
-    for name, changes in {"one": {}, "again": {"workers": 2}, "other": {"seed": 1}}.items():
+    for name, changes in {"again": {"workers": 2}, "other": {"seed": 1}}.items():
         out = tmp_path / f"{name}.safetensors"
-        vidfuse.adapt(dataset, out=out, **{**QUICK, "weights": "random", **changes})
+        vidfuse.adapt(dataset, out=out, **{**QUICK, **changes})
         found.append(out.read_bytes())
-    assert found[0] == found[1]
-    assert found[0] != found[2]
+    assert found[0] == Path(adapted.out).read_bytes()
+    assert found[1] != found[0]
 
 
 def test_the_first_edition_can_be_adapted_too(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
-    settings = {**QUICK, "backbone": "thin_resnet", "teacher": "resnet18", "weights": "random"}
-    vidfuse.adapt(dataset, out=out, teacher_weights="random", **settings)
+    settings = {**QUICK, "backbone": "thin_resnet"}
+    vidfuse.adapt(dataset, out=out, **settings)
     load_backbone(choose("thin_resnet", str(out)))
 
 
 def test_nothing_is_written_where_it_became_no_better(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
     with pytest.raises(UserError, match=r"became no better.*nothing was written"):
-        vidfuse.adapt(dataset, out=out, **QUICK, lr=3.0)
+        vidfuse.adapt(dataset, out=out, **{**QUICK, "lr": 3.0})
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +115,7 @@ def test_a_budget_ends_it_early(
     ticks = count()
     clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
     monkeypatch.setattr(run_module, "time", clock)
-    options = {**QUICK, "weights": "random", "epochs": 1000}
+    options = {**QUICK, "epochs": 1000}
     done = vidfuse.adapt(dataset, out=tmp_path / "a.safetensors", **options, budget="7s")
     assert done.epochs == 5  # of one step each: two ticks went by before
     with pytest.raises(UserError, match="budget of 1s was over"):
@@ -128,8 +128,7 @@ def test_clips_that_cannot_be_read_are_left_out(dataset: Path, tmp_path: Path) -
     heard = Heard()
     clips = [torn, *sorted(dataset.rglob("*.mkv"))]
     out = tmp_path / "mine.safetensors"
-    options = {**QUICK, "weights": "random"}
-    done = vidfuse.adapt(clips, out=out, reporter=heard, **options)
+    done = vidfuse.adapt(clips, out=out, reporter=heard, **QUICK)
     assert done.failed == 1
     assert done.failures[0].path == str(torn)
     assert any("torn.mkv" in line for line in heard.lines)
@@ -140,7 +139,10 @@ def test_clips_that_cannot_be_read_are_left_out(dataset: Path, tmp_path: Path) -
     [
         ({"out": "mine.pth"}, "mine.pth: not a name of weights"),
         ({"teacher": "r3d_18"}, "teacher: r3d_18.* sees windows of frames"),
-        ({"teacher": "thin_efficientnet"}, "teacher: thin_efficientnet is the encoder itself"),
+        (
+            {"teacher": "thin_efficientnet", "teacher_weights": None},
+            "teacher: thin_efficientnet is the encoder itself",
+        ),
         ({"teacher": "efficientnet_lite9"}, "teacher: unknown backbone 'efficientnet_lite9'"),
         ({"teacher_weights": "gone.pth"}, "gone.pth: no such file of weights"),
         ({"backbone": "resnet18"}, "backbone: 'resnet18' is not one of thin_resnet"),
@@ -215,7 +217,7 @@ def test_what_is_measured_on_are_whole_squares_of_other_clips(
 
 def test_the_teachers_answers_belong_to_their_views(dataset: Path, teacher: Teacher) -> None:
     clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
-    trained, held_out, _ = gather(clips, AdaptConfig(views=64), teacher, 32, Reporter())
+    trained, held_out, _ = gather(clips, AdaptConfig(views=200), teacher, 32, Reporter())
     for part in (trained, held_out):
         batch = part.rows(slice(None), "cpu")
         with torch.inference_mode():
@@ -223,21 +225,15 @@ def test_the_teachers_answers_belong_to_their_views(dataset: Path, teacher: Teac
         assert torch.allclose(again, batch["teacher"].float(), atol=0.01)
 
 
-def turned(vectors: torch.Tensor) -> torch.Tensor:
-    return vectors.flip(1) * 3 + 1
-
-
-@pytest.mark.parametrize(
-    ("change", "low", "high"),
-    [
-        (turned, 0.999, 1.001),
-        (lambda vectors: torch.randn(vectors.shape), -0.1, 0.1),
-        (lambda vectors: vectors + torch.randn(vectors.shape), 0.4, 0.9),
-    ],
-)
-def test_alignment_of_descriptions(
-    change: Callable[[torch.Tensor], torch.Tensor], low: float, high: float
-) -> None:
+def test_what_a_linear_map_predicts() -> None:
     torch.manual_seed(0)
-    vectors = torch.randn(60, 300)
-    assert low < alignment(vectors, change(vectors)) < high
+    hidden, mine, its = torch.randn(300, 5), torch.randn(5, 20), torch.randn(5, 30)
+    student, teacher = hidden @ mine * 3 + 1, hidden @ its - 2
+    noise = torch.randn(300, 20)
+    for described, low, high in (
+        (student, 0.95, 1.0),
+        (student + 5 * noise, 0.3, 0.9),
+        (noise, -0.5, 0.1),
+    ):
+        known, unseen = (described[:200], teacher[:200]), (described[200:], teacher[200:])
+        assert low < predicted(known, unseen) < high

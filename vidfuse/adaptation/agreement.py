@@ -1,36 +1,38 @@
-"""How well two descriptions of the same frames agree, without fitting anything."""
+"""How well two networks' descriptions of the same frames agree."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Described = tuple[Tensor, Tensor]
+"""What a student and its teacher say of the same frames: ``[N, D]`` and ``[N, E]``."""
+RIDGE = 1.0  # relative to the mean square of the standardised description
 
-def alignment(first: Tensor, second: Tensor) -> float:
-    """Linear centred kernel alignment of two descriptions ``[N, D]`` and ``[N, E]``.
 
-    1 where they have the same channels, whatever the order, the scale and the offset of each; 0 on
-    the average where they have nothing to do with each other, also on few frames (Kornblith et al.,
-    "Similarity of neural network representations revisited", ICML 2019; with the unbiased estimate
-    of Song et al., JMLR 2012, as in Nguyen et al., ICLR 2021).
+def predicted(known: Described, unseen: Described) -> float:
+    """R² of a ridge regression from the student's descriptions to the teacher's, out of sample.
+
+    It is fitted on known frames and measured on unseen ones: the share of the teacher's squared
+    distance from its mean of the known frames, each channel in its own standard deviations, that
+    is predicted. It may be negative.
+
+    Args:
+        known: What both say of known frames ``[N, D]`` and ``[N, E]``.
+        unseen: What both say of unseen ones.
     """
-    kernels = []
-    for vectors in (first, second):
-        centred = (vectors - vectors.mean(0)).double()
-        centred /= centred.std(0) + 1e-6
-        kernels.append((centred @ centred.T).fill_diagonal_(0))
-    mine, its = kernels
-    scale = _dependence(mine, mine) * _dependence(its, its)
-    return float(_dependence(mine, its) / scale.clamp_min(1e-24).sqrt())
-
-
-def _dependence(first: Tensor, second: Tensor) -> Tensor:
-    """The Hilbert-Schmidt independence criterion of two kernels without diagonals, unbiased but
-    for a factor.
-    """
-    count = len(first)
-    sums = first.sum() * second.sum() / ((count - 1) * (count - 2))
-    return (first * second).sum() + sums - 2 / (count - 2) * (first.sum(0) @ second.sum(0))
+    (inputs, targets), (others, wanted) = (
+        [
+            ((each - mine.mean(0)) / (mine.std(0) + 1e-3)).double()
+            for each, mine in zip(pair, known, strict=True)
+        ]
+        for pair in (known, unseen)
+    )
+    kernel = inputs @ inputs.T
+    kernel.diagonal().add_(RIDGE * kernel.diagonal().mean())
+    guessed = others @ inputs.T @ torch.linalg.solve(kernel, targets)
+    return float(1 - (guessed - wanted).pow(2).sum() / wanted.pow(2).sum())
 
 
 def neighbour_overlap(first: Tensor, second: Tensor, count: int = 10) -> Tensor:

@@ -36,7 +36,7 @@ class AdaptConfig(MachineConfig):
         4000,
         "Random crops of frames that the teacher sees, in all; where there are more frames, some "
         "clips are left out.",
-        min=64,
+        min=128,
         max=10**7,
     )
     epochs: int = option(5, "How often each crop is learned from.", min=1)

@@ -221,5 +221,5 @@ def _check(trained: int, held_out: int, failures: Sequence[InputError]) -> None:
     raise UserError(
         f"too few frames: {trained} to learn from and {held_out} of other clips to measure on, "
         f"and {FEWEST} and {FEWEST_HELD_OUT} are needed{unread}",
-        "Give more clips, of more than one group, or take more of each with --frames.",
+        "Give more clips, of more than one group, or take more of each with --frames and --views.",
     )

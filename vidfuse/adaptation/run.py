@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
-from torch import Tensor
+from torch import nn
 
-from vidfuse.adaptation.agreement import alignment, neighbour_overlap
+from vidfuse.adaptation.agreement import Described, neighbour_overlap, predicted
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.adaptation.depthwise import quicken
 from vidfuse.adaptation.learning import (
@@ -27,14 +28,13 @@ from vidfuse.adaptation.learning import (
     schedule,
 )
 from vidfuse.adaptation.material import TEACHER, Material, gather
-from vidfuse.adaptation.student import Student, normalise
+from vidfuse.adaptation.student import Student
 from vidfuse.adaptation.teacher import Teacher
 from vidfuse.adaptation.views import VIEWS
 from vidfuse.atomic import make_writable, write_whole
 from vidfuse.backbones import BackboneChoice, choose
-from vidfuse.backbones.imports import load_factory, resolve_device
+from vidfuse.backbones.imports import resolve_device
 from vidfuse.backbones.load import load_backbone
-from vidfuse.backbones.norms import fold_norms, unfold_norms
 from vidfuse.backbones.precision import supported
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import ContentIndex
@@ -44,8 +44,7 @@ from vidfuse.features.spec import weights_digest
 from vidfuse.progress import Reporter
 
 BATCH = 64
-MEASURED = 1000  # views that heads are fitted on
-UNFOLDED = 200  # views whose statistics batch norms begin with
+MEASURED = 1000  # views that heads, and what is measured, are fitted on
 AVERAGED = 0.99  # share that the averaged weights keep in a step
 WEIGHT_DECAY = 0.05
 LOSSES = {"map": 1.0, "pooled": 2.0, "relation": 10.0}
@@ -67,7 +66,6 @@ def adapt_encoder(
     )
     with reporter.measure("model"):
         choice = choose(config.backbone, config.weights)
-        state = load_backbone(choice).body.state_dict()
         teacher = load_teacher(config, device, reporter, narrow=narrow)
     good = list(dict.fromkeys(clip for clip in clips if isinstance(clip, Clip)))
     failures = [clip for clip in clips if isinstance(clip, InputError)]
@@ -77,14 +75,14 @@ def adapt_encoder(
         trained, held_out, unread = gather(good, config, teacher, choice.info.size, reporter)
     failures += unread
 
-    student = begin_student(choice, state, teacher, trained, device)
+    student = begin_student(choice, teacher, device)
     run = Training(trained, config, began, narrow)
     with reporter.measure("agreement"):
-        before = agreement(student, held_out)
+        before = agreement(student, trained, held_out)
     with reporter.measure("train"):
         student = run.train(student, reporter)
     with reporter.measure("agreement"):
-        after = agreement(student, held_out)
+        after = agreement(student, trained, held_out)
     report = {
         "out": str(out),
         "backbone": config.backbone,
@@ -98,11 +96,11 @@ def adapt_encoder(
         "failed": len(failures),
         "failures": [{"path": each.path, "error": each.reason} for each in failures],
     }
-    if after["alignment"] <= before["alignment"]:
+    if not after["r2"] > before["r2"]:  # nor is NaN
         raise UserError(
             f"the encoder became no better: on {held_out.clips} clips that it did not learn from, "
-            f"alignment with {config.teacher} was {before['alignment']:.3f} and is "
-            f"{after['alignment']:.3f}; nothing was written",
+            f"R² of what {config.teacher} sees was {before['r2']:.3f} and is {after['r2']:.3f}; "
+            "nothing was written",
             "Give more clips, more --epochs, or another --lr.",
         )
     write(student, out, config)
@@ -125,31 +123,20 @@ def load_teacher(config: AdaptConfig, device: str, reporter: Reporter, *, narrow
     return Teacher(backbone, width, size=size, narrow=narrow)
 
 
-def begin_student(
-    choice: BackboneChoice,
-    state: Mapping[str, Tensor],
-    teacher: Teacher,
-    trained: Material,
-    device: str,
-) -> Student:
-    """The encoder with batch norms, which are needed for training, and a head for the teacher.
+def begin_student(choice: BackboneChoice, teacher: Teacher, device: str) -> Student:
+    """The encoder with a head for the teacher.
 
-    Args:
-        choice: The encoder.
-        state: Its weights, into which batch norms are folded.
-        teacher: Whom it learns from.
-        trained: Views that batch norms take their first statistics from.
-        device: Where to compute.
+    It goes on learning as it is, with batch norms folded into its convolutions: at a small rate it
+    does not need them, and what it learns does not depend on the other frames of a batch.
     """
-    network = load_factory(choice.info.factory)(norm=True)
-    some = trained.rows(some_rows(trained, UNFOLDED, seed=0), "cpu")
-    unfold_norms(network, state, normalise(some[VIEWS]))
+    network = load_backbone(choice).body.requires_grad_(True)
+    assert isinstance(network, nn.Sequential)
     if device == "cpu":
         quicken(network)
     return Student(network, choice.info.channels, {TEACHER: teacher}).to(device)
 
 
-def some_rows(material: Material, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def some_rows(material: Material, count: int, seed: int) -> NDArray[np.int64]:
     """Numbers of some of its views, in order."""
     size = len(material.views)
     rng = np.random.default_rng((seed, 3))
@@ -235,21 +222,28 @@ class Training:
         return loss.item()
 
 
-@torch.inference_mode()
-def agreement(student: Student, unseen: Material) -> dict[str, float]:
+def agreement(student: Student, trained: Material, held_out: Material) -> dict[str, float]:
     """How well a student agrees with its teacher on clips that it does not learn from.
 
     Returns:
-        ``alignment`` of both networks' averages over positions, and the share of each frame's ten
+        ``r2`` of the teacher's features, averages over positions, as a linear map of the student's
+        predicts them that was fitted on views to learn from; and the share of each frame's ten
         nearest ``neighbours`` that they have in common.
     """
-    batch, student = unseen.rows(slice(None), device_of(student)), student.eval()
-    features = torch.cat([student(part) for part in batch[VIEWS].split(BATCH)]).mean((2, 3))
-    wanted = batch[TEACHER].float().mean((2, 3))
+    known = describe(student, trained, some_rows(trained, MEASURED, seed=1))
+    unseen = describe(student, held_out, slice(None))
     return {
-        "alignment": round(alignment(features.cpu(), wanted.cpu()), 4),
-        "neighbours": round(float(neighbour_overlap(features, wanted).mean()), 4),
+        "r2": round(predicted(known, unseen), 4),
+        "neighbours": round(float(neighbour_overlap(*unseen).mean()), 4),
     }
+
+
+@torch.inference_mode()
+def describe(student: Student, material: Material, rows: NDArray[np.int64] | slice) -> Described:
+    """Average features over positions of some views, the student's and the teacher's."""
+    batch, student = material.rows(rows, device_of(student)), student.eval()
+    features = torch.cat([student(part) for part in batch[VIEWS].split(BATCH)])
+    return features.mean((2, 3)).cpu(), batch[TEACHER].float().mean((2, 3)).cpu()
 
 
 def device_of(student: Student) -> str:
@@ -258,12 +252,11 @@ def device_of(student: Student) -> str:
 
 
 def write(student: Student, out: Path, config: AdaptConfig) -> None:
-    """Write its weights as float16, with batch norms folded into them.
+    """Write its weights as float16.
 
     Raises:
         UnwritableError: They cannot be written.
     """
-    state = fold_norms(student.network).state_dict()
+    state = student.network.state_dict()
     kept = {name: value.half().cpu().contiguous() for name, value in state.items()}
-    told = {"backbone": config.backbone, "teacher": config.teacher}
-    write_whole(out, save(kept, metadata=told), ADVICE)
+    write_whole(out, save(kept, metadata={"teacher": config.teacher}), ADVICE)  # several: no order

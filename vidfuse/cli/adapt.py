@@ -65,7 +65,7 @@ def _text(report: AdaptResult) -> str:
     return (
         f"{report.clips} clips, {report.views} crops, {report.epochs:g} epochs; on "
         f"{report.held_out_clips} other clips, with {report.teacher}:\n"
-        f"alignment {before.alignment:.3f} before, {after.alignment:.3f} after\n"
+        f"R² of its features {before.r2:.3f} before, {after.r2:.3f} after\n"
         f"neighbours in common {before.neighbours:.3f} before, {after.neighbours:.3f} after\n"
         f"{report.out}\n"
         f"Use it: vidfuse train DATASET --backbone {report.backbone} --weights {report.out}"
