@@ -28,7 +28,7 @@ from vidfuse.video.pool import DecodePool
 
 TEACHER = "teacher"
 HELD_OUT = 0.15  # share of the clips
-FEWEST, FEWEST_HELD_OUT = 100, 12  # frames
+FEWEST, FEWEST_HELD_OUT = 64, 12  # frames
 DECODED_AHEAD = 2  # clips for each decode process
 ADVICE = "Name another folder with --cache, or take fewer --views."
 
