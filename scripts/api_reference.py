@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from vidfuse import api, results
+from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.comparison.config import CompareConfig
 from vidfuse.features.spec import FeatureConfig
 from vidfuse.inference.config import InferenceConfig
@@ -28,7 +29,14 @@ More of it, such as predicting clips that come over time: [scripting.md](scripti
 
 <!-- Made by scripts/api_reference.py -->
 """
-SETTINGS = (MachineConfig, InferenceConfig, FeatureConfig, TrainConfig, CompareConfig)
+SETTINGS = (
+    MachineConfig,
+    InferenceConfig,
+    FeatureConfig,
+    TrainConfig,
+    CompareConfig,
+    AdaptConfig,
+)
 SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Yields):$")
 
 

@@ -22,15 +22,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scripts.distillation.agreement import judge_on
-from scripts.distillation.depthwise import quicken
 from scripts.distillation.material import early_frames, late_frames, split_stills, still_images
-from scripts.distillation.pool import VIEWS, ViewPool, answers, make_shard
+from scripts.distillation.pool import ViewPool, make_shard
 from scripts.distillation.stages import StageGuide
-from scripts.distillation.student import Student, begin_rectified
-from scripts.distillation.teachers import Teacher, check, load_teacher
-from scripts.distillation.train import Recipe, fit_heads, some_views, train
-from scripts.distillation.views import VIEW_SIZE, Views, Zoom
+from scripts.distillation.student import StagedStudent, begin_rectified
+from scripts.distillation.teachers import check, load_teacher
+from scripts.distillation.train import Recipe, begin_heads, judge_on, some_views, train
+from scripts.distillation.views import Views
+from vidfuse.adaptation.depthwise import quicken
+from vidfuse.adaptation.teacher import Teacher, answers
+from vidfuse.adaptation.views import VIEW_SIZE, VIEWS, Zoom
 from vidfuse.backbones import choose
 from vidfuse.backbones.load import load_backbone
 from vidfuse.backbones.norms import fold_norms
@@ -73,7 +74,7 @@ def main() -> None:
     last = student.network.get_submodule("head.0.norm")
     assert isinstance(last, nn.BatchNorm2d)
     begin_rectified(last, student.heads[TEACHER].mean, student.heads[TEACHER].spread)
-    fit_heads(student, seen)
+    begin_heads(student, seen)
     student = train(run / "whole", views, student, guide, whole, judge)
     write(student.network, arguments.out or run / "thin_efficientnet.safetensors")
 
@@ -135,12 +136,12 @@ def make_held_out(data: Path, folder: Path, teachers: Mapping[str, Teacher]) -> 
     return found
 
 
-def begin_student(teachers: Mapping[str, Teacher], seed: int) -> Student:
+def begin_student(teachers: Mapping[str, Teacher], seed: int) -> StagedStudent:
     """A student of random weights, whose features are to be the teacher's channels."""
     torch.manual_seed(seed)
     network = thin_efficientnet(norm=True)
     quicken(network)
-    return Student(network, HEAD, teachers, copied=TEACHER)
+    return StagedStudent(network, HEAD, teachers, copied=TEACHER)
 
 
 def write(network: nn.Module, out: Path) -> None:

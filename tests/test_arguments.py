@@ -136,6 +136,8 @@ def test_a_dataset_is_one_path(name: str, path: Any) -> None:
         (lambda: untyped.extract([5]), r"clips\[0\]: 5 is not a path"),
         (lambda: untyped.extract("data", heads=[]), "heads: no name"),
         (lambda: untyped.extract("data", out=5), "out: 5 is not a path"),
+        (lambda: untyped.adapt([5], out="a.safetensors"), r"clips\[0\]: 5 is not a path"),
+        (lambda: untyped.adapt("data", out=5), "out: 5 is not a path"),
         (lambda: untyped.bench([5]), r"clips\[0\]: 5 is not a path"),
         (lambda: untyped.bench("data", repeats=0), "repeats: 0 is not a whole number of at least"),
         (lambda: untyped.bench("data", seconds=float("nan")), "seconds: nan is not a number of"),

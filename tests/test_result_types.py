@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from vidfuse import arguments, results
+from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.comparison.config import CompareConfig
 from vidfuse.features.spec import FeatureConfig
 from vidfuse.inference.config import InferenceConfig
@@ -58,6 +59,7 @@ def test_a_result_can_be_made_of_its_json_again(result: results.Result) -> None:
         (arguments.FeatureSettings, FeatureConfig),
         (arguments.TrainSettings, TrainConfig),
         (arguments.CompareSettings, CompareConfig),
+        (arguments.AdaptSettings, AdaptConfig),
     ],
 )
 def test_keywords_are_the_fields_of_the_settings(settings: type, cls: type[Settings]) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from vidfuse.api import (
         LoadedModel,
+        adapt,
         bench,
         compare,
         evaluate,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LoadedModel",
     "__version__",
+    "adapt",
     "bench",
     "compare",
     "evaluate",

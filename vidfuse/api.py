@@ -19,6 +19,7 @@ from typing import Any, Unpack, overload
 from vidfuse.arguments import (
     PATHS,
     SUBSETS,
+    AdaptSettings,
     AnyPath,
     CompareSettings,
     FeatureSettings,
@@ -55,6 +56,7 @@ from vidfuse.machine import compute_alone
 from vidfuse.model import load_model as load
 from vidfuse.progress import Reporter
 from vidfuse.results import (
+    AdaptResult,
     BackboneDescription,
     BenchResult,
     Comparison,
@@ -72,6 +74,7 @@ from vidfuse.training.config import TrainConfig
 
 __all__ = [
     "LoadedModel",
+    "adapt",
     "bench",
     "compare",
     "evaluate",
@@ -386,6 +389,47 @@ def bench(
     grid = parse_grid(config.grid) if config.grid else head_class(TrainConfig().head).grid
     report = measure(good, config, grid, repeats, seconds, reporter)
     return BenchResult.from_dict({**report, "failed": report["failed"] + len(bad)})
+
+
+def adapt(
+    clips: AnyPath | Iterable[Clip | AnyPath | InputError],
+    *,
+    out: AnyPath,
+    layout: str | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[AdaptSettings],
+) -> AdaptResult:
+    """Go on training a bundled encoder on videos without labels, from a larger one, its teacher::
+
+        vidfuse.adapt("videos/", out="mine.safetensors")
+        vidfuse.train("data/", backbone="thin_efficientnet", weights="mine.safetensors")
+
+    Args:
+        clips: A dataset's folder or manifest, or several clips or video files. Labels are not
+            looked at.
+        out: The file of weights to write, which ends in ``.safetensors``.
+        layout: Name of the dataset's layout; None finds out.
+        reporter: Receives progress updates and collects the time of each stage.
+        **settings: Fields of ``AdaptConfig``.
+
+    Returns:
+        Agreement with the teacher before and after, on clips that were held out.
+
+    Raises:
+        UserError: The settings or the machine do not allow it, too few clips can be read, or the
+            encoder became no better; then nothing was written.
+    """
+    from vidfuse.adaptation.config import AdaptConfig
+
+    reporter = _watched(reporter)
+    config = AdaptConfig.from_mapping(plain(settings))
+    target = as_path("out", out)
+    with reporter.measure("scan"):
+        found = _clips(clips, layout, reporter)
+    with reporter.measure("imports"):
+        import_torch()
+        from vidfuse.adaptation.run import adapt_encoder
+    return AdaptResult.from_dict(adapt_encoder(found, config, target, reporter))
 
 
 def list_backbones(

@@ -53,6 +53,30 @@ class FeatureSettings(MachineSettings, total=False):
     max_failed: float
 
 
+class AdaptSettings(TypedDict, total=False):
+    """The fields of ``AdaptConfig``."""
+
+    device: str
+    precision: Literal["auto", "fp32", "bf16"]
+    workers: int | None
+    time_limit: float | None
+    memory: str | None
+    cache: TextOrPath | None
+    backbone: Literal["thin_resnet", "thin_efficientnet"]
+    weights: TextOrPath | None
+    teacher: str
+    teacher_weights: TextOrPath | None
+    frames: int
+    fps: float
+    views: int
+    epochs: int
+    budget: str | None
+    lr: float
+    seed: int
+    decoder: str
+    max_failed: float
+
+
 class _FitSettings(FeatureSettings, total=False):
     """Those that ``TrainConfig`` and ``CompareConfig`` share."""
 

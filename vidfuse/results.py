@@ -572,6 +572,53 @@ class Inspection(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Agreement(Result):
+    """How well an encoder agrees with its teacher on frames of clips that it did not learn from.
+
+    Attributes:
+        r2: R² of the teacher's features as a linear map of the encoder's predicts them that was
+            fitted on the clips it learned from; negative where the mean is a better guess.
+        neighbours: Share of each frame's ten nearest neighbours that are the same for both.
+    """
+
+    r2: float
+    neighbours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptResult(Result):
+    """The result of adapting an encoder.
+
+    Attributes:
+        out: The file of weights.
+        backbone: The encoder that they are of.
+        teacher: The encoder that it learned from.
+        clips: How many it learned from.
+        held_out_clips: How many others it was measured on.
+        views: Random crops of frames that it learned from.
+        epochs: How often it saw them; fewer than asked for where a budget ended it.
+        before: Agreement with the teacher at the beginning.
+        after: Agreement with the teacher at the end.
+        failed: How many clips could not be read.
+        failures: Which, and why.
+        timings: Seconds of each stage.
+    """
+
+    out: str
+    backbone: str
+    teacher: str
+    clips: int
+    held_out_clips: int
+    views: int
+    epochs: float
+    before: Agreement
+    after: Agreement
+    failed: int
+    failures: list[Failure]
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchResult(Result):
     """Throughput of feature extraction, in clips per second, and its limits.
 

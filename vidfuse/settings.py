@@ -23,6 +23,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from vidfuse.errors import UserError, closest, reason_of
 
 BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+UNITS = {"s": 1, "m": 60, "h": 3600}  # seconds
 MOST_WORKERS = 1024  # more processes than any machine has cores
 MACHINE = "Machine"  # group of options in --help
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -36,6 +37,12 @@ def option(default: Any, help: str, **rules: Any) -> Any:
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def same_option(cls: type[Settings], name: str) -> Any:
+    """A field that is the same option as that of another ``Settings`` class."""
+    own = next(each for each in fields(cls) if each.name == name)
+    return field(default=own.default, metadata=dict(own.metadata))
 
 
 @dataclass
@@ -186,6 +193,21 @@ def parse_size(text: str) -> int:
     if match is None:
         raise UserError(f"'{text}' is not a size", "Examples: 500M, 10G")
     return int(float(match[1]) * BYTES[match[2]])
+
+
+def parse_duration(text: str) -> float:
+    """Seconds that a text such as ``90s``, ``10m`` or ``1h30m`` stands for.
+
+    Raises:
+        UserError: It is no duration.
+    """
+    parts = re.fullmatch(r"(?:\d+(?:\.\d+)?[smh])+", text.strip().lower())
+    seconds = 0.0
+    for number, unit in re.findall(r"([\d.]+)([smh])", parts[0] if parts else ""):
+        seconds += float(number) * UNITS[unit]
+    if seconds <= 0:
+        raise UserError(f"'{text}' is not a time such as 90s, 10m or 1h30m")
+    return seconds
 
 
 def read_toml(path: Path) -> dict[str, Any]:

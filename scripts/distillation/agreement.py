@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from scripts.distillation.pool import VIEWS
-from scripts.distillation.student import Student
-from scripts.distillation.train import Judge
-from scripts.distillation.views import resize
-
-
-def judge_on(held_out: Mapping[str, Tensor], size: int) -> Judge:
-    """A judge of students; see `agreement`."""
-    return partial(agreement, held_out=held_out, size=size)
+from vidfuse.adaptation.agreement import neighbour_overlap
+from vidfuse.adaptation.student import Student
+from vidfuse.adaptation.views import VIEWS, resize
 
 
 @torch.inference_mode()
@@ -48,14 +40,3 @@ def agreement(student: Student, held_out: Mapping[str, Tensor], size: int) -> di
     pooled = features.mean((2, 3))
     found["neighbours"] = float(neighbour_overlap(pooled, torch.cat(wanted, 1)).mean())
     return {name: round(value, 4) for name, value in found.items()}
-
-
-def neighbour_overlap(first: Tensor, second: Tensor, count: int = 10) -> Tensor:
-    """Share [N] of each frame's nearest neighbours that two descriptions have in common."""
-    sets = []
-    for vectors in (first, second):
-        centred = vectors - vectors.mean(0)
-        cosines = F.normalize(centred / (centred.std(0) + 1e-6), dim=1)
-        sets.append((cosines @ cosines.T).fill_diagonal_(-2).topk(count).indices)
-    common = (sets[0][:, :, None] == sets[1][:, None, :]).any(2)
-    return common.float().mean(1)

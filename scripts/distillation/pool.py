@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scripts.distillation.teachers import Teacher
 from scripts.distillation.views import Views
+from vidfuse.adaptation.teacher import Teacher, answers
+from vidfuse.adaptation.views import VIEWS
 
 SHARD = 2000
-BATCH = 50
-VIEWS = "views"
 
 
 def make_shard(folder: Path, number: int, views: Views, teachers: Mapping[str, Teacher]) -> None:
@@ -27,16 +26,6 @@ def make_shard(folder: Path, number: int, views: Views, teachers: Mapping[str, T
     for name, teacher in teachers.items():
         if not (shard / f"{name}.npy").exists():
             _save(shard, name, answers(teacher, np.load(shard / f"{VIEWS}.npy", mmap_mode="r")))
-
-
-def answers(teacher: Teacher, views: np.ndarray) -> np.ndarray:
-    """Maps ``float16 [N, D, 4, 4]`` that a teacher sees in views ``uint8 [N, S, S, 3]``."""
-    found = []
-    for at in range(0, len(views), BATCH):
-        with torch.inference_mode():
-            maps = teacher(torch.from_numpy(np.array(views[at : at + BATCH])))
-        found.append(maps.numpy().astype(np.float16))
-    return np.concatenate(found)
 
 
 def _save(shard: Path, name: str, values: np.ndarray) -> None:

@@ -5,47 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import resnet18
 
-from scripts.distillation.views import VIEW_SIZE, resize
+from vidfuse.adaptation.teacher import Teacher
 from vidfuse.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, choose, efficientnet_lite
-from vidfuse.backbones.grid import pool_maps
 from vidfuse.backbones.load import Backbone, fetch, load_backbone, read_weights
 from vidfuse.progress import Reporter
 from vidfuse.video.frames import Pixels, squares
 
-GRID = 4  # positions a side of the maps that are matched
 LEAST_TOP1 = 0.7  # of EfficientNet-Lite on still images, of which it probably knows most
-
-
-class Teacher(nn.Module):
-    """A frozen network whose last map the student learns to predict.
-
-    Args:
-        backbone: Maps frames ``uint8 [N, S, S, 3]`` to features ``[N, D, h, w]``.
-        width: Channels D of them.
-        classifier: Maps their average ``[N, D]`` to logits; None where there is none.
-        size: Side S of the frames it looks at, in pixels.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        width: int,
-        classifier: nn.Linear | None = None,
-        size: int = VIEW_SIZE,
-    ) -> None:
-        super().__init__()
-        self.backbone, self.width, self.classifier = backbone, width, classifier
-        self.size = size
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-    def forward(self, views: Tensor) -> Tensor:
-        """Its map ``[N, D, 4, 4]`` of views ``uint8 [N, S, S, 3]`` of any side."""
-        with torch.autocast("cpu", torch.bfloat16):
-            maps = self.backbone(resize(views, self.size))
-        return pool_maps(maps, GRID)
 
 
 def load_teacher(name: str, data: Path) -> Teacher:

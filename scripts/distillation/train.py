@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scripts.distillation.pool import VIEWS, ViewPool
+from scripts.distillation.agreement import agreement
+from scripts.distillation.pool import ViewPool
 from scripts.distillation.stages import StageGuide
-from scripts.distillation.student import Student, normalise
-from scripts.distillation.views import resize
+from scripts.distillation.student import StagedStudent
+from vidfuse.adaptation.learning import (
+    Batch,
+    descend,
+    draw_rows,
+    fit_heads,
+    follow,
+    make_optimizer,
+    mirror,
+    schedule,
+)
+from vidfuse.adaptation.student import normalise
+from vidfuse.adaptation.views import VIEWS, resize
 from vidfuse.backbones.norms import renew_statistics
 
 MEASURED = 1000  # views that are looked at before training
-Judge = Callable[[Student], dict[str, float]]
+Judge = Callable[[StagedStudent], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -64,11 +76,11 @@ class Recipe:
 def train(
     folder: Path,
     views: ViewPool,
-    student: Student,
+    student: StagedStudent,
     guide: StageGuide,
     recipe: Recipe,
     judge: Judge,
-) -> Student:
+) -> StagedStudent:
     """Train a student, or go on where an earlier run of the same recipe was cut off.
 
     Args:
@@ -87,7 +99,7 @@ def train(
     """
     begin(folder, recipe)
     averaged = copy.deepcopy(student)
-    optimizer = make_optimizer(student, recipe)
+    optimizer = make_optimizer(student, recipe.rate, recipe.weight_decay)
     state, step, seconds = folder / "state.pt", 0, 0.0
     if state.exists():
         saved = torch.load(state, weights_only=True)
@@ -104,7 +116,7 @@ def train(
         hints = guide(batch[VIEWS]) if step < recipe.hinted * recipe.steps else {}
         losses = learn(student, optimizer, batch, hints, recipe)
         step += 1
-        follow(averaged, student, min(recipe.average, (1 + step) / (10 + step)))
+        follow(averaged, student, recipe.average, step)
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + value / recipe.save_every
         if step % recipe.save_every == 0 or step == recipe.steps:
@@ -137,16 +149,6 @@ def begin(folder: Path, recipe: Recipe) -> None:
     noted.write_text(json.dumps(fields))
 
 
-def make_optimizer(student: Student, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and kernels only."""
-    learned = [p for p in student.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in learned if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.rate)
-
-
 def some_views(views: ViewPool, recipe: Recipe) -> dict[str, Tensor]:
     """Views at the student's size, and the teachers' answers, to measure before training."""
     rng = np.random.default_rng(recipe.seed)
@@ -155,20 +157,19 @@ def some_views(views: ViewPool, recipe: Recipe) -> dict[str, Tensor]:
     return batch
 
 
-@torch.no_grad()
-def fit_heads(student: Student, batch: dict[str, Tensor]) -> None:
-    """Begin each head with the regression from the student's map to its teacher's, after batch
-    norms have got the statistics of what the student makes itself.
-    """
+def begin_heads(student: StagedStudent, batch: Batch) -> None:
+    """Fit each head, after batch norms have got the statistics of what the student makes itself."""
     renew_statistics(student.network, normalise(batch[VIEWS]))
-    student.eval()
-    features = torch.cat([student(part) for part in batch[VIEWS].split(100)])
-    for name, head in student.heads.items():
-        head.fit(features, batch[name])
+    fit_heads(student, batch)
+
+
+def judge_on(held_out: Batch, size: int) -> Judge:
+    """A judge of students; see `agreement`."""
+    return partial(agreement, held_out=held_out, size=size)
 
 
 def learn(
-    student: Student,
+    student: StagedStudent,
     optimizer: torch.optim.Optimizer,
     batch: dict[str, Tensor],
     hints: dict[str, Tensor],
@@ -181,48 +182,13 @@ def learn(
         losses = {} if recipe.forced else student.losses(features, batch)
     parts = [getattr(recipe, name) * each for name, each in losses.items()]
     parts += [recipe.hint * each for each in errors.values()]
-    loss = torch.stack(parts).sum()
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-    optimizer.step()
+    descend(student, optimizer, torch.stack(parts).sum())
     return {name: each.item() for name, each in (errors | losses).items()}
 
 
-def draw(views: ViewPool, step: int, recipe: Recipe) -> dict[str, Tensor]:
-    """The batch of a step, at the student's size and mirrored or not.
-
-    Teachers see mirrored frames mirrored, nearly, so their maps are mirrored too.
-    """
+def draw(views: ViewPool, step: int, recipe: Recipe) -> Batch:
+    """The batch of a step, at the student's size and mirrored or not."""
     rng = np.random.default_rng((recipe.seed, 1, step))
-    batch = views.rows(draw_rows(step, views.size, recipe))
+    batch = views.rows(draw_rows(step, views.size, recipe.batch, recipe.seed))
     batch[VIEWS] = resize(batch[VIEWS], int(rng.choice(recipe.sizes)))
-    if rng.random() < 0.5:
-        batch = {name: each.flip(2 if name == VIEWS else 3) for name, each in batch.items()}
-    return batch
-
-
-def draw_rows(step: int, size: int, recipe: Recipe) -> np.ndarray:
-    """The views of a batch: every view once per epoch, in an order of its own."""
-    per_epoch = size // recipe.batch
-    order = np.random.default_rng((recipe.seed, step // per_epoch)).permutation(size)
-    position = step % per_epoch * recipe.batch
-    return order[position : position + recipe.batch]
-
-
-def schedule(step: int, steps: int) -> float:
-    """Share of the learning rate: a short linear rise, then half a cosine."""
-    rise = min(1.0, (step + 1) / (0.03 * steps))
-    return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-@torch.no_grad()
-def follow(averaged: Student, student: Student, share: float) -> None:
-    """Move the average a little towards the student."""
-    for mine, its in zip(
-        averaged.state_dict().values(), student.state_dict().values(), strict=True
-    ):
-        if mine.is_floating_point():
-            mine.lerp_(its, 1 - share)
-        else:
-            mine.copy_(its)
+    return mirror(batch) if rng.random() < 0.5 else batch

@@ -15,7 +15,17 @@ from vidfuse import __version__
 from vidfuse.settings import typed_fields
 from vidfuse.training.config import TrainConfig
 
-COMMANDS = ("train", "predict", "evaluate", "compare", "extract", "bench", "inspect", "doctor")
+COMMANDS = (
+    "train",
+    "predict",
+    "evaluate",
+    "compare",
+    "extract",
+    "adapt",
+    "bench",
+    "inspect",
+    "doctor",
+)
 HEAVY = ("torch", "torchvision", "numpy", "sklearn", "av", "rich", "PIL")
 
 

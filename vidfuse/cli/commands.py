@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("vidfuse.cli.evaluate", "Measure a trained model on a dataset."),
     "compare": ("vidfuse.cli.compare", "Compare heads on a dataset, and say which to take."),
     "extract": ("vidfuse.cli.extract", "Extract features of clips into the cache."),
+    "adapt": ("vidfuse.cli.adapt", "Adapt a bundled encoder to your videos, without labels."),
     "bench": ("vidfuse.cli.bench", "Benchmark feature extraction and find the bottleneck."),
     "inspect": ("vidfuse.cli.inspect", "Look at a dataset: layout, classes, splits, problems."),
     "doctor": ("vidfuse.cli.doctor", "Check this installation, and say how to repair it."),

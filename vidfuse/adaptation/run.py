@@ -1,0 +1,262 @@
+"""An adaptation from beginning to end: read, measure, learn, measure, write."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import nn
+
+from vidfuse.adaptation.agreement import Described, neighbour_overlap, predicted
+from vidfuse.adaptation.config import AdaptConfig
+from vidfuse.adaptation.depthwise import quicken
+from vidfuse.adaptation.learning import (
+    descend,
+    draw_rows,
+    fit_heads,
+    follow,
+    make_optimizer,
+    mirror,
+    schedule,
+)
+from vidfuse.adaptation.material import TEACHER, Material, gather
+from vidfuse.adaptation.student import Student
+from vidfuse.adaptation.teacher import Teacher
+from vidfuse.adaptation.views import VIEWS
+from vidfuse.atomic import make_writable, write_whole
+from vidfuse.backbones import BackboneChoice, choose
+from vidfuse.backbones.imports import resolve_device
+from vidfuse.backbones.load import load_backbone
+from vidfuse.backbones.precision import supported
+from vidfuse.data.clip import Clip
+from vidfuse.data.content import ContentIndex
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.build import one_line
+from vidfuse.features.spec import weights_digest
+from vidfuse.progress import Reporter
+
+BATCH = 64
+MEASURED = 1000  # views that heads, and what is measured, are fitted on
+AVERAGED = 0.99  # share that the averaged weights keep in a step
+WEIGHT_DECAY = 0.05
+LOSSES = {"map": 1.0, "pooled": 2.0, "relation": 10.0}
+"""Weights of the parts of the loss: those of the bundled encoder's own training."""
+ADVICE = "Name a file in a folder that you can write with --out."
+
+
+def adapt_encoder(
+    clips: Sequence[Clip | InputError], config: AdaptConfig, out: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """Go on training a bundled encoder; see ``api.adapt``."""
+    began = time.monotonic()
+    if out.suffix != ".safetensors":
+        raise UserError(f"{out}: not a name of weights", "Let it end in .safetensors.")
+    make_writable(out.absolute().parent, ADVICE)
+    device = resolve_device(config.device, reporter)
+    narrow = config.precision == "bf16" or (
+        config.precision == "auto" and "bf16" in supported(torch.device(device))
+    )
+    with reporter.measure("model"):
+        choice = choose(config.backbone, config.weights)
+        teacher = load_teacher(config, device, reporter, narrow=narrow)
+    good = list(dict.fromkeys(clip for clip in clips if isinstance(clip, Clip)))
+    failures = [clip for clip in clips if isinstance(clip, InputError)]
+    for error in failures:
+        reporter.warn(one_line(error))
+    with reporter.measure("read"):
+        trained, held_out, unread = gather(good, config, teacher, choice.info.size, reporter)
+    failures += unread
+
+    student = begin_student(choice, teacher, device)
+    run = Training(trained, config, began, narrow)
+    with reporter.measure("agreement"):
+        before = agreement(student, trained, held_out)
+    with reporter.measure("train"):
+        student = run.train(student, reporter)
+    with reporter.measure("agreement"):
+        after = agreement(student, trained, held_out)
+    report = {
+        "out": str(out),
+        "backbone": config.backbone,
+        "teacher": config.teacher,
+        "clips": trained.clips,
+        "held_out_clips": held_out.clips,
+        "views": len(trained.views),
+        "epochs": round(run.steps / run.per_epoch, 2),
+        "before": before,
+        "after": after,
+        "failed": len(failures),
+        "failures": [{"path": each.path, "error": each.reason} for each in failures],
+    }
+    if not after["r2"] > before["r2"]:  # nor is NaN
+        raise UserError(
+            f"the encoder became no better: on {held_out.clips} clips that it did not learn from, "
+            f"R² of what {config.teacher} sees was {before['r2']:.3f} and is {after['r2']:.3f}; "
+            "nothing was written",
+            "Give more clips, more --epochs, or another --lr.",
+        )
+    write(student, out, config)
+    return report | {"timings": reporter.timings()}
+
+
+def load_teacher(config: AdaptConfig, device: str, reporter: Reporter, *, narrow: bool) -> Teacher:
+    """The teacher with its weights, which are fetched first where they are published ones.
+
+    Raises:
+        UserError: What it needs is not here, or its weights do not fit.
+    """
+    choice = choose(config.teacher, config.teacher_weights)
+    weights_digest(choice, ContentIndex(config.cache_folder), reporter)
+    backbone = load_backbone(choice, device=device)
+    size = choice.info.size
+    blank = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        width = backbone(blank).shape[1]
+    return Teacher(backbone, width, size=size, narrow=narrow)
+
+
+def begin_student(choice: BackboneChoice, teacher: Teacher, device: str) -> Student:
+    """The encoder with a head for the teacher.
+
+    It goes on learning as it is, with batch norms folded into its convolutions: at a small rate it
+    does not need them, and what it learns does not depend on the other frames of a batch.
+    """
+    network = load_backbone(choice).body.requires_grad_(True)
+    assert isinstance(network, nn.Sequential)
+    if device == "cpu":
+        quicken(network)
+    return Student(network, choice.info.channels, {TEACHER: teacher}).to(device)
+
+
+def some_rows(material: Material, count: int, seed: int) -> NDArray[np.int64]:
+    """Numbers of some of its views, in order."""
+    size = len(material.views)
+    rng = np.random.default_rng((seed, 3))
+    return np.sort(rng.choice(size, min(count, size), replace=False))
+
+
+@dataclass
+class Training:
+    """The training of a student.
+
+    Attributes:
+        trained: What it learns from.
+        config: How.
+        began: When the command did, by the monotonic clock, for ``config.budget``.
+        narrow: Whether it computes in bfloat16.
+        steps: Steps that were made.
+    """
+
+    trained: Material
+    config: AdaptConfig
+    began: float
+    narrow: bool
+    steps: int = 0
+
+    @property
+    def batch(self) -> int:
+        """Views in a step."""
+        return min(BATCH, len(self.trained.views))
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return len(self.trained.views) // self.batch
+
+    def train(self, student: Student, reporter: Reporter) -> Student:
+        """A student that has learned, with its weights averaged over the last steps.
+
+        Raises:
+            UserError: No time is left of the budget.
+        """
+        config, device = self.config, device_of(student)
+        fit_heads(student, self.trained.rows(some_rows(self.trained, MEASURED, 0), device))
+        averaged = copy.deepcopy(student)
+        optimizer = make_optimizer(student, config.lr, WEIGHT_DECAY)
+        most, here = config.epochs * self.per_epoch, time.monotonic()
+        seconds = config.budget_seconds()
+        end = None if seconds is None else self.began + seconds
+        if end is not None and here >= end:
+            raise UserError(
+                f"the budget of {config.budget} was over before the training began, after "
+                f"{here - self.began:.0f} s",
+                "Give more time with --budget, or take fewer --views.",
+            )
+        reporter.start("Learning from the teacher", most)
+        try:
+            while self.steps < most:
+                progress = self.steps / most
+                if end is not None:
+                    progress = max(progress, (time.monotonic() - here) / (end - here))
+                if progress >= 1:
+                    break
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * schedule(progress * most, most)
+                loss = self._step(student, optimizer, device)
+                self.steps += 1
+                follow(averaged, student, AVERAGED, self.steps)
+                reporter.advance(note=f"loss {loss:.3f}")
+        finally:
+            reporter.finish()
+        return averaged.eval()
+
+    def _step(self, student: Student, optimizer: torch.optim.Optimizer, device: str) -> float:
+        seed = self.config.seed
+        numbers = draw_rows(self.steps, len(self.trained.views), self.batch, seed)
+        batch = self.trained.rows(numbers, device)
+        if np.random.default_rng((seed, 4, self.steps)).random() < 0.5:
+            batch = mirror(batch)
+        student.train()
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.narrow):
+            losses = student.losses(student(batch[VIEWS]), batch)
+        loss = torch.stack([LOSSES[name] * each for name, each in losses.items()]).sum()
+        descend(student, optimizer, loss)
+        return loss.item()
+
+
+def agreement(student: Student, trained: Material, held_out: Material) -> dict[str, float]:
+    """How well a student agrees with its teacher on clips that it does not learn from.
+
+    Returns:
+        ``r2`` of the teacher's features, averages over positions, as a linear map of the student's
+        predicts them that was fitted on views to learn from; and the share of each frame's ten
+        nearest ``neighbours`` that they have in common.
+    """
+    known = describe(student, trained, some_rows(trained, MEASURED, seed=1))
+    unseen = describe(student, held_out, slice(None))
+    return {
+        "r2": round(predicted(known, unseen), 4),
+        "neighbours": round(float(neighbour_overlap(*unseen).mean()), 4),
+    }
+
+
+@torch.inference_mode()
+def describe(student: Student, material: Material, rows: NDArray[np.int64] | slice) -> Described:
+    """Average features over positions of some views, the student's and the teacher's."""
+    batch, student = material.rows(rows, device_of(student)), student.eval()
+    features = torch.cat([student(part) for part in batch[VIEWS].split(BATCH)])
+    return features.mean((2, 3)).cpu(), batch[TEACHER].float().mean((2, 3)).cpu()
+
+
+def device_of(student: Student) -> str:
+    """Where a student computes."""
+    return str(next(student.parameters()).device)
+
+
+def write(student: Student, out: Path, config: AdaptConfig) -> None:
+    """Write its weights as float16.
+
+    Raises:
+        UnwritableError: They cannot be written.
+    """
+    state = student.network.state_dict()
+    kept = {name: value.half().cpu().contiguous() for name, value in state.items()}
+    write_whole(out, save(kept, metadata={"teacher": config.teacher}), ADVICE)  # several: no order
