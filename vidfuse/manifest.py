@@ -231,17 +231,6 @@ def _without_memory(head: Mapping[str, Any], classes: int, *, most: int) -> Head
         handle.remove()
 
 
-def check_finite(state: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not finite: no prediction would be finite either.
-
-    Raises:
-        ValueError: Names the first tensor that has some.
-    """
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ValueError(f"'{name}' has values that are not finite")
-
-
 def _kind(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
     """Type and shape of a tensor, as a header has them."""
     return TYPES.get(str(tensor.dtype), str(tensor.dtype)), tuple(tensor.shape)

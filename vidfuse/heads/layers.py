@@ -94,26 +94,6 @@ def read_out(
     return torch.cat([last[:, :half], states[:, 0, half:]], dim=1)
 
 
-def attend(states: Tensor, lengths: Tensor, queries: nn.Linear) -> Tensor:
-    """Weighted means of the states [B, Q·S], one for each query, whatever padding holds.
-
-    With states h_t [S] and learned queries q_k [S] and biases b_k::
-
-        α_kt = exp(q_kᵀ h_t + b_k) / Σ_s exp(q_kᵀ h_s + b_k),  read_k = Σ_t α_kt h_t
-
-    as in Lin et al., A Structured Self-Attentive Sentence Embedding, ICLR 2017, with a linear
-    energy. Each query can look for another moment of a clip.
-
-    Args:
-        states: States [B, T, S].
-        lengths: How many of the T steps are real [B].
-        queries: From S to Q.
-    """
-    padding = ~mask(lengths, states.shape[1])[..., None]
-    weights: Tensor = queries(states).masked_fill(padding, -torch.inf).softmax(1)
-    return (weights.transpose(1, 2) @ states).flatten(1)
-
-
 class PositionEmbedding(nn.Module):
     """A learned vector for every place between the beginning of a clip and its end.
 

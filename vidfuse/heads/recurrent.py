@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vidfuse.heads.base import SequenceHead, check_sizes, frame_vectors, mask, masked_mean
-from vidfuse.heads.layers import Cell, Readout, attend, new_recurrence, read_out, run
+from vidfuse.heads.layers import Cell, Readout, new_recurrence, read_out, run
 
 Inputs = Literal["frames", "deviations"]
 QUERIES = 4  # moments that a read-out by attention can look for
@@ -30,7 +30,11 @@ class Recurrent(SequenceHead):
         x_t = W Dropout((v_t - v̄)/σ) + b,  m = (v̂ - μ̂)/σ̂
 
     With ``inputs=frames`` it reads whole frames, each normalised alone (LayerNorm), and m [P] is
-    their mean.
+    their mean. Four moments are read of the states h_t [S], each by a learned query q_k and b_k::
+
+        α_kt = exp(q_kᵀ h_t + b_k) / Σ_s exp(q_kᵀ h_s + b_k),  read_k = Σ_t α_kt h_t
+
+    as in Lin et al., A Structured Self-Attentive Sentence Embedding, ICLR 2017, but linear.
 
     Shapes: frames [B, T, P] with P = D·g·g → projected [B, T, hidden] → states
     [B, T, hidden·directions] → read-out [B, hidden·directions], of ``attention`` four times as
@@ -108,50 +112,44 @@ class Recurrent(SequenceHead):
         count, total = 0, self.spread.new_zeros(self.frame_size, dtype=torch.float64)
         squares, means = total.clone(), []
         for features, lengths in clips:
-            frames = features.flatten(2)[mask(lengths, features.shape[1])].double()
-            count += len(frames)
-            total += frames.sum(0)
-            squares += frames.square().sum(0)
-            means.append(self.pooled(masked_mean(frame_vectors(features, lengths), lengths)))
-        spread = (squares / count - (total / count).square()).clamp(min=0).sqrt()
-        self.spread.copy_(floored(spread))
-        of_clips = torch.cat(means).double()
+            frames = frame_vectors(features, lengths)
+            count += int(lengths.sum())
+            total += frames.sum((0, 1), dtype=torch.float64)
+            squares += frames.double().square().sum((0, 1))
+            means.append(masked_mean(frames, lengths))
+        of_clips = torch.cat(means).view(-1, self.channels, self.grid**2).mean(2)
+        spreads = {
+            self.spread: (squares / count - (total / count).square()).clamp(min=0).sqrt(),
+            self.clip_spread: of_clips.std(0, correction=0),
+        }
         self.clip_mean.copy_(of_clips.mean(0))
-        self.clip_spread.copy_(floored(of_clips.std(0, correction=0)))
-
-    def pooled(self, vectors: Tensor) -> Tensor:
-        """Vectors of frames [B, P], the mean of their cells [B, D]."""
-        return vectors.view(len(vectors), self.channels, self.grid**2).mean(2)
+        for mine, spread in spreads.items():
+            # What hardly moved in training must not become huge where it does.
+            mine.copy_(spread + LEAST_SPREAD * spread.square().mean().sqrt() + EPSILON)
 
     def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What is read from the states [B, S], and the mean frame [B, D] or [B, P]."""
-        frames = frame_vectors(features, lengths)
-        if self.inputs == "deviations":
-            pooled = self.pooled(masked_mean(frames, lengths))
-            mean = (pooled - self.clip_mean) / self.clip_spread
-        else:
-            mean = masked_mean(self.norm(frames), lengths)
-        return self.pool(self.states(features, lengths), lengths), mean
+        states, mean = self.states(features, lengths)
+        if self.readout == "attention":
+            padding = ~mask(lengths, states.shape[1])[..., None]
+            weights = self.queries(states).masked_fill(padding, -torch.inf).softmax(1)
+            return (weights.transpose(1, 2) @ states).flatten(1), mean
+        return read_out(states, lengths, self.readout, bidirectional=self.bidirectional), mean
 
-    def states(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """States [B, T, hidden·directions] of the last layer, those of padding meaning nothing."""
+    def states(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """States [B, T, hidden·directions] of the last layer, those of padding meaning nothing, and
+        the mean frame [B, D] or [B, P].
+        """
         frames = frame_vectors(features, lengths)
         if self.inputs == "deviations":
-            steps = (frames - masked_mean(frames, lengths)[:, None]) / self.spread
+            mean = masked_mean(frames, lengths)
+            steps = (frames - mean[:, None]) / self.spread
+            cells = mean.view(len(mean), self.channels, self.grid**2)
+            mean = (cells.mean(2) - self.clip_mean) / self.clip_spread
         else:
             steps = self.norm(frames)
-        return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths)
-
-    def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """One vector [B, S] from the states [B, T, hidden·directions] of each clip."""
-        if self.readout == "attention":
-            return attend(states, lengths, self.queries)
-        return read_out(states, lengths, self.readout, bidirectional=self.bidirectional)
-
-
-def floored(spread: Tensor) -> Tensor:
-    """Spreads [P] to divide by: what hardly moved in training must not be huge where it does."""
-    return spread + LEAST_SPREAD * spread.square().mean().sqrt() + EPSILON
+            mean = masked_mean(steps, lengths)
+        return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths), mean
 
 
 class RNN(Recurrent):

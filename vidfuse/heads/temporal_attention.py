@@ -66,14 +66,15 @@ class TemporalAttention(LSTM):
             nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
         )
 
-    def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """The weighted mean [B, S] of the states [B, T, S] of each clip."""
+    def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted mean of the states [B, S], and the mean frame [B, D] or [B, P]."""
+        states, mean = self.states(features, lengths)
         # States of padding may be anything but numbers that are not finite, and have weight 0.
-        return (self._weights(states, lengths)[:, None] @ states).squeeze(1)
+        return (self._weights(states, lengths)[:, None] @ states).squeeze(1), mean
 
     def attention(self, features: Tensor, lengths: Tensor) -> Tensor:
         """The weight α_t of each frame [B, T], 0 for padding; they sum to 1 in each clip."""
-        return self._weights(self.states(features, lengths), lengths)
+        return self._weights(self.states(features, lengths)[0], lengths)
 
     def _weights(self, states: Tensor, lengths: Tensor) -> Tensor:
         energies: Tensor = self.energy(states).squeeze(2)

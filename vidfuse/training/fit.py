@@ -346,9 +346,10 @@ class Fit:
         self.weights = likeliest_weights(parts, labels)
         logits = (self.weights[:, None, None] * parts).sum(0)
         predicted = logits.argmax(1)
-        losses = F.cross_entropy(logits, labels, reduction="none")
+        counts = torch.bincount(labels, minlength=self.classes).clamp(min=1)
         return {
-            "val_loss": (balanced_weights(labels) * losses).mean().item(),
+            # Torch divides by the sum of the clips' weights, so it is the mean of the classes'.
+            "val_loss": F.cross_entropy(logits, labels, weight=1 / counts).item(),
             "val_accuracy": (predicted == labels).double().mean().item(),
             "val_macro_f1": macro_f1(labels, predicted, self.classes),
             "val_frames": frames.double().mean().item(),
@@ -363,14 +364,10 @@ class Fit:
                 return False
             self.best_score = score
         self.best_epoch, self.best_weights = self.epoch, self.weights
-        self.best_state = self._weighed_state()
-        return True
-
-    def _weighed_state(self) -> dict[str, Tensor]:
-        """The head's weights on the CPU, its parts weighed; training goes on without."""
         training = copy.deepcopy(self.head.state_dict())
         if len(self.weights) > 1:
             self.head.weigh_parts(self.weights.to(self.device))
-        weighed = {k: v.to("cpu", copy=True) for k, v in self.head.state_dict().items()}
-        self.head.load_state_dict(training)
-        return weighed
+        weighed = self.head.state_dict().items()
+        self.best_state = {key: value.to("cpu", copy=True) for key, value in weighed}
+        self.head.load_state_dict(training)  # which goes on without
+        return True

@@ -287,12 +287,12 @@ def restore(fit: Fit, run: Run, data: str) -> None:
 
 def validation(fit: Fit, clips: Sequence[Clip], classes: list[str]) -> dict[str, Any] | None:
     """Measure the best weights on the validation clips, which chose them; None without any."""
-    from vidfuse.training.examples import predict
+    from vidfuse.training.examples import predict_parts
 
     if not clips:
         return None
     fit.take_best()
-    logits, _ = predict(fit.head, fit.val, device=fit.device, batch_size=64)
+    logits = predict_parts(fit.head, fit.val, device=fit.device, batch_size=64)[0].sum(0)
     groups = [clip.group for clip in clips]
     metrics = summary(fit.val.labels.numpy(), logits.numpy(), classes, groups)
     return {"clips": len(clips), **metrics}
