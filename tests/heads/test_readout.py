@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vidfuse.heads.layers import attend, read_out
+from vidfuse.heads.layers import read_out
 
 NAN = float("nan")
 # Two clips of one and two frames, states of two units; behind their end anything may stand.
@@ -22,14 +22,3 @@ LENGTHS = torch.tensor([1, 2])
 def test_read_out_by_hand(readout, bidirectional, expected):
     read = read_out(STATES, LENGTHS, readout, bidirectional=bidirectional)
     assert read.tolist() == expected
-
-
-def test_attention_reads_weighted_means_by_hand():
-    states = torch.tensor([[[0.0, 2.0], [1.0, 4.0], [9.0, 9.0]]])  # the last one is padding
-    queries = torch.nn.Linear(2, 2)
-    with torch.no_grad():
-        queries.weight.copy_(torch.tensor([[0.0, 0.0], [torch.log(torch.tensor(3.0)), 0.0]]))
-        queries.bias.fill_(5.0)
-    read = attend(states, torch.tensor([2]), queries)
-    # Equal weights for the first query, 1 to 3 for the second.
-    torch.testing.assert_close(read, torch.tensor([[0.5, 3.0, 0.75, 3.5]]))
