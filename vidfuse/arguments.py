@@ -71,7 +71,7 @@ class AdaptSettings(TypedDict, total=False):
     views: int
     epochs: int
     budget: str | None
-    lr: float
+    lr: float | None
     seed: int
     decoder: str
     max_failed: float
