@@ -71,7 +71,7 @@ class AdaptSettings(TypedDict, total=False):
     views: int
     epochs: int
     budget: str | None
-    lr: float | None
+    lr: float
     seed: int
     decoder: str
     max_failed: float
@@ -101,7 +101,7 @@ class TrainSettings(_FitSettings, total=False):
 
     head: str
     head_options: dict[str, Any]
-    lr: float
+    lr: float | None
     dropout: float
     patience: int
 
