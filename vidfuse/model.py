@@ -26,6 +26,7 @@ from vidfuse.backbones.info import PREPROCESSING
 from vidfuse.errors import UnknownNameError, UserError, raise_if_out_of_memory
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.heads import build_head, head_class
+from vidfuse.heads.registry import options_of
 from vidfuse.manifest import (
     check_manifest,
     check_tensors,
@@ -105,7 +106,8 @@ class StoredModel(ModelCard):
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
             header = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
             try:
-                unsaid = head_class(self.head_name).unsaid
+                cls = head_class(self.head_name)
+                unsaid = {name: cls.unsaid[name] for name in cls.unsaid if name in options_of(cls)}
                 described = {**self.head, "settings": {**unsaid, **self.head["settings"]}}
                 # Before a tensor takes memory: a file may ask for any amount of it.
                 check_tensors(described, len(self.classes), header, backbone=self.included)

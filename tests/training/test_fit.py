@@ -302,6 +302,15 @@ def test_a_part_that_knows_nothing_of_other_clips_counts_little(monkeypatch):
     assert all(torch.equal(now[key], value) for key, value in training.items())
 
 
+def test_an_epoch_that_is_not_finite_is_not_the_best(monkeypatch):
+    nan = torch.full((2, 12, 3), float("nan"))
+    said = iter([(nan, torch.ones(12)), answer(6, 2.0)])
+    monkeypatch.setattr(fit_module, "predict_parts", lambda *_, **__: next(said))
+    fit = make(head="lstm", epochs=2)
+    assert len(list(fit)) == fit.best_epoch == 2
+    assert all(value.isfinite().all() for value in fit.best_state.values())
+
+
 def test_without_validation_the_last_epoch_is_the_best():
     fit = make(val=EMPTY, epochs=4, patience=1)
     records = list(fit)

@@ -72,3 +72,31 @@ def test_few_clips_say_little():
     few = likeliest_weights(sure_of(labels, 3.0)[None], labels)
     many = likeliest_weights(sure_of(labels, 3.0).repeat(500, 1)[None], labels.repeat(500))
     assert 1.0 < few < 2.0 < many
+
+
+@torch.no_grad()
+def unlikely(logs, parts, labels):
+    logits = (logs.exp()[:, None, None] * parts).sum(0)
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    return (loss + logs.square().sum() / 2).item()
+
+
+def test_no_weights_nearby_are_likelier():
+    generator = torch.Generator().manual_seed(0)
+    for clips, right in ((12, (0.5, 0.8)), (20, (0.3, 0.6)), (60, (0.4, 0.9)), (60, (0.7, 0.7))):
+        labels = torch.arange(clips) % 2
+        parts = []
+        for share in right:
+            wrong = torch.rand(clips, generator=generator) >= share
+            said = torch.where(wrong, 1 - labels, labels)
+            parts.append(9.0 * torch.rand(clips, 1, generator=generator) * torch.eye(2)[said])
+        stacked = torch.stack(parts)
+        logs = likeliest_weights(stacked, labels).log()
+        best = unlikely(logs, stacked, labels)
+        for step in (0.03 * torch.eye(2)).repeat(2, 1) * torch.tensor([[1.0]] * 2 + [[-1.0]] * 2):
+            assert unlikely(logs + step, stacked, labels) >= best - 1e-3
+
+
+def test_what_is_not_finite_is_not_weighed():
+    parts = torch.tensor([[[0.0, float("nan")]], [[1.0, 0.0]]])
+    assert likeliest_weights(parts, torch.tensor([0])).tolist() == [1.0, 1.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vidfuse.backbones import BACKBONES, find_backbone
+from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, find_backbone
 from vidfuse.errors import UserError
 from vidfuse.features.spec import FeatureConfig
 from vidfuse.settings import MACHINE, MachineConfig, option, parse_duration, same_option
@@ -18,7 +18,7 @@ class AdaptConfig(MachineConfig):
     """Settings of an adaptation."""
 
     backbone: str = option(
-        "thin_efficientnet", "Bundled encoder that goes on learning.", choices=BUNDLED
+        DEFAULT_BACKBONE, "Bundled encoder that goes on learning.", choices=BUNDLED
     )
     weights: str | None = option(
         None, "Weights that it begins with, such as those of an earlier run.", unset="the bundled"

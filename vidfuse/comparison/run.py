@@ -235,7 +235,7 @@ def _protocol(
         "search": {
             "lrs": sorted({lr for lr, _ in candidates}),
             "dropouts": sorted({dropout for _, dropout in candidates}),
-            "chosen_by": "macro F1, then loss, on the inner validation part of each fold",
+            "chosen_by": "calibrated loss on the inner validation part of each fold",
         },
         "settings": config.to_dict(),
         **of_specs,

@@ -14,6 +14,7 @@ from vidfuse.heads.layers import Cell, Readout, new_recurrence, read_out, run
 Inputs = Literal["frames", "deviations"]
 QUERIES = 4  # moments that a read-out by attention can look for
 LEAST_SPREAD = 1e-3  # of a channel, as a share of what is usual
+MOST_SPREADS = 10.0  # that a feature may be away: what never moved in training may do so later
 EPSILON = 1e-6
 
 
@@ -29,8 +30,9 @@ class Recurrent(SequenceHead):
 
         x_t = W Dropout((v_t - v̄)/σ) + b,  m = (v̂ - μ̂)/σ̂
 
-    With ``inputs=frames`` it reads whole frames, each normalised alone (LayerNorm), and m [P] is
-    their mean. Four moments are read of the states h_t [S], each by a learned query q_k and b_k::
+    both cut at ±10. With ``inputs=frames`` it reads whole frames, each normalised alone
+    (LayerNorm), and m [P] is their mean. Four moments are read of the states h_t [S], each by a
+    learned query q_k and b_k::
 
         α_kt = exp(q_kᵀ h_t + b_k) / Σ_s exp(q_kᵀ h_s + b_k),  read_k = Σ_t α_kt h_t
 
@@ -143,9 +145,10 @@ class Recurrent(SequenceHead):
         frames = frame_vectors(features, lengths)
         if self.inputs == "deviations":
             mean = masked_mean(frames, lengths)
-            steps = (frames - mean[:, None]) / self.spread
+            steps = ((frames - mean[:, None]) / self.spread).clamp(-MOST_SPREADS, MOST_SPREADS)
             cells = mean.view(len(mean), self.channels, self.grid**2)
             mean = (cells.mean(2) - self.clip_mean) / self.clip_spread
+            mean = mean.clamp(-MOST_SPREADS, MOST_SPREADS)
         else:
             steps = self.norm(frames)
             mean = masked_mean(steps, lengths)

@@ -360,14 +360,17 @@ class Fit:
         if validation["val_loss"] is not None:  # without validation, the last epoch is the best
             paid = self.head.frame_cost * validation["val_frames"]
             score = -validation["val_loss"] - paid
+            score = score if math.isfinite(score) else -math.inf
             if self.best_state is not None and not score > self.best_score:
                 return False
             self.best_score = score
         self.best_epoch, self.best_weights = self.epoch, self.weights
-        training = copy.deepcopy(self.head.state_dict())
+        training = None
         if len(self.weights) > 1:
+            training = copy.deepcopy(self.head.state_dict())
             self.head.weigh_parts(self.weights.to(self.device))
-        weighed = self.head.state_dict().items()
-        self.best_state = {key: value.to("cpu", copy=True) for key, value in weighed}
-        self.head.load_state_dict(training)  # which goes on without
+        weights = self.head.state_dict().items()
+        self.best_state = {key: value.to("cpu", copy=True) for key, value in weights}
+        if training is not None:
+            self.head.load_state_dict(training)
         return True

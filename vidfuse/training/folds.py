@@ -101,7 +101,7 @@ def _train_folds(
     scores = np.zeros((len(clips), len(classes)))
     rows = []
     alike: dict[bool, list[int]] = {True: [], False: []}  # best epochs, with the final settings
-    weights: list[Tensor] = []  # of the parts of the logits, likewise
+    weights: list[Tensor] = []  # of the parts of the logits, likewise; their logarithms
     for number, (split, each) in enumerate(zip(outer.splits, configs, strict=False), start=1):
         table = tables[_features(each)]
         held = _held(clips, split)
@@ -114,8 +114,8 @@ def _train_folds(
         scores[held] = _probabilities(fit, table, tested, classes)
         rows.append(_fold_row(number, fit, len(clips), tested, scores[held], classes))
         alike[each == config].append(fit.best_epoch)
-        if each == config:
-            weights.append(fit.best_weights)
+        if each == config and len(fit.val):
+            weights.append(fit.best_weights.log())
     labels = labels_of(clips, classes).numpy()
     groups = [clip.group for clip in clips]
     metrics = summary(labels, scores, classes, groups)
@@ -129,7 +129,7 @@ def _train_folds(
     if weights:  # no clips are left to find its own on
         import torch
 
-        final.weights = torch.stack(weights).mean(0)
+        final.weights = torch.stack(weights).mean(0).exp()
     run_epochs(final, run, reporter, fold=0)
     measured = {name: metrics[name] for name in (*REPORTED, "interval_method")}
     save_model(

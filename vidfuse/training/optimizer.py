@@ -128,10 +128,14 @@ def likeliest_weights(parts: Tensor, labels: Tensor) -> Tensor:
     Parts that are sure and often wrong get small ones, which is the temperature of Guo et al. (On
     Calibration of Modern Neural Networks, ICML 2017) with several of them. Their logarithms have a
     standard normal prior: five clips that happen to be right are no reason to be sure. Found by
-    Fisher scoring: with the gradient g and the Fisher information H of the cross-entropy by w, ::
+    Newton's steps, with the gradient g and the Hessian H of the cross-entropy by w::
 
-        log w ← log w - (w wᵀ ∘ H + I)⁻¹ (w ∘ g + log w)
+        log w ← log w - (w wᵀ ∘ H + I + diag(max(w ∘ g, 0)))⁻¹ (w ∘ g + log w)
+
+    Of logits that are not finite all weights are 1.
     """
+    if not parts.isfinite().all():
+        return torch.ones(len(parts))
     parts, logs = parts.double(), parts.new_zeros(len(parts), dtype=torch.float64)
     target = F.one_hot(labels, parts.shape[2]).double()
     for _ in range(STEPS):
@@ -140,7 +144,8 @@ def likeliest_weights(parts: Tensor, labels: Tensor) -> Tensor:
         centred = parts - (chance * parts).sum(2, keepdim=True)
         slope = ((chance - target) * parts).sum((1, 2))
         information = torch.einsum("nc,inc,jnc->ij", chance, centred, centred)
-        curvature = weights[:, None] * information * weights + torch.eye(len(parts))
+        bend = torch.diag(1 + (weights * slope).clamp(min=0))
+        curvature = weights[:, None] * information * weights + bend
         step = torch.linalg.solve(curvature, weights * slope + logs)
         logs = (logs - step.clamp(-1, 1)).clamp(-5, 5)
     return logs.exp().float()
