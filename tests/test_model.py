@@ -21,7 +21,8 @@ from vidfuse.errors import UserError
 from vidfuse.features.cache import Entry, EntryInfo
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.features.table import collate
-from vidfuse.heads import build_head
+from vidfuse.heads import HEADS, build_head
+from vidfuse.heads.recurrent import LSTM
 from vidfuse.model import SEEN_DIGITS, Model, load_model, open_model
 from vidfuse.video.sampling import Sampling
 
@@ -70,6 +71,24 @@ def saved(tmp_path: Path, **changes: Any) -> Path:
     path = tmp_path / "model.safetensors"
     make_model(**changes).save(path)
     return path
+
+
+class Derived(LSTM):
+    """A head of another package, without some of the settings of its base."""
+
+    name = "derived"
+
+    def __init__(self, channels: int, grid: int, classes: int, *, hidden: int = 8) -> None:
+        super().__init__(channels, grid, classes, hidden=hidden)
+
+
+def test_a_head_derived_from_ours_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(HEADS, "derived", f"{__name__}:Derived")
+    head = build_head("derived", channels=3, grid=2, classes=3).eval()
+    model = load_model(saved(tmp_path, head_name="derived", head=head))
+    assert model.head.settings == {"hidden": 8}
 
 
 def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -107,8 +107,9 @@ class StoredModel(ModelCard):
             header = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
             try:
                 cls = head_class(self.head_name)
-                unsaid = {name: cls.unsaid[name] for name in cls.unsaid if name in options_of(cls)}
-                described = {**self.head, "settings": {**unsaid, **self.head["settings"]}}
+                legacy = cls.legacy_settings.items()  # a derived head may have fewer
+                settings = {name: value for name, value in legacy if name in options_of(cls)}
+                described = {**self.head, "settings": {**settings, **self.head["settings"]}}
                 # Before a tensor takes memory: a file may ask for any amount of it.
                 check_tensors(described, len(self.classes), header, backbone=self.included)
                 head = build_head(

@@ -134,6 +134,27 @@ def test_clips_that_cannot_be_read_are_left_out(dataset: Path, tmp_path: Path) -
     assert any("torn.mkv" in line for line in heard.lines)
 
 
+def test_the_test_part_of_a_dataset_is_left_out(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = sorted(dataset.rglob("*.mkv"))
+    parts = ["train", "val", "train", "test"]
+    rows = [f"{clip},{clip.parent.name},{parts[i % 4]}" for i, clip in enumerate(clips)]
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text("\n".join(["path,label,split", *rows]), "utf-8")
+
+    def read(clips: list[Clip], *_: Any) -> None:
+        raise UserError(" ".join(sorted(clip.path.name for clip in clips)))
+
+    monkeypatch.setattr(run_module, "gather", read)
+    heard = Heard()
+    with pytest.raises(UserError) as caught:
+        vidfuse.adapt(manifest, out=tmp_path / "mine.safetensors", reporter=heard, **QUICK)
+    kept = sorted(clip.name for i, clip in enumerate(clips) if i % 4 < 3)
+    assert caught.value.message == " ".join(kept)
+    assert f"Left out: {len(clips) // 4} clips of the dataset's test part" in heard.lines
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

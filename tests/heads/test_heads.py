@@ -256,3 +256,24 @@ def test_logits_are_the_sum_of_parts_and_learn_apart(variant):
             torch.testing.assert_close(head(features, lengths), expected, **SAME)
         else:
             assert len(parts) == 1
+
+
+class WithItsOwnForward(SequenceHead):
+    """As other packages may have them."""
+
+    def __init__(self):
+        super().__init__(D, 1, C, hidden=4, dropout=0.0)
+        self.classifier = torch.nn.Linear(4, C)
+
+    def forward(self, features, lengths):
+        return self.classifier(self.project(features.flatten(2)).mean(1))
+
+
+def test_a_sequence_head_with_a_forward_of_its_own_has_one_part():
+    head = WithItsOwnForward().double()
+    features, lengths = torch.stack(clips(4, 4)), torch.tensor([4, 4])
+    parts, _ = head.logit_parts(features, lengths)
+    torch.testing.assert_close(parts, head(features, lengths)[None], **SAME)
+    losses, _ = head.loss(features, lengths, torch.tensor([0, 1]))
+    (gradient,) = torch.autograd.grad(losses.sum(), [head.project.weight])
+    assert gradient.abs().sum() > 0

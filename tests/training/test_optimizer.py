@@ -3,7 +3,7 @@ import sys
 
 import torch
 
-from vidfuse.training.optimizer import AdamW, likeliest_weights
+from vidfuse.training.optimizer import AdamW, calibration_weights
 
 
 def test_the_weights_are_those_of_torch_to_the_bit():
@@ -51,7 +51,7 @@ def sure_of(classes, sure):
 def test_what_is_too_sure_gets_a_small_weight_as_the_best_temperature_has_it():
     labels = torch.arange(300) % 3
     said = torch.where(torch.arange(300) < 240, labels, (labels + 1) % 3)  # 80 % are right
-    (weight,) = likeliest_weights(sure_of(said, 9.0)[None], labels)
+    (weight,) = calibration_weights(sure_of(said, 9.0)[None], labels)
     # A softmax of 0.8 for the class that is said, of three: exp(s) = 0.8 * 2 / 0.2
     torch.testing.assert_close(weight, torch.tensor(8.0).log() / 9, rtol=0.02, atol=0.0)
 
@@ -60,7 +60,7 @@ def test_parts_count_by_what_they_know():
     labels = torch.arange(300) % 3
     generator = torch.Generator().manual_seed(0)
     guessed = torch.randint(3, (300,), generator=generator)
-    knows, guesses = likeliest_weights(
+    knows, guesses = calibration_weights(
         torch.stack([sure_of(labels, 1.0), sure_of(guessed, 5.0)]), labels
     )
     assert guesses * 5.0 < knows / 3
@@ -69,8 +69,8 @@ def test_parts_count_by_what_they_know():
 
 def test_few_clips_say_little():
     labels = torch.tensor([0, 1, 2])
-    few = likeliest_weights(sure_of(labels, 3.0)[None], labels)
-    many = likeliest_weights(sure_of(labels, 3.0).repeat(500, 1)[None], labels.repeat(500))
+    few = calibration_weights(sure_of(labels, 3.0)[None], labels)
+    many = calibration_weights(sure_of(labels, 3.0).repeat(500, 1)[None], labels.repeat(500))
     assert 1.0 < few < 2.0 < many
 
 
@@ -91,7 +91,7 @@ def test_no_weights_nearby_are_likelier():
             said = torch.where(wrong, 1 - labels, labels)
             parts.append(9.0 * torch.rand(clips, 1, generator=generator) * torch.eye(2)[said])
         stacked = torch.stack(parts)
-        logs = likeliest_weights(stacked, labels).log()
+        logs = calibration_weights(stacked, labels).log()
         best = unlikely(logs, stacked, labels)
         for step in (0.03 * torch.eye(2)).repeat(2, 1) * torch.tensor([[1.0]] * 2 + [[-1.0]] * 2):
             assert unlikely(logs + step, stacked, labels) >= best - 1e-3
@@ -99,4 +99,4 @@ def test_no_weights_nearby_are_likelier():
 
 def test_what_is_not_finite_is_not_weighed():
     parts = torch.tensor([[[0.0, float("nan")]], [[1.0, 0.0]]])
-    assert likeliest_weights(parts, torch.tensor([0])).tolist() == [1.0, 1.0]
+    assert calibration_weights(parts, torch.tensor([0])).tolist() == [1.0, 1.0]

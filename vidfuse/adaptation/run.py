@@ -68,6 +68,10 @@ def adapt_encoder(
         choice = choose(config.backbone, config.weights)
         teacher = load_teacher(config, device, reporter, narrow=narrow)
     good = list(dict.fromkeys(clip for clip in clips if isinstance(clip, Clip)))
+    if tested := {clip for clip in good if clip.split == "test"}:
+        # Without labels an encoder still remembers frames.
+        good = [clip for clip in good if clip not in tested]
+        reporter.info(f"Left out: {len(tested)} clips of the dataset's test part")
     failures = [clip for clip in clips if isinstance(clip, InputError)]
     for error in failures:
         reporter.warn(one_line(error))

@@ -20,7 +20,8 @@ Adapt a bundled encoder to your videos, which need no labels.
 
 It goes on learning from a larger encoder, its teacher, on random crops of frames of these clips.
 Some clips are held out; agreement with the teacher on them is printed, before and after, and where
-it did not rise nothing is written. Keep clips that you want to test on out of CLIPS.
+it did not rise nothing is written. Clips of a dataset's own test part are left out; keep others
+that you want to test on out of CLIPS.
 
 Exits with 1 where more clips failed than --max-failed allows.
 """

@@ -55,7 +55,7 @@ class Head(nn.Module):
     """True if it selects its frames, through a `FrameSource`, and gets no others."""
     lr: ClassVar[float] = 1e-3
     """The highest learning rate where none is given."""
-    unsaid: ClassVar[Mapping[str, Any]] = {}
+    legacy_settings: ClassVar[Mapping[str, Any]] = {}
     """Values of settings that are younger than the head, in models that do not name them."""
     frame_cost: float = 0.0
     """Cost of observing one frame: as a share of accuracy, and in nats where an epoch is chosen."""

@@ -59,7 +59,7 @@ class Recurrent(SequenceHead):
 
     cell: ClassVar[Cell]
     lr = 3e-3
-    unsaid: ClassVar = {"inputs": "frames", "input_dropout": 0.0}
+    legacy_settings: ClassVar = {"inputs": "frames", "input_dropout": 0.0}
     spread: Tensor
     clip_mean: Tensor
     clip_spread: Tensor

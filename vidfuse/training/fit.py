@@ -26,8 +26,8 @@ from vidfuse.training.optimizer import (
     AdamW,
     automatic_batch_size,
     balanced_weights,
+    calibration_weights,
     decay_groups,
-    likeliest_weights,
     lr_factor,
     macro_f1,
 )
@@ -343,7 +343,7 @@ class Fit:
             self.head, self.val, device=self.device, batch_size=max(64, self.batch_size)
         )
         labels = self.val.labels
-        self.weights = likeliest_weights(parts, labels)
+        self.weights = calibration_weights(parts, labels)
         logits = (self.weights[:, None, None] * parts).sum(0)
         predicted = logits.argmax(1)
         counts = torch.bincount(labels, minlength=self.classes).clamp(min=1)

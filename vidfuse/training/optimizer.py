@@ -122,8 +122,8 @@ def macro_f1(labels: Tensor, predicted: Tensor, classes: int) -> float:
     return f1[support > 0].mean().item()
 
 
-def likeliest_weights(parts: Tensor, labels: Tensor) -> Tensor:
-    """Weights w [K] of the parts of logits [K, N, C] with which their sum tells clips best.
+def calibration_weights(parts: Tensor, labels: Tensor) -> Tensor:
+    """Weights w [K] of the parts of logits [K, N, C] with the least cross-entropy of their sum.
 
     Parts that are sure and often wrong get small ones, which is the temperature of Guo et al. (On
     Calibration of Modern Neural Networks, ICML 2017) with several of them. Their logarithms have a
