@@ -78,7 +78,7 @@ Right = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the data is, where results go, and how to compute.
+    """The data, the folder of results, and the settings of computing.
 
     Attributes:
         data: Folder of the datasets.
@@ -166,7 +166,7 @@ def heads(bench: Bench) -> str:
 
 
 def ridge(bench: Bench) -> tuple[Right, list[str | None]]:
-    """Which clips a ridge regression on EfficientNet-Lite0's mean frames gets right [N]."""
+    """The hits [N] of a ridge regression on EfficientNet-Lite0's mean frames: 1 or 0 for a clip."""
     config = TrainConfig(head="mean", backbone=LITE, **bench.cache)
     data = TrainingData(bench.data / "ucf101_12", config, Reporter())
     folds = make_folds(data.data, FOLDS, split="group", seed=0, contents=data.contents)
@@ -211,7 +211,7 @@ def encoders(bench: Bench) -> str:
 
 
 def auto(bench: Bench) -> str:
-    """What is chosen in each fold, and how well it does on it."""
+    """The choice of each fold, and its accuracy on that fold."""
     folder = bench.out / "auto"
     found = api.train(
         bench.data / "ucf101_12",
@@ -284,7 +284,7 @@ def clips_right(
     head: str,
     seed: int,
 ) -> Right:
-    """Which of the tested clips a model gets right [N], trained unless that was done before."""
+    """The hits [N] of a model on the tested clips, trained unless that was done before."""
     run = bench.out / "bundled" / f"{encoder}-{head}-{seed}"
     kept = run / "right.json"
     if not kept.exists():

@@ -258,7 +258,7 @@ class Tried(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Result):
-    """What ``--head auto`` chose, and why.
+    """The choice of ``--head auto``, and its reason.
 
     Attributes:
         head: Name of the head.
@@ -573,7 +573,7 @@ class Inspection(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement(Result):
-    """How well an encoder agrees with its teacher on frames of clips that it did not learn from.
+    """The agreement of an encoder with its teacher on clips that it did not learn from.
 
     Attributes:
         r2: R² of the teacher's features as a linear map of the encoder's predicts them that was

@@ -24,7 +24,7 @@ RUNS = Path("runs")
 LATEST = "latest"
 MODEL = "model.safetensors"
 AUTO_FILE = "auto.json"
-"""What ``--head auto`` was asked for, tried and chose: only its runs have one."""
+"""The request, trials and choices of ``--head auto``: only its runs have one."""
 WHO = "another training"  # is kept out of the folder of a run
 LOCK = ".lock"
 # What network drives that know no locks answer: there nobody is kept out.

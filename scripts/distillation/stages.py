@@ -1,4 +1,4 @@
-"""What a teacher's stages make of frames, for a student to imitate stage by stage."""
+"""The maps of a teacher's stages, for a student to imitate stage by stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well two networks' descriptions of the same frames agree."""
+"""The agreement of two networks' descriptions of the same frames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Described = tuple[Tensor, Tensor]
-"""What a student and its teacher say of the same frames: ``[N, D]`` and ``[N, E]``."""
+"""Vectors of a student and of its teacher for the same frames: ``[N, D]`` and ``[N, E]``."""
 RIDGE = 1.0  # relative to the mean square of the standardised description
 
 

@@ -67,7 +67,7 @@ def by_channel(maps: Tensor) -> Tensor:
 
 @cache
 def offsets(height: int, width: int, kernel: int, stride: int, padding: int) -> Tensor:
-    """Which element of a kernel joins each pair of positions: ``[pairs, kernel²]``, one or zero."""
+    """The element of a kernel that joins each pair of positions: ``[pairs, kernel²]``, 1 or 0."""
     before, after = (
         torch.stack(torch.meshgrid(*map(torch.arange, sides), indexing="ij"), -1)
         for sides in (

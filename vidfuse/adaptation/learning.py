@@ -1,4 +1,4 @@
-"""What trainings of students share: which views a step has, its rate, its step, the average."""
+"""The parts that trainings of students share: a step's views, its rate, the step, the average."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adaptation learns from: frames of clips, random views of them, the teacher's answers."""
+"""The material of an adaptation: frames of clips, random views of them, the teacher's maps."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def choose_clips(clips: Sequence[Clip], config: AdaptConfig, reporter: Reporter)
 
 
 def hold_out(clips: Sequence[Clip], seed: int) -> list[bool]:
-    """Which clips are measured on: the groups, or files, that come first in a random order."""
+    """Choose the clips to measure on: the groups, or files, that come first in a random order."""
     sources = [clip.group or str(clip.path) for clip in clips]
     names = sorted(set(sources))
     apart: set[str] = set()

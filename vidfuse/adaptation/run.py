@@ -227,7 +227,7 @@ class Training:
 
 
 def agreement(student: Student, trained: Material, held_out: Material) -> dict[str, float]:
-    """How well a student agrees with its teacher on clips that it does not learn from.
+    """Measure a student's agreement with its teacher on clips that it does not learn from.
 
     Returns:
         ``r2`` of the teacher's features, averages over positions, as a linear map of the student's
@@ -251,7 +251,7 @@ def describe(student: Student, material: Material, rows: NDArray[np.int64]) -> D
 
 
 def device_of(student: Student) -> str:
-    """Where a student computes."""
+    """The device of a student."""
     return str(next(student.parameters()).device)
 
 

@@ -102,7 +102,7 @@ class TeacherHead(nn.Module):
         return losses
 
     def classify(self, standardised: Tensor) -> Tensor:
-        """What the teacher's classifier says of a standardised map: logits ``[N, classes]``."""
+        """Logits ``[N, classes]`` of the teacher's classifier for a standardised map."""
         assert self.classifier is not None
         logits: Tensor = self.classifier(standardised.mean((2, 3)) * self.spread + self.mean)
         return logits

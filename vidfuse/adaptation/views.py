@@ -21,7 +21,7 @@ BILINEAR = Image.Resampling.BILINEAR
 
 @dataclass(frozen=True)
 class Zoom:
-    """How near views are.
+    """The range of views.
 
     Random crops show things larger than whole frames do, in use, at the same number of pixels
     (Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019), so many views

@@ -53,7 +53,7 @@ INNER_FOLDS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class AutoRun(Result):
-    """What was asked for, tried and chose: the content of ``auto.json``.
+    """The request, the trials and the choices: the content of ``auto.json``.
 
     Attributes:
         dataset: Its absolute path.
@@ -257,7 +257,7 @@ def _choose(
 
 
 def candidates_of(config: TrainConfig, backbones: Sequence[str]) -> list[Candidate]:
-    """What is tried, in order: every head with every encoder; all on ``--grid`` where it is given.
+    """List the candidates, in order: every head with every encoder, on ``--grid`` if given.
 
     Args:
         config: All settings.

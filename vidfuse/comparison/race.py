@@ -123,7 +123,7 @@ class Race:
         return time.time() + left / (len(self.folds) - place), began + self.seconds
 
     def _fits_in(self, candidate: Candidate, fold: int, left: float) -> bool:
-        """Whether it can be judged on a fold in the seconds left, as fast as on those before."""
+        """True if it can be judged on a fold in the seconds left, as fast as on those before."""
         done = Task(candidate, self.number, fold) in self.results
         return done or self._fit_seconds([candidate]) / len(self._reached) <= left
 
@@ -161,7 +161,7 @@ class Race:
             self.reporter.finish()
 
     def _show_board(self) -> None:
-        """How the candidates stand."""
+        """Describe the standing of the candidates."""
         ranked = sorted((each for each in self.costs if self._judged(each)), key=self._rank)
         rows = [
             (_name(each), f"{self._accuracy(each):.3f}", str(len(self._judged(each))))

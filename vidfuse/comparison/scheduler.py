@@ -186,7 +186,7 @@ class FitScheduler:
         ]
 
     def _label(self, candidate: Candidate) -> str:
-        """What to call it: with its encoder where there are several."""
+        """Its name, with its encoder where there are several."""
         several = self.config.backbones is not None
         return f"{candidate.head} on {candidate.backbone}" if several else candidate.head
 
@@ -215,7 +215,7 @@ def settings_of(
 
 
 def request_of(task: Task, epochs: int, file: Path, until: float | None = None) -> dict[str, Any]:
-    """What to ask of a process for the result of a task.
+    """The request to a process for the result of a task.
 
     Args:
         task: What to do.

@@ -187,7 +187,7 @@ class SequenceHead(Head):
         raise NotImplementedError
 
     def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What was read in the sequence [B, S], and the mean frame [B, P]."""
+        """The read-out of the sequence [B, S], and the mean frame [B, P]."""
         frames = self.norm(frame_vectors(features, lengths))
         return self.read(self.project(frames), lengths), masked_mean(frames, lengths)
 

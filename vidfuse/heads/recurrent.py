@@ -130,7 +130,7 @@ class Recurrent(SequenceHead):
             mine.copy_(spread + LEAST_SPREAD * spread.square().mean().sqrt() + EPSILON)
 
     def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What is read from the states [B, S], and the mean frame [B, D] or [B, P]."""
+        """The read-out of the states [B, S], and the mean frame [B, D] or [B, P]."""
         states, mean = self.states(features, lengths)
         if self.readout == "attention":
             padding = ~mask(lengths, states.shape[1])[..., None]

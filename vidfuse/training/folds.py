@@ -162,7 +162,7 @@ def _train_folds(
 
 
 def _features(config: TrainConfig) -> tuple[Any, ...]:
-    """What chosen settings may differ in that changes the features."""
+    """The settings in which choices may differ and that change the features."""
     return config.backbone, config.grid
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 BETAS = (0.9, 0.999)
-STEPS = 30  # to the likeliest weights; they change no more after some ten
+STEPS = 30  # of the search for weights; they change no more after some ten
 EPSILON = 1e-8
 
 
