@@ -318,14 +318,16 @@ class TrainResult(_Trained):
 
     Attributes:
         split: Clips in each part.
-        best_epoch: The epoch whose weights were kept.
-        validation: Its metrics on the validation clips; None without any.
+        best_epoch: The epoch that validation chose.
+        refitted: Whether the model then learned anew from all clips, for so many epochs.
+        validation: Metrics of the best epoch on the validation clips; None without any.
         choice: What ``--head auto`` chose; None, and left out, as the next, with any other head.
         test: The metrics on the test clips, which nothing was chosen by; None without any.
     """
 
     split: dict[str, int]
     best_epoch: int
+    refitted: bool
     validation: Validation | None
     choice: Choice | None = field(default=None, metadata={"only_with": "choice"})
     test: Evaluation | None = field(default=None, metadata={"only_with": "choice"})

@@ -63,12 +63,6 @@ class Run:
             return f"Make room, then go on where it stopped: vidfuse train --resume {self.folder}"
         return "Check that the disk has room, or name a folder that you can write with --out."
 
-    def clear(self) -> None:
-        """Remove what another run left in the folder, which was cut off."""
-        with writing(self.folder, OTHER_FOLDER):
-            for stale in (self.metrics, self.failures, self.state):
-                stale.unlink(missing_ok=True)
-
     def describe(
         self,
         dataset: Path | str,
@@ -76,7 +70,7 @@ class Run:
         failures: list[dict[str, str]],
         folds: int | None = None,
     ) -> None:
-        """Write what the run is made of.
+        """Write what the run is made of; what one that kept no state has left there is removed.
 
         Args:
             dataset: The dataset's path, kept in ``run.json``.
@@ -86,6 +80,10 @@ class Run:
         """
         import tomli_w
 
+        with writing(self.folder, OTHER_FOLDER):
+            self.failures.unlink(missing_ok=True)
+            if not self.state.exists():
+                self.metrics.unlink(missing_ok=True)
         write_whole(self.config, tomli_w.dumps(settings), self.advice)
         rest = {"dataset": os.path.abspath(dataset), "folds": folds}
         write_whole(self.origin, json.dumps(rest), self.advice)

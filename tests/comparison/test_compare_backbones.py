@@ -108,9 +108,10 @@ def test_one_number_of_epochs_for_all_encoders(compare, monkeypatch):
         return 2.0
 
     monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", seconds)
-    # 2 folds of 4 candidates; middle is fitted shuffled too: 12 fits.
-    summary = compare(**TWO, budget="2m", epochs=9)
-    assert summary["protocol"]["epochs"] == int(120 / (1.15 * 12 * 2)) == 4
+    # 2 folds of 4 candidates; middle is fitted shuffled too, and each fit is followed by another
+    # of all clips: 24 fits.
+    summary = compare(**TWO, budget="4m", epochs=9)
+    assert summary["protocol"]["epochs"] == int(240 / (1.15 * 24 * 2)) == 4
     assert timed == ["resnet18", "resnet34"] * 2
 
 

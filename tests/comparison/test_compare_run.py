@@ -53,7 +53,7 @@ def test_a_comparison(compare, tmp_path):
     assert len(list((out / "fits").iterdir())) == 3 * 2 * 2
     assert [row[-1] for row in heard.boards[-1]] == ["4 of 4"] * 3
     assert len(heard.boards) == 13
-    assert any(line.startswith("20 fits of 2 epochs in 1 process") for line in heard.infos)
+    assert any(line.startswith("40 fits of 2 epochs in 1 process") for line in heard.infos)
 
 
 def count_fits(monkeypatch):
@@ -219,12 +219,13 @@ def test_a_budget_decides_the_epochs_once(compare, monkeypatch):
     times = iter([2.0] * 4)
     monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", lambda self, candidate: next(times))
     heard = Heard()
-    # 4 folds of 2 heads; one candidate, and middle once more shuffled: 12 fits.
-    summary = compare(reporter=heard, budget="2m", epochs=9)
-    assert summary["protocol"]["epochs"] == int(120 / (1.15 * 12 * 2)) == 4
-    assert "Budget of 2 min: 4 epochs for every head" in heard.infos
+    # 4 folds of 2 heads; one candidate, and middle once more shuffled, each followed by a fit of
+    # all clips: 24 fits.
+    summary = compare(reporter=heard, budget="4m", epochs=9)
+    assert summary["protocol"]["epochs"] == int(240 / (1.15 * 24 * 2)) == 4
+    assert "Budget of 4 min: 4 epochs for every head" in heard.infos
     assert any("4 epochs are few" in line for line in heard.warnings)
-    assert scores(compare(budget="2m", epochs=9)) == scores(summary)
+    assert scores(compare(budget="4m", epochs=9)) == scores(summary)
     assert len(list(times)) == 2, "the second call takes over what the first one chose"
     monkeypatch.setattr(fits.FitRunner, "seconds_per_epoch", lambda self, candidate: 20.0)
     with pytest.raises(UserError, match="is too small"):

@@ -122,6 +122,11 @@ def _print_result(result: TrainResult, reporter: Reporter) -> None:
             f"Validation, which chose the epoch: accuracy {validation.accuracy:.3f}, "
             f"macro F1 {validation.macro_f1:.3f} ({validation.clips} clips)"
         )
+    if result.refitted:
+        reporter.info(
+            "The model then learned anew from training and validation clips together, for "
+            f"{result.best_epoch} epochs"
+        )
     test = result.test
     if test is not None:
         interval = test.accuracy_interval

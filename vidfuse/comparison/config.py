@@ -89,6 +89,7 @@ class CompareConfig(FeatureConfig):
     views: int = _of_training("views")
     class_weights: str = _of_training("class_weights")
     label_smoothing: float = _of_training("label_smoothing")
+    refit: bool = _of_training("refit")
     warmup_epochs: int = _of_training("warmup_epochs")
     clip_norm: float = _of_training("clip_norm")
     seed: int = option(

@@ -74,7 +74,9 @@ class FitRunner:
         with one_thread(self.device):
             task = Task(candidate, 0, 0)
             config = self._settings(task, PROBED_EPOCHS + 1, *self.job.hyperparameters[0])
-            epochs = [epoch.seconds for epoch in self._fit(task, config, None)[0]]
+            rows = self.job.splits[0][0]
+            fit = self._fit(task, config, None, rows["train"], rows["val"])
+            epochs = [epoch.seconds for epoch in fit]
             return sum(epochs[1:]) / PROBED_EPOCHS  # the first one also sets things up
 
     def _run(self, task: Task, epochs: int, until: float | None) -> FitResult:
@@ -94,10 +96,11 @@ class FitRunner:
                 best = (fit.best_score, fit, seconds)
         if best is None:
             raise errors[0]
-        _, fit, seconds = best
+        _, chosen, seconds = best
+        fit = self._refitted(chosen, task, None, until)
         scores = {ORDERED: self._scores(fit, task, None)}
         if self.job.orders:
-            scores |= self._other_orders(fit, task, scores[ORDERED])
+            scores |= self._other_orders(fit, chosen.config, task, scores[ORDERED])
         metadata = {
             "lr": fit.lr,
             "dropout": fit.config.dropout,
@@ -110,7 +113,7 @@ class FitRunner:
         return FitResult(scores, metadata)
 
     def _other_orders(
-        self, fit: Fit, task: Task, ordered: NDArray[np.float32]
+        self, fit: Fit, config: TrainConfig, task: Task, ordered: NDArray[np.float32]
     ) -> dict[str, NDArray[np.float32]]:
         """Class probabilities [M, C] of the test clips with their frames in other orders."""
         order = self._shuffled(task)
@@ -120,8 +123,8 @@ class FitRunner:
             SHUFFLED: ordered,  # a head that is blind to order would see the very same
         }
         if fit.head.order_aware:
-            blind, _ = self._trained(task, fit.config, order)
-            scores[SHUFFLED] = self._scores(blind, task, order)
+            blind, _ = self._trained(task, config, order)
+            scores[SHUFFLED] = self._scores(self._refitted(blind, task, order), task, order)
         return scores
 
     def _hyperparameters(self, head: str) -> list[tuple[float | None, float]]:
@@ -138,27 +141,44 @@ class FitRunner:
     def _trained(
         self, task: Task, config: TrainConfig, order: Order | None, until: float | None = None
     ) -> tuple[Fit, float]:
-        fit, began = self._fit(task, config, order)
-        for _ in fit:
-            if until is not None and time.time() > until:
-                raise OutOfTimeError
-        fit.take_best()
-        return fit, time.perf_counter() - began
-
-    def _fit(self, task: Task, config: TrainConfig, order: Order | None) -> tuple[Fit, float]:
         began = time.perf_counter()
         rows = self.job.splits[task.seed][task.fold]
+        fit = self._fit(task, config, order, rows["train"], rows["val"])
+        _run_epochs(fit, until)
+        return fit, time.perf_counter() - began
+
+    def _refitted(
+        self, fit: Fit, task: Task, order: Order | None, until: float | None = None
+    ) -> Fit:
+        """A fit of all clips but the fold's, for as many epochs as were best: see `refit`."""
+        if not fit.config.refit or len(fit.val) == 0:
+            return fit
+        rows = self.job.splits[task.seed][task.fold]
+        config = replace(fit.config, epochs=fit.best_epoch, patience=0)
+        again = self._fit(task, config, order, [*rows["train"], *rows["val"]], [])
+        again.weights = fit.best_weights
+        _run_epochs(again, until)
+        return again
+
+    def _fit(
+        self,
+        task: Task,
+        config: TrainConfig,
+        order: Order | None,
+        learn_from: list[int],
+        validate_with: list[int],
+    ) -> Fit:
         table = self._table(task.candidate)
-        learned = set(rows["train"])
+        learned = set(learn_from)
         clips = len(self.job.labels)
         mirrored = [clips + i for i, clip in enumerate(self.job.mirrored) if clip in learned]
-        train = self._examples(table, [*rows["train"], *mirrored], order, self.config.views)
+        train = self._examples(table, [*learn_from, *mirrored], order, self.config.views)
         train.frame_dropout = config.frame_dropout
-        val = self._examples(table, rows["val"], order)
+        val = self._examples(table, validate_with, order)
         _, channels, side, _ = table.features.shape
         classes = self.job.classes
         head = new_head(config, channels=channels, grid=side, classes=classes)
-        return Fit(head, train, val, config, device=self.device, classes=classes), began
+        return Fit(head, train, val, config, device=self.device, classes=classes)
 
     def _table(self, candidate: Candidate) -> FeatureTable:
         return self._load(Path(self.job.tables[table_name(candidate)]))
@@ -213,6 +233,18 @@ class FitRunner:
         generator = torch.Generator().manual_seed(self.config.seed + task.seed)
         keys = torch.rand(table.chosen.shape, generator=generator)
         return lambda rows, _: keys[rows]
+
+
+def _run_epochs(fit: Fit, until: float | None) -> None:
+    """Train, and take the best weights.
+
+    Raises:
+        OutOfTimeError: It was not done in time.
+    """
+    for _ in fit:
+        if until is not None and time.time() > until:
+            raise OutOfTimeError
+    fit.take_best()
 
 
 def _reversed(rows: Tensor, lengths: Tensor) -> Tensor:

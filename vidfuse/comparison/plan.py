@@ -24,7 +24,7 @@ from vidfuse.heads import HEADS, head_class
 from vidfuse.heads.registry import options_of
 from vidfuse.training.config import TrainConfig
 
-FORMAT = 3
+FORMAT = 4
 """Version of the files of fits; those of another version are not used again."""
 
 Rows = dict[str, list[int]]

@@ -141,9 +141,9 @@ class FitScheduler:
         finally:
             self.reporter.finish()
         self._check_some_left()
-        searched = len(self.config.hyperparameters())
+        searched, refits = len(self.config.hyperparameters()), int(self.config.refit)
         fits = {
-            each: count * (searched + head_class(each.head).order_aware)
+            each: count * (searched + refits + (1 + refits) * head_class(each.head).order_aware)
             for each, count in missing.items()
             if each in taken
         }

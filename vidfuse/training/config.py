@@ -80,6 +80,11 @@ class TrainConfig(FeatureConfig):
     patience: int = option(
         20, "Stop after this many epochs without a better validation result. 0: never.", min=0
     )
+    refit: bool = option(
+        True,
+        "Once validation has chosen the epoch, learn anew from training and validation clips "
+        "together, for as many epochs. That is the model.",
+    )
     warmup_epochs: int = option(
         3, "Epochs over which the learning rate rises from 0; at most half of them.", min=0
     )

@@ -34,7 +34,7 @@ from vidfuse.training.optimizer import (
 
 PREPARED_AT_ONCE = 64
 """Clips that a head is prepared with together; see `Head.prepare`."""
-TRAINING = 2
+TRAINING = 3
 """Changes where the same settings train otherwise than before: such a run cannot go on."""
 MAX_SKIPPED = 5
 """So many steps in a row without a finite loss and gradient end the run."""

@@ -23,7 +23,7 @@ from vidfuse.runs import Run, named_run, new_run
 from vidfuse.training.baselines import Scores, geometry, majority
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.data import TrainingData
-from vidfuse.training.run import labels_of, new_fit, run_epochs, save_model
+from vidfuse.training.run import labels_of, new_fit, refit, run_epochs, save_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +94,6 @@ def _train_folds(
     clips = [clip for clip in wanted if all(clip in table.rows for table in tables.values())]
     classes = data.classes_of(clips)
     run = run or new_run(data.data.name, config.head, stack)
-    run.clear()
     extraction = summary_of(data.extractor, data.all_stats)
     run.describe(dataset, config.to_file(), extraction["failures"], folds)
 
@@ -110,11 +109,11 @@ def _train_folds(
             warnings.append(f"fold {number} has no clip that can be read: left out")
             reporter.warn(warnings[-1])
             continue
-        fit = _fit_fold(each, table, clips, split, classes, run, number, reporter)
+        fit, chose = _fit_fold(each, table, clips, split, classes, run, number, reporter)
         scores[held] = _probabilities(fit, table, tested, classes)
-        rows.append(_fold_row(number, fit, len(clips), tested, scores[held], classes))
+        rows.append(_fold_row(number, fit, len(clips), chose, tested, scores[held], classes))
         alike[each == config].append(fit.best_epoch)
-        if each == config and len(fit.val):
+        if each == config and chose:
             weights.append(fit.best_weights.log())
     labels = labels_of(clips, classes).numpy()
     groups = [clip.group for clip in clips]
@@ -130,7 +129,7 @@ def _train_folds(
         import torch
 
         final.weights = torch.stack(weights).mean(0).exp()
-    run_epochs(final, run, reporter, fold=0)
+    run_epochs(final, run, reporter, "All clips", {"fold": 0})
     measured = {name: metrics[name] for name in (*REPORTED, "interval_method")}
     save_model(
         final,
@@ -181,16 +180,22 @@ def _fit_fold(
     run: Run,
     number: int,
     reporter: Reporter,
-) -> Fit:
+) -> tuple[Fit, int]:
+    """The fit of a fold, and how many clips chose its epoch."""
     readable = set(clips)
     parts = {
         "train": [clip for clip in split.train if clip in readable],
         "val": [clip for clip in split.val if clip in readable],
     }
     fit = new_fit(config, table, parts, classes)
-    run_epochs(fit, run, reporter, fold=number)
+    task = f"Fold {number}"
+    run_epochs(fit, run, reporter, task, {"fold": number})
+    if config.refit and parts["val"]:
+        whole = {"train": [*parts["train"], *parts["val"]], "val": []}
+        fit = refit(fit, table, whole, classes)
+        run_epochs(fit, run, reporter, task, {"fold": number, "refit": True})
     fit.take_best()
-    return fit
+    return fit, len(parts["val"])
 
 
 def _probabilities(
@@ -210,6 +215,7 @@ def _fold_row(
     number: int,
     fit: Fit,
     known: int,
+    chose: int,
     tested: Sequence[Clip],
     scores: Scores,
     classes: list[str],
@@ -218,8 +224,8 @@ def _fold_row(
     metrics = summary(labels, scores, classes, [clip.group for clip in tested])
     return {
         "fold": number,
-        "train": known - len(tested) - len(fit.val),
-        "val": len(fit.val),
+        "train": known - len(tested) - chose,
+        "val": chose,
         "clips": len(tested),
         "groups": sorted({clip.group for clip in tested if clip.group is not None}),
         "accuracy": metrics["accuracy"],

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
+from operator import index
 from pathlib import Path
 from platform import python_version
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def train(
         split = make_split(data.data, split=config.split, seed=config.seed, contents=data.contents)
         warnings = data.announce(split.protocol, split.warnings)
         wanted = [*split.train, *split.val]
-        table = data.gather(wanted, augmented=split.train)
+        table = data.gather(wanted, augmented=wanted if config.refit else split.train)
         parts: dict[str, Sequence[Clip]] = {}
         parts["train"] = [clip for clip in split.train if clip in table.rows]
         classes = data.classes_of(parts["train"])
@@ -85,17 +86,25 @@ def train(
 
         if run is None:
             run = new_run(data.data.name, config.head, stack)
-        elif resumed is None:
-            run.clear()
         fit = new_fit(config, table, parts, classes)
-        digest = data.fingerprint(parts)
+        kept: dict[str, Any] = {"data": data.fingerprint(parts)}
+        begun = None if resumed is None else restore(fit, run, kept["data"])
         if resumed is not None:
-            restore(fit, run, digest)
             reporter.info(f"Resuming after epoch {fit.epoch}" if fit.epoch else "Starting again")
         extraction = summary_of(data.extractor, data.all_stats)
         run.describe(dataset, settings, extraction["failures"])
+        final, learned = fit, parts
         try:
-            run_epochs(fit, run, reporter, data=digest)
+            run_epochs(fit, run, reporter, "Training", kept=kept)
+            validated = validation(fit, parts["val"], classes)
+            if config.refit and parts["val"]:
+                learned = {"train": [*parts["train"], *parts["val"]], "val": []}
+                final = refit(fit, table, learned, classes)
+                if begun is not None:
+                    with usable_state(run):
+                        final.load_state_dict(begun)
+                kept["fit"] = fit.state_dict()
+                run_epochs(final, run, reporter, "Refitting", {"refit": True}, kept)
         except KeyboardInterrupt:
             if fit.best_state is not None:
                 save_model(fit, run, data, parts, classes, split.protocol, interrupted=True)
@@ -104,8 +113,7 @@ def train(
                     f"go on with: vidfuse train --resume {run.folder}"
                 )
             raise
-        validated = validation(fit, parts["val"], classes)
-        save_model(fit, run, data, parts, classes, split.protocol, validation=validated)
+        save_model(final, run, data, learned, classes, split.protocol, validation=validated)
         run.drop_state()
     return {
         "model": str(run.model),
@@ -119,6 +127,7 @@ def train(
         "protocol": split.protocol,
         "epochs": fit.epoch,
         "best_epoch": fit.best_epoch,
+        "refitted": final is not fit,
         "parameters": sum(p.numel() for p in fit.head.parameters()),
         "validation": validated,
         "warnings": warnings,
@@ -217,44 +226,64 @@ def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
     return torch.tensor([numbers[str(clip.label)] for clip in clips], dtype=torch.int64)
 
 
+def refit(fit: Fit, table: FeatureTable, parts: Parts, classes: list[str]) -> Fit:
+    """A fit that begins anew with all clips, for as many epochs as were best of another.
+
+    So the clips that chose the epoch are learned from, too (Goodfellow et al., Deep Learning, 2016,
+    algorithm 7.2). The rate falls to zero over these epochs.
+
+    Args:
+        fit: The other fit, which has ended.
+        table: Features of the clips.
+        parts: All of them to train on, none to validate with.
+        classes: Names of the classes.
+    """
+    config = replace(fit.config, epochs=fit.best_epoch, patience=0)
+    again = new_fit(config, table, parts, classes)
+    again.weights = fit.best_weights  # no clips are left to find its own on
+    return again
+
+
 def run_epochs(
     fit: Fit,
     run: Run,
     reporter: Reporter,
-    *,
-    fold: int | None = None,
-    data: str = "",
+    task: str,
+    mark: Mapping[str, Any] | None = None,
+    kept: Mapping[str, Any] | None = None,
 ) -> None:
-    """Train, log every epoch, and keep the state that a resumed run needs (not within folds).
+    """Train, log every epoch, and keep the state that a resumed run needs.
 
     Args:
         fit: What to train.
         run: Where epochs are logged and the state is kept.
         reporter: Receives progress updates and collects the time of each stage.
-        fold: Number of the fold, where there are folds.
-        data: Digest of what the head learns from, which a resumed run must find again.
+        task: Name of this part of the work.
+        mark: What the record of an epoch says besides: the fold, or that it belongs to a refit.
+        kept: What the state holds besides that of this fit: the digest of what the head learns
+            from, and before a refit the state of the fit that chose. None keeps no state.
     """
-    task = "Training" if fold is None else f"Fold {fold}"
     reporter.start(task, fit.config.epochs)
     reporter.advance(fit.epoch)
-    kept = time.monotonic()
+    saved = time.monotonic()
     state = None
+    stage = "refit" if kept and "fit" in kept else "fit"
     try:
         with reporter.measure("training"):
             for epoch in fit:
-                line = asdict(epoch) | ({} if fold is None else {"fold": fold})
+                line = asdict(epoch) | dict(mark or {})
                 append_line(run.metrics, json.dumps(line), run.advice)
                 note = f"loss {epoch.train_loss:.3f}"
                 if epoch.val_accuracy is not None:
                     note += f"  val accuracy {epoch.val_accuracy:.3f}"
                 reporter.advance(note=note)
-                if fold is not None:
+                if kept is None:
                     continue
                 # Ctrl-C comes in the middle of an epoch, whose weights are of no use.
-                state = {"data": data, "fit": fit.state_dict()}
-                if time.monotonic() - kept > SECONDS_BETWEEN_STATES:
+                state = {**kept, stage: fit.state_dict()}
+                if time.monotonic() - saved > SECONDS_BETWEEN_STATES:
                     run.save_state(state)
-                    kept = time.monotonic()
+                    saved = time.monotonic()
     except KeyboardInterrupt:
         if state is not None:
             run.save_state(state)
@@ -265,24 +294,41 @@ def run_epochs(
         reporter.note("first_step", fit.first_step_seconds)
 
 
-def restore(fit: Fit, run: Run, data: str) -> None:
+def restore(fit: Fit, run: Run, data: str) -> dict[str, Any] | None:
     """Bring a fit to where the run's state was kept; without a state, to the beginning.
+
+    Returns:
+        The state of the refit, if it had begun.
 
     Raises:
         UserError: The state is damaged, or belongs to other data or settings.
     """
     state = run.load_state()
-    if state is not None:
-        try:
-            if state["data"] != data:
-                raise UserError(
-                    f"{run.folder}: the dataset or its features are not what this run began with",
-                    "Bring back the clips, labels and weights as they were, or start a new run.",
-                )
-            fit.load_state_dict(state["fit"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise run.damaged(error) from error
-    run.keep_epochs(fit.epoch)
+    if state is None:
+        return None
+    with usable_state(run):
+        if state["data"] != data:
+            raise UserError(
+                f"{run.folder}: the dataset or its features are not what this run began with",
+                "Bring back the clips, labels and weights as they were, or start a new run.",
+            )
+        fit.load_state_dict(state["fit"])
+        begun: dict[str, Any] | None = state.get("refit")
+        run.keep_epochs(fit.epoch + (index(begun["epoch"]) if begun else 0))
+    return begun
+
+
+@contextmanager
+def usable_state(run: Run) -> Iterator[None]:
+    """Where a state is used that a run kept: whatever it holds instead is an error of its file.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise run.damaged(error) from error
 
 
 def validation(fit: Fit, clips: Sequence[Clip], classes: list[str]) -> dict[str, Any] | None:
