@@ -91,6 +91,7 @@ class _FitSettings(FeatureSettings, total=False):
     views: int
     class_weights: Literal["none", "balanced", "sampler"]
     label_smoothing: float
+    refit: bool
     warmup_epochs: int
     clip_norm: float
     seed: int

@@ -27,6 +27,7 @@ from vidfuse.errors import UserError
 from vidfuse.runs import latest_run
 from vidfuse.training import run as run_module
 from vidfuse.training.examples import Examples
+from vidfuse.training.fit import Fit
 
 CHEAP: dict[str, Any] = {
     "backbone": "resnet18",
@@ -138,6 +139,49 @@ def test_the_same_bits_and_metrics(
     for name in ("best_epoch", "epochs", "validation", "split", "protocol", "clips"):
         assert resumed[name] == straight[name]
     assert vidfuse.load_model(run).metadata.get("interrupted") is None
+
+
+@pytest.mark.parametrize("settings", [{}, RANDOM], ids=["plain", "random"])
+@pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
+def test_cut_off_in_the_refit(
+    dataset: Path, shared_cache: str, settings: Any, error: type[BaseException]
+) -> None:
+    straight = train(dataset, shared_cache, out="straight", **settings)
+    best = straight["best_epoch"]
+    assert straight["refitted"]
+    logged = epochs(Path("straight"))
+    assert [each.get("refit") for each in logged] == [None] * 6 + [True] * best
+    assert [each["val_loss"] for each in logged[6:]] == [None] * best
+    run = cut_off(dataset, shared_cache, error, 6 + best, 1, **settings)
+    if error is KeyboardInterrupt:
+        interrupted = vidfuse.load_model(run)
+        assert interrupted.metadata["interrupted"]
+        chosen = train(dataset, shared_cache, out="chosen", refit=False, **settings)
+        assert chosen["best_epoch"] == best
+        mine, theirs = (load_file(each / "model.safetensors") for each in (run, Path("chosen")))
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    resumed = vidfuse.train(resume=run).to_dict()
+    same(run, Path("straight"))
+    assert resumed["validation"] == straight["validation"]
+
+
+def test_a_refit_that_is_kept_goes_on(
+    dataset: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = train(dataset, shared_cache, out="straight")["best_epoch"]
+    run = cut_off(dataset, shared_cache, Killed, 6 + best)
+    begun = []
+    once = Fit._run_epoch
+
+    def counted(fit: Fit) -> Any:
+        begun.append(fit.epoch + 1)
+        return once(fit)
+
+    monkeypatch.setattr(Fit, "_run_epoch", counted)
+    vidfuse.train(resume=run)
+    assert best > 1
+    assert begun == [best], "of all epochs, the last one of the refit"
+    same(run, Path("straight"))
 
 
 def test_cut_off_twice(dataset: Path, shared_cache: str) -> None:
