@@ -64,6 +64,7 @@ def seconds_per_epoch(
         environment |= dict.fromkeys(THREADS, str(threads))
     run = folder / name
     options = ["--head", head, "--epochs", str(epochs + 1), "--patience", "0", "--device", "cpu"]
+    options += ["--no-refit"]
     places = ["--out", str(run), "--cache", str(folder / "cache")]
     command = [sys.executable, "-m", "vidfuse", "--quiet", "train", str(dataset)]
     subprocess.run(

@@ -61,6 +61,7 @@ def main() -> None:
                 def train(head: str, frames: int, **settings: Any) -> Model:
                     run = Path(scratch) / f"{head}-{frames}-{seed}-{fold}"  # noqa: B023
                     options = {"head": head, "frames": frames, "seed": seed, **features, **settings}  # noqa: B023
+                    options.setdefault("refit", not arguments.validation)  # it is measured on
                     return api.load_model(api.train(manifest, out=str(run), **options).model).model  # noqa: B023
 
                 model = train("policy", arguments.frames, **arguments.set)

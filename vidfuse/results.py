@@ -395,7 +395,7 @@ class ComparedHead(ComparedBaseline):
         shuffled_p_value: Of the loss of accuracy by that.
         tested_shuffled: Accuracy, shuffled in the test only.
         reversed: Accuracy, reversed in the test only.
-        training_seconds: Mean of a fit.
+        training_seconds: Mean of a fit and its refit.
         chosen: How often each learning rate and dropout was chosen.
         frame_budget: Accuracy against frames of a head that selects them; None of any other.
         grid: Side of the grid that it reads.

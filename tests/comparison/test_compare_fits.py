@@ -13,7 +13,7 @@ from heard import Heard
 from vidfuse.comparison import fits
 from vidfuse.comparison.config import CompareConfig
 from vidfuse.comparison.fit_store import KINDS, FitResult, FitStore
-from vidfuse.comparison.fits import FitRunner, sorted_columns
+from vidfuse.comparison.fits import FitRunner, OutOfTimeError, sorted_columns
 from vidfuse.comparison.job_spec import JobSpec
 from vidfuse.comparison.plan import Candidate, Task
 from vidfuse.comparison.tables import features_of, load_table, save_table
@@ -254,6 +254,26 @@ def test_a_refit_learns_from_validation_clips_for_the_epochs_that_they_chose(ben
     assert all(
         torch.equal(value, state[name]) for name, value in begun[2].head.state_dict().items()
     )
+
+
+def test_time_runs_out_in_a_refit_and_is_counted_there(bench, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("vidfuse.comparison.fits.time.time", lambda: clock[0])
+    monkeypatch.setattr("vidfuse.comparison.fits.time.perf_counter", lambda: clock[0])
+    epochs = Fit.__iter__
+
+    def timed(fit):
+        for epoch in epochs(fit):
+            clock[0] += 1 if len(fit.val) else 100
+            yield epoch
+
+    monkeypatch.setattr(Fit, "__iter__", timed)
+    found = bench(orders=False).run(TASK, epochs=4)
+    assert found.metadata["training_seconds"] == 4 + 100 * found.metadata["best_epoch"]
+    clock[0] = 0.0
+    with pytest.raises(OutOfTimeError):
+        bench(orders=False).run(TASK, epochs=4, until=50.0)
+    assert clock[0] == 104
 
 
 def test_only_real_frames_change_places():

@@ -45,13 +45,24 @@ def test_the_report(evaluate: Any, dataset: Path) -> None:
 
 
 @pytest.mark.parametrize(("subset", "clips"), [("train", 18), ("val", 3), ("test", 3), ("all", 24)])
-def test_subsets(evaluate: Any, dataset: Path, subset: str, clips: int) -> None:
+def test_subsets(evaluate: Any, train: Any, dataset: Path, subset: str, clips: int) -> None:
     heard = Heard()
-    report = evaluate(dataset, subset=subset, reporter=heard)
+    model = train(dataset, refit=False)
+    report = evaluate(dataset, model=model, subset=subset, reporter=heard)
     assert report["clips"] == clips
     assert report["in_training"] == {"train": 18, "val": 3, "test": 0, "all": 21}[subset]
     assert report["warnings"] == heard.warnings
-    assert bool(report["warnings"]) is (subset == "all")
+    assert bool(report["warnings"]) is (subset in ("val", "all"))
+
+
+def test_a_refitted_model_has_learned_from_its_validation_clips(
+    evaluate: Any, dataset: Path
+) -> None:
+    assert evaluate(dataset, subset="train")["clips"] == 21
+    assert evaluate(dataset, subset="test")["clips"] == 3
+    with pytest.raises(UserError, match="no validation clips: it learned from them") as error:
+        evaluate(dataset, subset="val")
+    assert "--no-refit" in str(error.value.hint)
 
 
 def test_seen_clips_are_known_under_any_name(evaluate: Any, dataset: Path, tmp_path: Path) -> None:
@@ -62,7 +73,7 @@ def test_seen_clips_are_known_under_any_name(evaluate: Any, dataset: Path, tmp_p
         shutil.copy(path, target)
     report = evaluate(renamed)
     assert (report["clips"], report["in_training"]) == (3, 0)
-    assert evaluate(renamed, subset="val")["clips"] == 3
+    assert evaluate(renamed, subset="train")["clips"] == 21
 
 
 def test_nothing_unseen_is_an_error(evaluate: Any, dataset: Path, run: str, tmp_path: Path) -> None:

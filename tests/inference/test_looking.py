@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {"hidden": 16, "max_looks": 3, "cost": 0.05}
 
 @pytest.fixture(scope="module")
 def policy(train: Any, dataset: Path) -> str:
-    return str(train(dataset, head="policy", frames=6, head_options=OPTIONS, epochs=4))
+    return str(train(dataset, head="policy", frames=6, head_options=OPTIONS, epochs=4, refit=False))
 
 
 @pytest.fixture

@@ -184,6 +184,18 @@ def test_a_refit_that_is_kept_goes_on(
     same(run, Path("straight"))
 
 
+@pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
+def test_a_quick_fit_is_kept_before_its_refit(
+    dataset: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    monkeypatch.setattr(run_module, "SECONDS_BETWEEN_STATES", 1e9)
+    train(dataset, shared_cache, out="straight")
+    run = cut_off(dataset, shared_cache, error, 7, 1)
+    assert (run / "state.pt").exists()
+    vidfuse.train(resume=run)
+    same(run, Path("straight"))
+
+
 def test_cut_off_twice(dataset: Path, shared_cache: str) -> None:
     train(dataset, shared_cache, out="straight")
     run = cut_off(dataset, shared_cache, Killed, 3)

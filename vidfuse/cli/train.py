@@ -125,7 +125,7 @@ def _print_result(result: TrainResult, reporter: Reporter) -> None:
     if result.refitted:
         reporter.info(
             "The model then learned anew from training and validation clips together, for "
-            f"{result.best_epoch} epochs"
+            f"{result.best_epoch} epoch{'s' * (result.best_epoch > 1)}"
         )
     test = result.test
     if test is not None:

@@ -78,7 +78,7 @@ class CompareConfig(FeatureConfig):
     )
     # A fit has as many as the budget allows, which its key names.
     epochs: int = option(
-        30, "Number of epochs, the same for every head.", min=1, affects_result=False
+        30, "Most epochs of a fit, the same for every head.", min=1, affects_result=False
     )
     lrs: str = option("0.001,0.003", "Learning rates to choose from by validation.")
     dropouts: str = option("0.2,0.5", "Dropouts to choose from by validation.")

@@ -97,7 +97,9 @@ class FitRunner:
         if best is None:
             raise errors[0]
         _, chosen, seconds = best
+        began = time.perf_counter()
         fit = self._refitted(chosen, task, None, until)
+        seconds += time.perf_counter() - began
         scores = {ORDERED: self._scores(fit, task, None)}
         if self.job.orders:
             scores |= self._other_orders(fit, chosen.config, task, scores[ORDERED])

@@ -85,7 +85,7 @@ def evaluate_dataset(
     labels = np.array([classes.index(str(clip.label)) for clip, _ in scored])
     scores = np.stack([row for _, row in scored])
     known = sum(ensemble.in_training(ensemble.hashes[clip]) for clip, _ in scored)
-    if known and subset in ("auto", "test", "all"):
+    if known and subset != "train":
         warnings.append(f"{known} of these clips were used in training or validation")
         reporter.warn(warnings[-1])
     failures = [(c, r) for c, r in results.items() if isinstance(r, InputError)]
@@ -142,6 +142,12 @@ def _choose(data: Dataset, subset: str, ensemble: Ensemble) -> tuple[list[Clip],
         name: {digest for model in ensemble.models for digest in model.seen.get(name, ())}
         for name in ("train", "val")
     }
+
+    if part == "val" and known["train"] and not known["val"]:
+        raise UserError(
+            "the model has no validation clips: it learned from them, too",
+            "Measure on other clips, or train with --no-refit.",
+        )
 
     def part_of(clip: Clip) -> str:
         content = contents[clip.path]

@@ -63,8 +63,8 @@ class TrainConfig(FeatureConfig):
     )
     views: int = option(
         0,
-        "Random views of every training clip (crop, scale, colours; mirrored ones too with "
-        "--mirror). Each epoch trains on one of them or on the clip itself.",
+        "Random views of every clip that is learned from (crop, scale, colours; mirrored ones too "
+        "with --mirror). Each epoch trains on one of them or on the clip itself.",
         min=0,
         later=True,
     )

@@ -193,7 +193,7 @@ def _fit_fold(
     if config.refit and parts["val"]:
         whole = {"train": [*parts["train"], *parts["val"]], "val": []}
         fit = refit(fit, table, whole, classes)
-        run_epochs(fit, run, reporter, task, {"fold": number, "refit": True})
+        run_epochs(fit, run, reporter, f"{task}, refit", {"fold": number, "refit": True})
     fit.take_best()
     return fit, len(parts["val"])
 

@@ -90,10 +90,12 @@ def train(
         kept: dict[str, Any] = {"data": data.fingerprint(parts)}
         begun = None if resumed is None else restore(fit, run, kept["data"])
         if resumed is not None:
-            reporter.info(f"Resuming after epoch {fit.epoch}" if fit.epoch else "Starting again")
+            where = "Resuming" if begun is None else "Resuming the refit"
+            done = fit.epoch if begun is None else begun["epoch"]
+            reporter.info(f"{where} after epoch {done}" if done else "Starting again")
         extraction = summary_of(data.extractor, data.all_stats)
         run.describe(dataset, settings, extraction["failures"])
-        final, learned = fit, parts
+        final, learned, validated = fit, parts, None
         try:
             run_epochs(fit, run, reporter, "Training", kept=kept)
             validated = validation(fit, parts["val"], classes)
@@ -107,13 +109,15 @@ def train(
                 run_epochs(final, run, reporter, "Refitting", {"refit": True}, kept)
         except KeyboardInterrupt:
             if fit.best_state is not None:
-                save_model(fit, run, data, parts, classes, split.protocol, interrupted=True)
+                more = {"interrupted": True, "validation": validated}
+                save_model(fit, run, data, parts, classes, split.protocol, **more)
                 reporter.warn(
                     f"interrupted: the best weights so far are in {run.model}; "
                     f"go on with: vidfuse train --resume {run.folder}"
                 )
             raise
-        save_model(final, run, data, learned, classes, split.protocol, validation=validated)
+        more = {"validation": validated, "refitted": final is not fit}
+        save_model(final, run, data, learned, classes, split.protocol, **more)
         run.drop_state()
     return {
         "model": str(run.model),
@@ -284,6 +288,9 @@ def run_epochs(
                 if time.monotonic() - saved > SECONDS_BETWEEN_STATES:
                     run.save_state(state)
                     saved = time.monotonic()
+        # However short the epochs: a run that is cut off behind a fit goes on there.
+        if state is not None:
+            run.save_state(state)
     except KeyboardInterrupt:
         if state is not None:
             run.save_state(state)
