@@ -141,7 +141,8 @@ class TestTrain:
         assert run.parent == Path("runs")
         assert latest_run() == run
         epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+        refit = [*range(1, report.best_epoch + 1)]
+        assert [epoch["epoch"] for epoch in epochs] == [1, 2, *refit]
         # The configuration says all there is to say: the same settings give the same bits.
         settings = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
         again = vidfuse.train(dataset, **settings)
@@ -327,7 +328,9 @@ class TestTrain:
         from vidfuse.data.content import content_hash
 
         model = vidfuse.load_model(train(dataset, shared_cache).model)
-        assert {part: len(hashes) for part, hashes in model.seen.items()} == {"train": 18, "val": 3}
+        assert {part: len(hashes) for part, hashes in model.seen.items()} == {"train": 21, "val": 0}
+        kept = vidfuse.load_model(train(dataset, shared_cache, refit=False).model)
+        assert {part: len(hashes) for part, hashes in kept.seen.items()} == {"train": 18, "val": 3}
         unseen = [
             path for path in dataset.rglob("*.mkv") if not model.in_training(content_hash(path))
         ]

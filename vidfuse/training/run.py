@@ -98,14 +98,16 @@ def train(
         final, learned, validated = fit, parts, None
         try:
             run_epochs(fit, run, reporter, "Training", kept=kept)
+            kept["fit"] = fit.state_dict()
+            if (refits := config.refit and len(parts["val"]) > 0) and begun is None:
+                run.save_state(kept)  # however quick the fit was: cut off from here on, it goes on
             validated = validation(fit, parts["val"], classes)
-            if config.refit and parts["val"]:
+            if refits:
                 learned = {"train": [*parts["train"], *parts["val"]], "val": []}
                 final = refit(fit, table, learned, classes)
                 if begun is not None:
                     with usable_state(run):
                         final.load_state_dict(begun)
-                kept["fit"] = fit.state_dict()
                 run_epochs(final, run, reporter, "Refitting", {"refit": True}, kept)
         except KeyboardInterrupt:
             if fit.best_state is not None:
@@ -288,9 +290,6 @@ def run_epochs(
                 if time.monotonic() - saved > SECONDS_BETWEEN_STATES:
                     run.save_state(state)
                     saved = time.monotonic()
-        # However short the epochs: a run that is cut off behind a fit goes on there.
-        if state is not None:
-            run.save_state(state)
     except KeyboardInterrupt:
         if state is not None:
             run.save_state(state)
