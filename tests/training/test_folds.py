@@ -64,12 +64,12 @@ def test_every_clip_is_tested_once_by_a_model_that_has_not_seen_its_group(
     tested: list[list[Any]] = []
     owners: dict[int, Any] = {}  # the clip that a frame of the table belongs to
 
-    def fit_hook(config: Any, table: FeatureTable, parts: Any, *rest: Any) -> Any:
+    def fit_hook(config: Any, table: FeatureTable, parts: Any, *rest: Any, **more: Any) -> Any:
         trained.append({part: list(clips) for part, clips in parts.items()})
         for clip, row in table.rows.items():
             for frame in range(table.lengths[row]):
                 owners[int(table.firsts[row]) + frame] = clip
-        return new_fit(config, table, parts, *rest)
+        return new_fit(config, table, parts, *rest, **more)
 
     def test_hook(head: Any, asked: Examples, **more: Any) -> Any:
         tested.append([owners[frame] for frame in asked.frames[:, 0].tolist()])
@@ -79,6 +79,9 @@ def test_every_clip_is_tested_once_by_a_model_that_has_not_seen_its_group(
     monkeypatch.setattr(examples, "predict", test_hook)
     report = cross(grouped, shared_cache, 4)
     *outer, final = trained
+    outer, refits = outer[::2], outer[1::2]
+    for parts, again in zip(outer, refits, strict=True):
+        assert again == {"train": parts["train"] + parts["val"], "val": []}
     assert len(outer) == len(tested) == len(report["folds"]) == 4
     together = [clip for clips in tested for clip in clips]
     assert len(together) == len(set(together)) == 24

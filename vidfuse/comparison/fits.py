@@ -152,7 +152,7 @@ class FitRunner:
     def _refitted(
         self, fit: Fit, task: Task, order: Order | None, until: float | None = None
     ) -> Fit:
-        """A fit of all clips but the fold's, for as many epochs as were best: see `refit`."""
+        """A fit of all clips but the fold's, for as many epochs as were best: see `new_fit`."""
         if not fit.config.refit or len(fit.val) == 0:
             return fit
         rows = self.job.splits[task.seed][task.fold]

@@ -23,7 +23,7 @@ from vidfuse.runs import Run, named_run, new_run
 from vidfuse.training.baselines import Scores, geometry, majority
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.data import TrainingData
-from vidfuse.training.run import labels_of, new_fit, refit, run_epochs, save_model
+from vidfuse.training.run import labels_of, new_fit, run_epochs, save_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -192,7 +192,7 @@ def _fit_fold(
     run_epochs(fit, run, reporter, task, {"fold": number})
     if config.refit and parts["val"]:
         whole = {"train": [*parts["train"], *parts["val"]], "val": []}
-        fit = refit(fit, table, whole, classes)
+        fit = new_fit(config, table, whole, classes, after=fit)
         run_epochs(fit, run, reporter, f"{task}, refit", {"fold": number, "refit": True})
     fit.take_best()
     return fit, len(parts["val"])

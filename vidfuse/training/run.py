@@ -104,7 +104,7 @@ def train(
             validated = validation(fit, parts["val"], classes)
             if refits:
                 learned = {"train": [*parts["train"], *parts["val"]], "val": []}
-                final = refit(fit, table, learned, classes)
+                final = new_fit(config, table, learned, classes, after=fit)
                 if begun is not None:
                     with usable_state(run):
                         final.load_state_dict(begun)
@@ -196,8 +196,14 @@ def new_fit(
     table: FeatureTable,
     parts: Parts,
     classes: list[str],
+    *,
+    after: Fit | None = None,
 ) -> Fit:
     """Make a new head, and the examples it learns from.
+
+    With ``after`` it is a refit: it begins anew, for as many epochs as were best there, so that the
+    clips that chose them are learned from, too (Goodfellow et al., Deep Learning, 2016, algorithm
+    7.2). The rate falls to zero over these epochs.
 
     Args:
         config: All settings.
@@ -205,9 +211,13 @@ def new_fit(
         parts: The clips to train on (``train``, with those mirrored and random views that the table
             has) and those that choose the epoch (``val``).
         classes: Names of the classes.
+        after: A fit that has ended, with the same settings.
     """
     from vidfuse.training.examples import examples_of
     from vidfuse.training.fit import Fit, new_head
+
+    if after is not None:
+        config = replace(config, epochs=after.best_epoch, patience=0)
 
     mirrored = [clip for clip in parts["train"] if clip in table.mirrored_rows]
     rows = [table.rows[clip] for clip in parts["train"]]
@@ -221,7 +231,10 @@ def new_fit(
     _, channels, side, _ = table.features.shape
     head = new_head(config, channels=channels, grid=side, classes=len(classes))
     device = resolve_device(config.device)
-    return Fit(head, train, val, config, device=device, classes=len(classes))
+    fit = Fit(head, train, val, config, device=device, classes=len(classes))
+    if after is not None:
+        fit.weights = after.best_weights  # no clips are left to find its own on
+    return fit
 
 
 def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
@@ -230,24 +243,6 @@ def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
 
     numbers = {name: number for number, name in enumerate(classes)}
     return torch.tensor([numbers[str(clip.label)] for clip in clips], dtype=torch.int64)
-
-
-def refit(fit: Fit, table: FeatureTable, parts: Parts, classes: list[str]) -> Fit:
-    """A fit that begins anew with all clips, for as many epochs as were best of another.
-
-    So the clips that chose the epoch are learned from, too (Goodfellow et al., Deep Learning, 2016,
-    algorithm 7.2). The rate falls to zero over these epochs.
-
-    Args:
-        fit: The other fit, which has ended.
-        table: Features of the clips.
-        parts: All of them to train on, none to validate with.
-        classes: Names of the classes.
-    """
-    config = replace(fit.config, epochs=fit.best_epoch, patience=0)
-    again = new_fit(config, table, parts, classes)
-    again.weights = fit.best_weights  # no clips are left to find its own on
-    return again
 
 
 def run_epochs(
