@@ -7,6 +7,8 @@ DATA holds ``ucf101_12/`` (12 classes, groups g08 to g25), ``lipread/``, ``ut_in
 command goes on where it was stopped. Each part leaves ``PART.md``:
 
 default   The default head beside ``mean`` on five datasets, as ``train`` fits it, three seeds.
+inputs    The default head and ``mean`` on EfficientNet-Lite0, six folds by group, one seed: frames
+          as they are, larger ones, and random views of them. Both were chosen on g08 to g16.
 heads     All heads on EfficientNet-Lite0, six folds by group, one seed; beside them folds that
           share groups, and a ridge regression on mean frames.
 encoders  The six best of them × three seeds on encoders whose training saw none of these clips.
@@ -64,6 +66,11 @@ FIVE = {
     "fight_surv": NEW,
     "lipread": NEW,
     str(SAMPLES): NEW,
+}
+INPUTS: dict[str, dict[str, Any]] = {
+    "224 px": {},
+    "320 px": {"size": 320},
+    "224 px, 4 random views, mirrored": {"mirror": True, "views": 4},
 }
 AS_TRAINED: dict[str, Any] = {
     "lrs": str(head_class(TrainConfig.head).lr),
@@ -146,6 +153,24 @@ def default(bench: Bench) -> str:
 # Six folds by group
 
 
+def inputs(bench: Bench) -> str:
+    """The default head beside ``mean`` and a ridge regression, on several kinds of frames."""
+    parts = []
+    for name, settings in INPUTS.items():
+        found = bench.compare(
+            "inputs",
+            "ucf101_12",
+            heads=f"{TrainConfig.head},mean",
+            backbone=LITE,
+            folds=FOLDS,
+            seeds=1,
+            **AS_TRAINED,
+            **settings,
+        )
+        parts.append(section(f"ucf101_12, six folds by group, {name}", found))
+    return "\n".join([*parts, ridge_line(bench)])
+
+
 def heads(bench: Bench) -> str:
     """All heads on EfficientNet-Lite0."""
     by_group = bench.compare("heads", "ucf101_12", backbone=LITE, folds=FOLDS, seeds=1)
@@ -160,9 +185,13 @@ def heads(bench: Bench) -> str:
     )
     lines = [section("ucf101_12, six folds by group", by_group)]
     lines += [section("The same, clips of a group on both sides", shared)]
+    return "\n".join([*lines, ridge_line(bench)])
+
+
+def ridge_line(bench: Bench) -> str:
+    """What a ridge regression has."""
     right, groups = ridge(bench)
-    lines += ["Ridge regression on mean frames, six folds by group: " + share(right, groups) + "\n"]
-    return "\n".join(lines)
+    return "Ridge regression on mean frames, six folds by group: " + share(right, groups) + "\n"
 
 
 def ridge(bench: Bench) -> tuple[Right, list[str | None]]:
@@ -335,8 +364,8 @@ def percent(value: float, low: float, high: float) -> str:
 
 
 PARTS: dict[str, Callable[[Bench], str]] = {
-    "default": default, "heads": heads, "encoders": encoders, "bundled": bundled, "auto": auto,
-    "lipread": lipread,
+    "default": default, "inputs": inputs, "heads": heads, "encoders": encoders, "bundled": bundled,
+    "auto": auto, "lipread": lipread,
 }  # fmt: skip
 
 if __name__ == "__main__":
