@@ -24,6 +24,20 @@ from vidfuse.training.examples import predict
 from vidfuse.training.fit import Fit
 
 
+@pytest.fixture
+def begun(monkeypatch):
+    """The fits whose epochs are asked for, in their order."""
+    fits = []
+    epochs = Fit.__iter__
+
+    def noted(fit):
+        fits.append(fit)
+        return epochs(fit)
+
+    monkeypatch.setattr(Fit, "__iter__", noted)
+    return fits
+
+
 def task_of(head, seed=0):
     return Task(Candidate(head, "any", 1), seed, 0)
 
@@ -144,16 +158,8 @@ def test_a_candidate_that_breaks_down_is_passed_over(bench, monkeypatch):
         bench(lrs="0.5").run(TASK, epochs=3)
 
 
-def test_a_head_that_is_blind_to_order_is_not_trained_twice(bench, monkeypatch):
+def test_a_head_that_is_blind_to_order_is_not_trained_twice(bench, begun):
     work = bench()
-    begun = []
-    epochs = Fit.__iter__
-
-    def counted(fit):
-        begun.append(fit)
-        return epochs(fit)
-
-    monkeypatch.setattr(Fit, "__iter__", counted)
     found = work.run(task_of("mean"), epochs=2)
     assert len(begun) == 2, "and once more with all clips"
     for kind in KINDS:
@@ -183,16 +189,8 @@ def test_the_same_task_again_gives_the_same(bench):
     assert (seeds.run(task_of("lstm", 1), 3).scores["ordered"] != one["ordered"]).any()
 
 
-def test_mirrored_views_of_training_clips_are_trained_on(bench, monkeypatch):
+def test_mirrored_views_of_training_clips_are_trained_on(bench, begun):
     table = make_table(extra=12)
-    begun = []
-    epochs = Fit.__iter__
-
-    def noted(fit):
-        begun.append(fit)
-        return epochs(fit)
-
-    monkeypatch.setattr(Fit, "__iter__", noted)
     bench(table, mirrored=range(12), mirror=True).run(TASK, epochs=2)
     fit = begun[0]
     assert len(fit.train) == 12
@@ -202,16 +200,8 @@ def test_mirrored_views_of_training_clips_are_trained_on(bench, monkeypatch):
     assert len(fit.val) == 2
 
 
-def test_random_views_of_training_clips_are_drawn_from(bench, monkeypatch):
+def test_random_views_of_training_clips_are_drawn_from(bench, begun):
     table = make_table(extra=2 + 24)
-    begun = []
-    epochs = Fit.__iter__
-
-    def noted(fit):
-        begun.append(fit)
-        return epochs(fit)
-
-    monkeypatch.setattr(Fit, "__iter__", noted)
     work = bench(table, mirrored=[0, 7], mirror=True, views=2, refit=False)
     work.run(TASK, epochs=2)
     expected = [[row, 14 + 2 * row, 15 + 2 * row] for row in range(6)] + [[12, 14, 15]]
@@ -226,15 +216,7 @@ def test_random_views_of_training_clips_are_drawn_from(bench, monkeypatch):
             assert len({tuple(row) for row in orders[:, 0].tolist()}) > 1
 
 
-def test_a_refit_learns_from_validation_clips_for_the_epochs_that_they_chose(bench, monkeypatch):
-    begun = []
-    epochs = Fit.__iter__
-
-    def noted(fit):
-        begun.append(fit)
-        return epochs(fit)
-
-    monkeypatch.setattr(Fit, "__iter__", noted)
+def test_a_refit_learns_from_validation_clips_for_the_epochs_that_they_chose(bench, begun):
     table = make_table(extra=12)
     found = bench(table, mirrored=range(12), mirror=True, orders=False).run(TASK, epochs=9)
     chosen, again = begun
