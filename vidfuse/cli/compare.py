@@ -90,7 +90,7 @@ def _text(comparison: Comparison) -> str:
             "Does the head use frame order? Accuracy with frames in order / shuffled in\n"
             "train+test / shuffled in test / reversed in test:",
             table(("head", "in order", "shuffled", "test only", "reversed", "p"), orders),
-            "Cost of the head for one clip; training is one fit:",
+            "Cost of the head for one clip; training is one fit and its refit:",
             table(
                 ("head", "grid", "params", "mult-adds", "ms alone", "ms batched", "train s"), costs
             ),
