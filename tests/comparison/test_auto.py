@@ -298,15 +298,16 @@ def test_folds_that_chose_differently_read_what_they_chose(train, monkeypatch):
     read = []
     fit = new_fit
 
-    def noted(config, table, parts, classes):
-        found = fit(config, table, parts, classes)
+    def noted(config, table, parts, classes, after=None):
+        found = fit(config, table, parts, classes, after=after)
         read.append((config.head, found.head.name, found.head.grid, len(parts["train"])))
         return found
 
     monkeypatch.setattr(Race, "run", choose)
     monkeypatch.setattr(folds_module, "new_fit", noted)
     result = train(folds=2, backbone="resnet18,resnet34", budget="20s", epochs=1)
-    assert [(each[1], each[2]) for each in read] == [("max", 2), ("mean", 1), ("lstm", 1)]
+    refitted = [("max", 2), ("max", 2), ("mean", 1), ("mean", 1), ("lstm", 1)]
+    assert [(each[1], each[2]) for each in read] == refitted
     assert (result.head, result.spec["backbone"]) == ("lstm", "resnet18")
     with vidfuse.load_model(Path(result.run)) as model:
         assert model.spec.backbone == "resnet18"
