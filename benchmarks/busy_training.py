@@ -63,9 +63,8 @@ def seconds_per_epoch(
     if threads is not None:
         environment |= dict.fromkeys(THREADS, str(threads))
     run = folder / name
-    options = ["--head", head, "--epochs", str(epochs + 1), "--patience", "0", "--device", "cpu"]
-    options += ["--no-refit"]
-    places = ["--out", str(run), "--cache", str(folder / "cache")]
+    options = ["--head", head, "--epochs", str(epochs + 1), "--patience", "0", "--no-refit"]
+    places = ["--device", "cpu", "--out", str(run), "--cache", str(folder / "cache")]
     command = [sys.executable, "-m", "vidfuse", "--quiet", "train", str(dataset)]
     subprocess.run(
         [*command, *options, *places], env=environment, stdout=subprocess.DEVNULL, check=True

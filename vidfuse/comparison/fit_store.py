@@ -42,8 +42,9 @@ class FitResult:
         scores: For each of ``KINDS`` that was measured, class probabilities [M, C] of the fold's M
             test clips.
         metadata: ``lr`` and ``dropout`` that validation chose, ``best_epoch``, ``training_seconds``
-            of that fit, and ``search``: for each candidate its macro F1 on validation. Of a head
-            that selects its frames also ``frame_budget``: accuracy against frames.
+            of that fit and its refit, and ``search``: for each candidate its score on validation,
+            minus the calibrated loss. Of a head that selects its frames also ``frame_budget``:
+            accuracy against frames.
     """
 
     scores: dict[str, NDArray[np.float32]]

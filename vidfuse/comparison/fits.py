@@ -152,13 +152,12 @@ class FitRunner:
     def _refitted(
         self, fit: Fit, task: Task, order: Order | None, until: float | None = None
     ) -> Fit:
-        """A fit of all clips but the fold's, for as many epochs as were best: see `new_fit`."""
+        """A fit of all clips but the fold's, for as many epochs as were best: see `Fit`."""
         if not fit.config.refit or len(fit.val) == 0:
             return fit
         rows = self.job.splits[task.seed][task.fold]
-        config = replace(fit.config, epochs=fit.best_epoch, patience=0)
-        again = self._fit(task, config, order, [*rows["train"], *rows["val"]], [])
-        again.weights = fit.best_weights
+        everything = [*rows["train"], *rows["val"]]
+        again = self._fit(task, fit.config, order, everything, [], after=fit)
         _run_epochs(again, until)
         return again
 
@@ -169,6 +168,7 @@ class FitRunner:
         order: Order | None,
         learn_from: list[int],
         validate_with: list[int],
+        after: Fit | None = None,
     ) -> Fit:
         table = self._table(task.candidate)
         learned = set(learn_from)
@@ -180,7 +180,7 @@ class FitRunner:
         _, channels, side, _ = table.features.shape
         classes = self.job.classes
         head = new_head(config, channels=channels, grid=side, classes=classes)
-        return Fit(head, train, val, config, device=self.device, classes=classes)
+        return Fit(head, train, val, config, device=self.device, classes=classes, after=after)
 
     def _table(self, candidate: Candidate) -> FeatureTable:
         return self._load(Path(self.job.tables[table_name(candidate)]))

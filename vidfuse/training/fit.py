@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import index
 from typing import Any
 
@@ -121,6 +121,10 @@ class Fit:
         config: How to train.
         device: Where to compute.
         classes: Number of classes C.
+        after: A fit that has ended, with the same settings, of which this is the refit: it begins
+            anew, for as many epochs as were best there, so that the clips that chose them are
+            learned from, too (Goodfellow et al., Deep Learning, 2016, algorithm 7.2). The rate
+            falls to zero over these epochs.
 
     Attributes:
         best_state: Weights of the best epoch, on the CPU; None before the first epoch ends.
@@ -142,7 +146,10 @@ class Fit:
         *,
         device: str | torch.device,
         classes: int,
+        after: Fit | None = None,
     ) -> None:
+        if after is not None:
+            config = replace(config, epochs=after.best_epoch, patience=0)
         config.validate()
         if len(train) == 0:
             raise UserError("there are no training clips", "Look at: vidfuse inspect DATASET")
@@ -176,9 +183,11 @@ class Fit:
         if config.class_weights != "none":
             self.clip_weights = balanced_weights(train.labels)
         self.epoch = self.step = self.stale = self.skipped_in_a_row = 0
-        self.weights = self.best_weights = torch.ones(1)
+        # No clips are left to a refit to find its own on.
+        self.weights = torch.ones(1) if after is None else after.best_weights
+        self.best_weights: Tensor = self.weights
         self.best_state: dict[str, Tensor] | None = None
-        self.best_epoch = 0
+        self.best_epoch: int = 0
         self.best_score = -math.inf
         self.first_step_seconds: float | None = None
 

@@ -98,8 +98,10 @@ def train(
         final, learned, validated = fit, parts, None
         try:
             run_epochs(fit, run, reporter, "Training", kept=kept)
-            kept["fit"] = fit.state_dict()
-            if (refits := config.refit and len(parts["val"]) > 0) and begun is None:
+            refits = config.refit and len(parts["val"]) > 0
+            if refits:
+                kept["fit"] = fit.state_dict()
+            if refits and begun is None:
                 run.save_state(kept)  # however quick the fit was: cut off from here on, it goes on
             validated = validation(fit, parts["val"], classes)
             if refits:
@@ -201,23 +203,16 @@ def new_fit(
 ) -> Fit:
     """Make a new head, and the examples it learns from.
 
-    With ``after`` it is a refit: it begins anew, for as many epochs as were best there, so that the
-    clips that chose them are learned from, too (Goodfellow et al., Deep Learning, 2016, algorithm
-    7.2). The rate falls to zero over these epochs.
-
     Args:
         config: All settings.
         table: Features of the clips.
         parts: The clips to train on (``train``, with those mirrored and random views that the table
             has) and those that choose the epoch (``val``).
         classes: Names of the classes.
-        after: A fit that has ended, with the same settings.
+        after: The fit of which this is the refit; see `Fit`.
     """
     from vidfuse.training.examples import examples_of
     from vidfuse.training.fit import Fit, new_head
-
-    if after is not None:
-        config = replace(config, epochs=after.best_epoch, patience=0)
 
     mirrored = [clip for clip in parts["train"] if clip in table.mirrored_rows]
     rows = [table.rows[clip] for clip in parts["train"]]
@@ -231,10 +226,7 @@ def new_fit(
     _, channels, side, _ = table.features.shape
     head = new_head(config, channels=channels, grid=side, classes=len(classes))
     device = resolve_device(config.device)
-    fit = Fit(head, train, val, config, device=device, classes=len(classes))
-    if after is not None:
-        fit.weights = after.best_weights  # no clips are left to find its own on
-    return fit
+    return Fit(head, train, val, config, device=device, classes=len(classes), after=after)
 
 
 def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
