@@ -96,7 +96,10 @@ def result(row: dict[str, Any]) -> tuple[str, ...]:
         f"{100 * row['macro_f1']:.1f}",
         "" if reference else f"{100 * row['difference']:+.1f}",
         "" if reference else f"{row['p_value']:.3f}",
-        *(f"{100 * row[kind]:.1f}" for kind in ("shuffled", "tested_shuffled", "reversed")),
+        *(
+            "" if row[kind] is None else f"{100 * row[kind]:.1f}"
+            for kind in ("shuffled", "tested_shuffled", "reversed")
+        ),
     )
 
 

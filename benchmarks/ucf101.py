@@ -77,6 +77,8 @@ AS_TRAINED: dict[str, Any] = {
     "dropouts": str(TrainConfig.dropout),
     "epochs": TrainConfig.epochs,
 }
+SEARCHED: dict[str, Any] = {"dropouts": str(TrainConfig.dropout), "orders": False}
+"""Where many heads are compared: each chooses its learning rate, and no order is tried."""
 LAST_TRAINED_GROUP = 16
 REPEATED = ("lstm", "mean")  # heads that get all seeds where others get one
 BUDGET = "20m"  # of --head auto, for each fold
@@ -175,16 +177,9 @@ def inputs(bench: Bench) -> str:
 
 def heads(bench: Bench) -> str:
     """All heads on EfficientNet-Lite0."""
-    by_group = bench.compare("heads", "ucf101_12", backbone=LITE, folds=FOLDS, seeds=1)
-    shared = bench.compare(
-        "shared",
-        "ucf101_12",
-        heads="mean,lstm",
-        backbone=LITE,
-        folds=FOLDS,
-        seeds=1,
-        split="random",
-    )
+    settings = {"backbone": LITE, "folds": FOLDS, "seeds": 1, **SEARCHED}
+    by_group = bench.compare("heads", "ucf101_12", **settings)
+    shared = bench.compare("shared", "ucf101_12", heads="mean,lstm", split="random", **settings)
     lines = [section("ucf101_12, six folds by group", by_group)]
     lines += [section("The same, clips of a group on both sides", shared)]
     return "\n".join([*lines, ridge_line(bench)])
@@ -219,9 +214,9 @@ def ridge(bench: Bench, **settings: Any) -> tuple[Right, list[str | None]]:
 
 def encoders(bench: Bench) -> str:
     """The best heads on the encoders that saw none of these clips."""
-    first = bench.compare("heads", "ucf101_12", backbone=LITE, folds=FOLDS, seeds=1)
+    first = bench.compare("heads", "ucf101_12", backbone=LITE, folds=FOLDS, seeds=1, **SEARCHED)
     best = ",".join(row["name"] for row in first["heads"][:BEST])
-    settings = {"heads": best, "folds": FOLDS, "seeds": SEEDS}
+    settings = {"heads": best, "folds": FOLDS, "seeds": SEEDS, **SEARCHED}
     several = bench.compare("encoders", "ucf101_12", backbones=[OLD, LITE, LITE1], **settings)
     resnet = bench.compare(
         "resnet",

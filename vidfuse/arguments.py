@@ -114,6 +114,7 @@ class CompareSettings(_FitSettings, total=False):
     folds: int
     jobs: int | None
     budget: str | None
+    orders: bool
     lrs: str
     dropouts: str
 

@@ -391,7 +391,8 @@ class ComparedHead(ComparedBaseline):
         difference_interval: Its 95 % interval.
         p_value: Of a paired sign-flip test, Holm-corrected.
         p_value_uncorrected: The same before the correction.
-        shuffled: Accuracy, trained and tested on shuffled frames.
+        shuffled: Accuracy, trained and tested on shuffled frames; None, as the next three, where
+            orders were not measured.
         shuffled_p_value: Of the loss of accuracy by that.
         tested_shuffled: Accuracy, shuffled in the test only.
         reversed: Accuracy, reversed in the test only.
@@ -419,10 +420,10 @@ class ComparedHead(ComparedBaseline):
     difference_interval: Interval
     p_value: float | None
     p_value_uncorrected: float | None
-    shuffled: float
-    shuffled_p_value: float
-    tested_shuffled: float
-    reversed: float
+    shuffled: float | None
+    shuffled_p_value: float | None
+    tested_shuffled: float | None
+    reversed: float | None
     training_seconds: float
     chosen: list[dict[str, float]]
     frame_budget: dict[str, Any] | None

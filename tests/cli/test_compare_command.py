@@ -53,6 +53,16 @@ def test_the_result_in_every_form(vidfuse, dataset, tmp_path):
     assert (tmp_path / "runs/compare-squares/results.csv").read_text() == table.out
 
 
+def test_orders_can_be_left_out(vidfuse, dataset):
+    with_them = vidfuse("compare", dataset, *QUICK)
+    without = vidfuse("compare", dataset, *QUICK, "--no-orders")
+    assert (with_them.code, without.code) == (0, 0), without.err
+    title = "Does the head use frame order?"
+    assert title in with_them.out
+    assert title not in without.out
+    assert "ms alone" in without.out
+
+
 def test_the_table_of_encoders(vidfuse, dataset):
     names = ("resnet18", "resnet34.IMAGENET1K_V1")
     words = ("compare", dataset, *QUICK, "--backbones", ",".join(names))

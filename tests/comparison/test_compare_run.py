@@ -14,7 +14,6 @@ from heard import Heard
 
 from vidfuse import rpc
 from vidfuse.comparison import fits
-from vidfuse.comparison.fit_store import FitResult
 from vidfuse.comparison.workers import WorkerPool
 from vidfuse.errors import UserError
 from vidfuse.heads import registry
@@ -87,19 +86,23 @@ def test_it_goes_on_and_never_uses_what_has_other_settings(compare, monkeypatch,
     assert len(done) == 33
 
 
-def test_what_was_kept_before_frames_were_measured_is_done_again(compare, monkeypatch, tmp_path):
+def test_orders_can_be_left_out(compare, monkeypatch):
     done = count_fits(monkeypatch)
-    settings = {"heads": "policy", "seeds": 1, "epochs": 1}
-    compare(**settings)
-    compare(**settings)
-    assert len(done) == 4
-    for path in (tmp_path / "out" / "fits").glob("policy-*"):
-        result = FitResult.load(path)
-        del result.metadata["frame_budget"]
-        result.save(path)
-    row = {row["name"]: row for row in compare(**settings)["heads"]}["policy"]
-    assert [task.candidate.head for task, *_ in done[4:]] == ["policy"] * 2
-    assert row["frame_budget"]["own"]["policy"] == pytest.approx(row["accuracy"])
+    heard = Heard()
+    summary = compare(heads="policy,lstm", seeds=1, orders=False, reporter=heard)
+    # A fit and its refit in each of two folds.
+    assert any(line.startswith("12 fits of 2 epochs") for line in heard.infos)
+    rows = {row["name"]: row for row in summary["heads"]}
+    for row in rows.values():
+        names = ("shuffled", "shuffled_p_value", "tested_shuffled", "reversed")
+        assert [row[name] for name in names] == [None] * 4
+    assert rows["policy"]["frame_budget"]["own"]["policy"] == rows["policy"]["accuracy"]
+    measured = {row["name"]: row for row in compare(heads="policy,lstm", seeds=1)["heads"]}
+    assert len(done) == 12, "what was left out is measured now"
+    assert {name: row["accuracy"] for name, row in measured.items()} == {
+        name: row["accuracy"] for name, row in rows.items()
+    }
+    assert all(row["shuffled"] is not None for row in measured.values())
 
 
 def test_ctrl_c_keeps_what_is_done(compare, monkeypatch):

@@ -66,7 +66,6 @@ def _text(comparison: Comparison) -> str:
         (row.name, *_scores(row), _signed(row.difference), _number(row.p_value, 3)) for row in heads
     ]
     scores += [(name, *_scores(row), "", "") for name, row in comparison.baselines.items()]
-    orders = [(row.name, *(_number(getattr(row, kind), 3) for kind in ORDERS)) for row in heads]
     costs = [
         (
             row.name,
@@ -87,15 +86,23 @@ def _text(comparison: Comparison) -> str:
                 for row in heads
                 if row.frame_budget
             ),
-            "Does the head use frame order? Accuracy with frames in order / shuffled in\n"
-            "train+test / shuffled in test / reversed in test:",
-            table(("head", "in order", "shuffled", "test only", "reversed", "p"), orders),
+            *(_orders(heads) if comparison.protocol["settings"]["orders"] else ()),
             "Cost of the head for one clip; training is one fit and its refit:",
             table(
                 ("head", "grid", "params", "mult-adds", "ms alone", "ms batched", "train s"), costs
             ),
             fill(comparison.advice, 96),
         ]
+    )
+
+
+def _orders(heads: list[ComparedHead]) -> tuple[str, str]:
+    """Accuracy with frames in several orders, below a title."""
+    rows = [(row.name, *(_number(getattr(row, kind), 3) for kind in ORDERS)) for row in heads]
+    return (
+        "Does the head use frame order? Accuracy with frames in order / shuffled in\n"
+        "train+test / shuffled in test / reversed in test:",
+        table(("head", "in order", "shuffled", "test only", "reversed", "p"), rows),
     )
 
 

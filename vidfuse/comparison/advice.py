@@ -188,6 +188,8 @@ def _on_order(row: Row) -> str:
     """A sentence on whether the order of frames matters to this head on these data."""
     if not row["order_aware"]:
         return "It does not see the order of frames, and does not need to here."
+    if row["shuffled"] is None:
+        return "Whether the order of frames matters was not measured."
     lost = row["accuracy"] - row["shuffled"]
     if lost > 0 and row["shuffled_p_value"] < ALPHA:
         return (

@@ -80,6 +80,12 @@ class CompareConfig(FeatureConfig):
     epochs: int = option(
         30, "Most epochs of a fit, the same for every head.", min=1, affects_result=False
     )
+    orders: bool = option(
+        True,
+        "Measure what the order of frames is worth: test on shuffled and reversed frames, and "
+        "train on shuffled ones, too. Takes up to twice the time.",
+        later=True,
+    )
     lrs: str = option("0.001,0.003", "Learning rates to choose from by validation.")
     dropouts: str = option("0.2,0.5", "Dropouts to choose from by validation.")
     batch_size: int = _of_training("batch_size")

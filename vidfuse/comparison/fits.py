@@ -110,7 +110,7 @@ class FitRunner:
             "training_seconds": seconds,
             "search": search,
         }
-        if self.job.orders and isinstance(fit.head, FrameSelectingHead):
+        if isinstance(fit.head, FrameSelectingHead):
             metadata["frame_budget"] = self._frame_budget(fit.head, fit.device, task)
         return FitResult(scores, metadata)
 

@@ -31,15 +31,18 @@ Row = dict[str, Any]
 Predictions = NDArray[np.int64]
 BASELINES = ("majority", "geometry")
 TO_BEST = ("to_best", "to_best_interval", "to_best_p_value")
+OTHER_ORDERS = (SHUFFLED, "shuffled_p_value", TESTED_SHUFFLED, REVERSED)
 MEASURES = ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval", "accuracy_by_seed")
 
 
 def predictions(
     plan: Plan, results: Mapping[Task, FitResult], candidate: Candidate
 ) -> dict[str, Predictions]:
-    """Predicted classes [S, N] of one whose tasks are all done, for each order of frames."""
-    found = {kind: np.zeros((len(plan.splits), len(plan.clips)), np.int64) for kind in KINDS}
-    for task in plan.tasks([candidate]):
+    """Predicted classes [S, N] of one whose tasks are all done, for each order that was tested."""
+    tasks = list(plan.tasks([candidate]))
+    shape = (len(plan.splits), len(plan.clips))
+    found = {kind: np.zeros(shape, np.int64) for kind in results[tasks[0]].scores}
+    for task in tasks:
         rows = plan.splits[task.seed][task.fold]["test"]
         for kind, scores in results[task].scores.items():
             found[kind][task.seed, rows] = scores.argmax(1)
@@ -84,17 +87,12 @@ def head_rows(
     shares = {each.head: hit_shares(plan, kinds[ORDERED]) for each, kinds in found.items()}
     rows = []
     for each, kinds in found.items():
-        orders = {kind: hit_shares(plan, kinds[kind]) for kind in KINDS}
-        means = {kind: float(hits.mean()) for kind, hits in orders.items()}
         metadata = [results[task].metadata for task in plan.tasks([each])]
         chosen = Counter((fit["lr"], fit["dropout"]) for fit in metadata)
         row = {"name": each.head, **measure(plan, kinds[ORDERED])}
         row |= _differences(plan, shares, each.head)
         row |= {
-            "shuffled": means[SHUFFLED],
-            "shuffled_p_value": _p_value(plan, orders[ORDERED], orders[SHUFFLED]),
-            "tested_shuffled": means[TESTED_SHUFFLED],
-            "reversed": means[REVERSED],
+            **_other_orders(plan, kinds),
             "training_seconds": float(np.mean([fit["training_seconds"] for fit in metadata])),
             "chosen": [
                 {"lr": lr, "dropout": dropout, "fits": count}
@@ -154,6 +152,15 @@ def _differences(plan: Plan, shares: Mapping[str, NDArray[np.float64]], head: st
         "difference_interval": mean_interval(gained, plan.groups),
         "p_value_uncorrected": _p_value(plan, shares[head], shares[REFERENCE]),
     }
+
+
+def _other_orders(plan: Plan, kinds: Mapping[str, Predictions]) -> Row:
+    """Accuracy with frames in other orders; None where they were not measured."""
+    if SHUFFLED not in kinds:
+        return dict.fromkeys(OTHER_ORDERS)
+    hits = {kind: hit_shares(plan, kinds[kind]) for kind in KINDS}
+    row = {kind: float(hits[kind].mean()) for kind in (SHUFFLED, TESTED_SHUFFLED, REVERSED)}
+    return row | {"shuffled_p_value": _p_value(plan, hits[ORDERED], hits[SHUFFLED])}
 
 
 def _frame_budget(

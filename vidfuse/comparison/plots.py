@@ -72,10 +72,11 @@ def _draw_leaderboard(axes: Axes, summary: dict[str, Any]) -> None:
         low, high = row["accuracy_interval"] or (row["accuracy"], row["accuracy"])
         axes.plot([low, high], [y, y], color=shade, linewidth=2)
         axes.plot(row["accuracy"], y, "o", color=shade, markersize=6)
-        if "shuffled" in row:
+        if row.get("shuffled") is not None:
             axes.plot(row["shuffled"], y, "x", color="black", markersize=5)
     axes.plot([], [], "o-", color=HEAD, label="accuracy, 95 % interval")
-    axes.plot([], [], "x", color="black", label="trained and tested on shuffled frames")
+    if summary["protocol"]["settings"]["orders"]:
+        axes.plot([], [], "x", color="black", label="trained and tested on shuffled frames")
     if taken:
         axes.plot([], [], "o-", color=TAKEN, label="recommended")
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])

@@ -101,7 +101,7 @@ def compare(
         contents = [training.hashes[clip] for clip in clips]
         plan = make_plan(clips, contents, folds, warnings)
         job_spec = tables.write_job_spec(
-            plan, training.config, config.hyperparameters(), orders=True
+            plan, training.config, config.hyperparameters(), orders=config.orders
         )
         specs = {each: data[each.backbone].spec(each.grid) for each in candidates}
         scheduler = FitScheduler(plan, config, specs, folder, reporter)

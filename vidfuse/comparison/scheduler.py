@@ -12,7 +12,7 @@ import numpy as np
 
 from vidfuse.comparison.budget import Budgets, Estimate, announce, format_duration
 from vidfuse.comparison.config import CompareConfig
-from vidfuse.comparison.fit_store import KINDS, ORDERED, FitResult, FitStore
+from vidfuse.comparison.fit_store import ORDERED, FitResult, FitStore
 from vidfuse.comparison.plan import (
     Candidate,
     FitSettings,
@@ -142,8 +142,9 @@ class FitScheduler:
             self.reporter.finish()
         self._check_some_left()
         searched, refits = len(self.config.hyperparameters()), int(self.config.refit)
+        shuffled = (1 + refits) * self.config.orders
         fits = {
-            each: count * (searched + refits + (1 + refits) * head_class(each.head).order_aware)
+            each: count * (searched + refits + shuffled * head_class(each.head).order_aware)
             for each, count in missing.items()
             if each in taken
         }
@@ -157,7 +158,7 @@ class FitScheduler:
         for task, key in fit_digests(self.plan, settings).items():
             self.files[task] = self.store.path(task, key)
             result = self.store.find(task, key)
-            if result is not None and _is_complete(task, result):
+            if result is not None:
                 self.results[task] = result
         if self.results:
             self.reporter.info(
@@ -227,10 +228,3 @@ def request_of(task: Task, epochs: int, file: Path, until: float | None = None) 
         **{"op": "fit", "candidate": asdict(task.candidate), "seed": task.seed, "fold": task.fold},
         **{"epochs": epochs, "until": until, "file": str(file)},
     }
-
-
-def _is_complete(task: Task, result: FitResult) -> bool:
-    """False for a result of an earlier release that lacks a measurement of today."""
-    if set(result.scores) != set(KINDS):
-        return False
-    return not head_class(task.candidate.head).selects_frames or "frame_budget" in result.metadata
