@@ -47,7 +47,7 @@ from vidfuse.features.table import FeatureBuffer, Kind, build_table
 from vidfuse.progress import Reporter
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.fit import Epoch, Fit, new_head
-from vidfuse.training.run import new_fit
+from vidfuse.training.steps import new_fit
 
 CLASSES = 101
 BATCH = 64

@@ -21,7 +21,7 @@ from vidfuse.heads import HEADS as KNOWN
 from vidfuse.results import Choice
 from vidfuse.training import folds as folds_module
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.run import new_fit
+from vidfuse.training.steps import new_fit
 
 QUICK = {
     **{"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32, "frames": 4},
@@ -241,7 +241,7 @@ def test_ctrl_c_while_the_choice_is_fitted(train, fitted, monkeypatch, tmp_path)
         append_line(path, line, advice)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vidfuse.training.run.append_line", interrupt)
+        patch.setattr("vidfuse.training.steps.append_line", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train()
     done = len(fitted)

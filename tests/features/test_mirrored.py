@@ -15,7 +15,7 @@ from vidfuse.backbones.imports import resolve_device
 from vidfuse.data.clip import Clip
 from vidfuse.features.cache import entry_key
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.run import new_fit
+from vidfuse.training.steps import new_fit
 
 
 def write(path: Path, pixels: np.ndarray[Any, Any]) -> Clip:

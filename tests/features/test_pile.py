@@ -20,7 +20,7 @@ from vidfuse.features import table as pile_module
 from vidfuse.features.cache import Entry, EntryInfo
 from vidfuse.features.table import FeatureBuffer, map_buffer
 from vidfuse.training.config import TrainConfig
-from vidfuse.training.run import new_fit
+from vidfuse.training.steps import new_fit
 
 LENGTHS = (4, 2, 4, 1, 3, 4)
 

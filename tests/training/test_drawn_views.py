@@ -18,7 +18,7 @@ from vidfuse.progress import Reporter
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.data import TrainingData
 from vidfuse.training.examples import Examples
-from vidfuse.training.run import new_fit
+from vidfuse.training.steps import new_fit
 from vidfuse.video import view as view_module
 
 QUICK: dict[str, Any] = {

@@ -24,7 +24,7 @@ from vidfuse.training import examples
 from vidfuse.training import folds as folds_module
 from vidfuse.training.baselines import geometry, majority
 from vidfuse.training.examples import Examples, predict
-from vidfuse.training.run import new_fit
+from vidfuse.training.steps import new_fit
 
 CHEAP: dict[str, Any] = {
     "backbone": "resnet18",

@@ -25,7 +25,7 @@ from torch.testing import assert_close
 import vidfuse
 from vidfuse.errors import UserError
 from vidfuse.runs import latest_run
-from vidfuse.training import run as run_module
+from vidfuse.training import steps
 from vidfuse.training.examples import Examples
 from vidfuse.training.fit import Fit
 
@@ -61,7 +61,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def state_after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "SECONDS_BETWEEN_STATES", -1.0)
+    monkeypatch.setattr(steps, "SECONDS_BETWEEN_STATES", -1.0)
 
 
 def train(dataset: Path, cache: str, **settings: Any) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def test_a_refit_that_is_kept_goes_on(
 def test_a_quick_fit_is_kept_before_its_refit(
     dataset: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(run_module, "SECONDS_BETWEEN_STATES", 1e9)
+    monkeypatch.setattr(steps, "SECONDS_BETWEEN_STATES", 1e9)
     train(dataset, shared_cache, out="straight")
     run = cut_off(dataset, shared_cache, error, 7, 1)
     assert (run / "state.pt").exists()
@@ -457,8 +457,8 @@ class TestDamagedState:
 
 HASTY = """
 from vidfuse.cli.app import main
-from vidfuse.training import run as run_module
-run_module.SECONDS_BETWEEN_STATES = 0.1
+from vidfuse.training import steps
+steps.SECONDS_BETWEEN_STATES = 0.1
 main()
 """
 

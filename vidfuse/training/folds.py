@@ -23,7 +23,7 @@ from vidfuse.runs import Run, named_run, new_run
 from vidfuse.training.baselines import Scores, geometry, majority
 from vidfuse.training.config import TrainConfig
 from vidfuse.training.data import TrainingData
-from vidfuse.training.run import labels_of, new_fit, run_epochs, save_model
+from vidfuse.training.steps import labels_of, new_fit, run_epochs, save_model
 
 if TYPE_CHECKING:
     from torch import Tensor
