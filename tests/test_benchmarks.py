@@ -1,4 +1,4 @@
-"""The benchmark that docs/performance.md is made with, in its short form; no times are asserted."""
+"""Benchmarks of docs/performance.md, in their short forms; no times are asserted."""
 
 from __future__ import annotations
 
@@ -48,3 +48,22 @@ def test_its_short_form_works(tmp_path: Path, items: str, words: str) -> None:
         assert report["latency"]["cold"]["ratio to before"]["median"]["cpu"] > 0
     if items == "growth":
         assert [row["clips"] for row in report["growth"]["rows"]] == [2, 4]
+
+
+def test_speeds_of_encoders_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    out = tmp_path / "encoders.json"
+
+    def measured(*names: str) -> str:
+        command = [sys.executable, ROOT / "benchmarks" / "encoders.py", "--out", out]
+        command += ["--turns", "1", "--only", *names]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = measured("squeezenet1_1", "resnet18", "resnet18.IMAGENET1K_V1")
+    assert first.count(" px |") == 2, "tags of one network share a line"
+    before = json.loads(out.read_text())
+    assert before["resnet18"]["frames_per_second"] > 0
+    again = measured("resnet18", "r3d_18")
+    assert json.loads(out.read_text())["resnet18"] == before["resnet18"]
+    assert "| 16 × 112 px |" in again
