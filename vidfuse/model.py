@@ -50,7 +50,8 @@ class ModelCard:
 
     Attributes:
         head_name: Name of the head.
-        selects_frames: Whether the head chooses the frames that it looks at.
+        selects_frames: Whether the head chooses the frames that are decoded; a clip encoder needs
+            whole windows of them, whatever its head looks at.
         classes: Class names in the order of the head's logits.
         spec: The features that prediction extracts.
         cached: The features that training cached, which may hold more frames.
@@ -277,11 +278,13 @@ def open_model(path: Path | str) -> StoredModel:
         choice = choose(backbone["name"], published, backbone["layer"])
         info = choice.info
         differing = [name for name in PREPROCESSING if getattr(info, name) != getattr(spec, name)]
+        if choice.layer != info.layer:  # the table has the steps of its own layer
+            differing = [name for name in differing if name != "steps"]
         if differing or (info.fixed_size and spec.size != info.size):
             raise ValueError(f"features.{[*differing, 'size'][0]} is not that of {choice.name}")
         return StoredModel(
             head_name=head["name"],
-            selects_frames=selects,
+            selects_frames=selects and spec.window == 1,
             classes=list(manifest["classes"]),
             spec=spec,
             cached=replace(spec, frames=manifest["cached_frames"]),

@@ -118,6 +118,19 @@ def load_backbone(
     return backbone.to(device)
 
 
+def count_steps(choice: BackboneChoice) -> int:
+    """Steps in time that a window gives at the layer of a clip encoder, found without computing it.
+
+    Raises:
+        UserError: The layer does not exist.
+    """
+    info, factory = choice.info, load_factory(choice.info.factory)
+    with torch.device("meta"), torch.inference_mode():
+        body = _cut(factory(weights=None).eval(), choice.layer)
+        features = body(torch.empty(1, 3, info.window, info.size, info.size))
+    return features.shape[2] if features.dim() == 5 else 1
+
+
 def _cut(network: nn.Module, layer: str) -> nn.Module:
     """The part of a network up to a layer; what lies behind it is dropped."""
     if isinstance(network, nn.Sequential):

@@ -315,7 +315,7 @@ def _cost(candidate: Candidate, plan: Plan, tables: Tables, data: TrainingData) 
     _, channels, side, _ = load_table(tables.path(candidate)).features.shape
     config, info = replace(data.config, head=candidate.head), data.choice.info
     head = new_head(config, channels=channels, grid=side, classes=len(plan.classes))
-    encoder = info.gmacs * 1e9 * config.frames / info.steps
+    encoder = info.gmacs * 1e9 * config.frames / data.spec(candidate.grid).steps
     return round(encoder) + count(head, config.frames).multiply_adds
 
 

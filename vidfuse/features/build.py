@@ -54,7 +54,11 @@ def build_extractor(
     index = ContentIndex(config.cache_folder)
     with reporter.measure("cache"):
         weights = weights_digest(choice, index, reporter)
-    rule = config.rule
+    rule, preprocessing = config.rule, {n: getattr(choice.info, n) for n in PREPROCESSING}
+    if choice.info.kind == "clip" and choice.layer != choice.info.layer:
+        from vidfuse.backbones.load import count_steps
+
+        preprocessing["steps"] = count_steps(choice)
     spec = FeatureSpec(
         decode=policy(config.decoder)[0],
         # Training jitters among cached frames; those that are cached are uniform.
@@ -67,7 +71,7 @@ def build_extractor(
         weights=weights,
         grid=grid,
         fps=config.fps,
-        **{name: getattr(choice.info, name) for name in PREPROCESSING},
+        **preprocessing,
     )
     return Extractor(
         spec=spec,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vidfuse.backbones import Grid
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import Content
-from vidfuse.errors import InputError
+from vidfuse.errors import InputError, UserError
 from vidfuse.features.cache import Entry, EntryInfo
 from vidfuse.video.frames import FrameRequest, Frames, Pixels
 
@@ -204,7 +204,8 @@ class Encoding:
 
         Raises:
             UserError: Features in the precision that was asked for do not agree with fp32, or the
-                device has too little memory for a single frame.
+                device has too little memory for a single frame, or the encoder gives another number
+                of steps than its description says.
         """
         self._jobs.append(job)
         if job.error is None:
@@ -255,6 +256,13 @@ class Encoding:
         while self._pending and (len(self._pending) >= max(most, 1) or self._pending[0][1].done()):
             shares, work = self._pending.popleft()
             features, begin = work.result(), 0
+            expected = sum(count // job.window * job.steps for job, _, count in shares)
+            if len(features[0]) != expected:
+                raise UserError(
+                    f"the encoder gives {len(features[0])} steps in time where its description "
+                    f"says {expected}",
+                    "Choose its own --layer; the package that it comes from must mend `steps`.",
+                )
             for job, first, count in shares:
                 end = begin + count // job.window * job.steps
                 job.add(first, [each[begin:end] for each in features])

@@ -154,7 +154,7 @@ def save_model(
     own = None if choice.published or choice.weights is None else read_weights(choice.weights)
     model = Model(
         head_name=fit.head.name,
-        selects_frames=fit.head.selects_frames,
+        selects_frames=fit.head.selects_frames and spec.window == 1,
         head=fit.head.cpu(),
         classes=classes,
         spec=replace(spec, frames=fit.config.frames),
