@@ -205,7 +205,8 @@ def named_run(out: str, stack: ExitStack) -> Run:
     with writing(run.folder, OTHER_FOLDER):
         run.folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(alone_in(run.folder, WHO))
-    if run.model.exists():
+    ended = run.model.exists() and not run.state.exists()  # Ctrl-C leaves both
+    if ended:
         raise UserError(
             f"{run.folder} already holds a model", "Name another folder with --out, or remove it."
         )

@@ -65,7 +65,8 @@ def test_orders_can_be_left_out(vidfuse, dataset):
 
 def test_the_table_of_encoders(vidfuse, dataset):
     names = ("resnet18", "resnet34.IMAGENET1K_V1")
-    words = ("compare", dataset, *QUICK, "--backbones", ",".join(names))
+    own = ("--backbone", "thin_efficientnet")  # the default, which --backbones stands for
+    words = ("compare", dataset, *QUICK, *own, "--backbones", ",".join(names))
     answer = vidfuse(*words, "--format", "json")
     assert answer.code == 0, answer.err
     rows = json.loads(answer.out)["heads"]

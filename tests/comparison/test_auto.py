@@ -103,6 +103,7 @@ def test_what_is_chosen_is_trained_and_measured_on_clips_that_nothing_saw(
     assert {(each.head, each.grid) for each in choice.tried} == set(FEW)
     best = max(each.accuracy for each in choice.tried if each.folds == choice.folds)
     assert choice.tried[0].accuracy == best
+    assert (result.computed, result.reused) in {(result.clips, 0), (0, result.clips)}
     assert result.test.in_training == 0
     assert result.test.clips == result.split["test"] > 0
 

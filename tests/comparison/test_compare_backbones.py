@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from heard import Heard
 
+from vidfuse.backbones import DEFAULT_BACKBONE
 from vidfuse.comparison import fits
 from vidfuse.comparison.advice import Advice, advise_of_several
 from vidfuse.comparison.leaderboard import set_beside_best
@@ -20,7 +21,8 @@ from vidfuse.features.extract import Extractor
 from vidfuse.statistics import mean_interval, paired_sign_flip
 from vidfuse.training.data import TrainingData
 
-TWO = {"backbones": "resnet18,resnet34", "seeds": 1}
+HUB = {"weights": None, "layer": None, "size": None}
+TWO = {"backbones": "resnet18,resnet34", "backbone": DEFAULT_BACKBONE, "seeds": 1}
 
 
 def test_every_encoder_with_every_head(compare, tmp_path):
@@ -95,7 +97,7 @@ def test_an_encoder_that_is_not_here_is_told_before_any_work(compare, monkeypatc
     monkeypatch.setattr("vidfuse.backbones.find_spec", lambda name: None)
     monkeypatch.setattr(Extractor, "run", None)
     with pytest.raises(UserError, match="efficientnet_lite1") as error:
-        compare(backbones="thin_resnet,efficientnet_lite1", weights=None, layer=None, size=None)
+        compare(**TWO | {"backbones": "thin_resnet,efficientnet_lite1"}, **HUB)
     assert "pip install" in str(error.value.hint)
     assert not (tmp_path / "out").exists()
 
@@ -117,24 +119,25 @@ def test_one_number_of_epochs_for_all_encoders(compare, monkeypatch):
 
 CLIPS = [Clip(Path("x.mp4"), "ab"[i % 2], f"g{i // 2}") for i in range(12)]
 PLAN = Plan(CLIPS, [], ["a", "b"], [], "protocol")
+NETS = ("resnet50", "efficientnet_lite0", "thin_efficientnet")  # the costly one first
 
 
 def made_up(*rights):
     """Rows of one head on as many encoders, each right on its first so many clips of twelve."""
     shares = {
-        Candidate("mean", f"net{number}", 1): (np.arange(12) < right).astype(float)
-        for number, right in enumerate(rights)
+        Candidate("mean", name, 1): (np.arange(12) < right).astype(float)
+        for name, right in zip(NETS, rights, strict=False)
     }
     rows = {
-        each: {"name": "mean", "accuracy": hits.mean(), "multiply_adds": 10 - number}
+        each: {"name": "mean", "accuracy": hits.mean(), "multiply_adds": number}
         for number, (each, hits) in enumerate(shares.items())
     }
-    return shares, set_beside_best(PLAN, shares, rows)
+    return shares, set_beside_best(PLAN, shares, rows, frames=16)
 
 
 def test_differences_to_the_best_are_paired_over_groups():
     shares, rows = made_up(4, 10, 6)
-    assert [row["backbone"] for row in rows] == ["net1", "net2", "net0"]
+    assert [row["backbone"] for row in rows] == [NETS[1], NETS[2], NETS[0]]
     groups = [clip.group for clip in CLIPS]
     four, ten, six = shares.values()
     assert rows[1]["to_best"] == pytest.approx(-4 / 12)
@@ -144,7 +147,7 @@ def test_differences_to_the_best_are_paired_over_groups():
 
 def test_of_equally_accurate_ones_the_cheaper_is_the_best():
     _, rows = made_up(6, 6)
-    assert rows[0]["backbone"] == "net1"
+    assert rows[0]["backbone"] == NETS[1], "with the encoder, whose share is by far the largest"
     assert rows[1]["to_best"] == 0
 
 

@@ -40,6 +40,11 @@ def test_budgets(text, seconds):
     ("settings", "message"),
     [
         ({"budget": "10"}, "budget: '10' is not a time such as 90s, 10m or 1h30m"),
+        (
+            {"backbone": "resnet18", "backbones": "resnet34"},
+            "backbone: --backbones names the encoders; leave one of the two out",
+        ),
+        ({"backbone": "resnet18,resnet34"}, "--backbones of compare makes a table"),
         ({"budget": "0m"}, "budget: '0m' is not a time"),
         ({"budget": "-3m"}, "budget: '-3m' is not a time"),
         ({"heads": "lstn,qq"}, "heads: unknown: lstn (did you mean 'lstm'?), qq; known: "),

@@ -167,7 +167,8 @@ def test_where_time_runs_out_the_lower_end_of_the_interval_chooses(start):
     assert done.count(("mean", 3)) == 1
     assert (choice.head, choice.judged) == ("lstm", True)
     assert outcomes(choice) == {"lstm": "chosen", "mean": "judged"}
-    assert "on 1 of 4 inner folds: there was no time for more" in choice.reason
+    assert "on 1 of 4 inner folds of 48 training clips: " in choice.reason
+    assert "; there was no time for more. Of the" in choice.reason
     # gru: 9 of 12 on four folds is at least .61; lstm: 10 of 12 on one at least .55.
     choice, _, _ = start({GRU: 9, LSTM: 10}, seconds=130, taken={LSTM: 90})
     assert choice.head == "gru"
@@ -212,6 +213,9 @@ def test_who_fails_is_named_and_the_others_race(start):
     assert heard.warnings == ["`mean` on grid 1 of `net` failed: it is broken"]
     choice, done, _ = start({MEAN: 0, LSTM: 12}, failing={("lstm", 1)})
     assert outcomes(choice) == {"mean": "chosen", "lstm": "failed"}, "though it was dropped"
+    choice, _, _ = start({LSTM: -1, MEAN: 9}, seconds=5)
+    assert (choice.head, choice.judged) == ("mean", False), "not who failed"
+    assert "`lstm` failed and a budget of 5 s was too small" in choice.reason
     with pytest.raises(UserError, match="all heads failed; the first: it is broken"):
         start({MEAN: -1, LSTM: -1})
 

@@ -19,6 +19,7 @@ from typing import Any
 from vidfuse.atomic import write_whole
 from vidfuse.backbones.imports import import_torch
 from vidfuse.comparison.fit_store import FitStore
+from vidfuse.comparison.leaderboard import multiply_adds_of
 from vidfuse.comparison.plan import Candidate, FitSettings, Plan, fit_digests, make_plan
 from vidfuse.comparison.race import Race
 from vidfuse.comparison.run import jobs_for
@@ -188,14 +189,28 @@ def _carry_out(
             dataset, chosen[-1], asked.folds, reporter=reporter, run=run, chosen=chosen
         )
         _drop_fits(run)
-        return FoldsResult.from_dict({**folds, "choices": choices})
+        return FoldsResult.from_dict(
+            {**folds, **_extracted(folds, asked, data), "choices": choices}
+        )
     begun = {"resumed": run} if run.state.exists() else {"run": run}
     trained = train(dataset, chosen[0], reporter=reporter, **begun)
     _drop_fits(run)
     test = _test(run, dataset, config, reporter) if tested else None
     replace(asked, test=test).save(run)
     measured = {"choice": choices[0], "test": test and test.to_dict()}
-    return TrainResult.from_dict({**trained, **measured, "timings": reporter.timings()})
+    extracted = _extracted(trained, asked, data)
+    timings = {"timings": reporter.timings()}
+    return TrainResult.from_dict({**trained, **measured, **extracted, **timings})
+
+
+def _extracted(
+    trained: Mapping[str, Any], asked: AutoRun, data: Mapping[str, TrainingData]
+) -> dict[str, int]:
+    """How many features were computed, and found: training finds what the choice computed."""
+    chosen = {choice.backbone for choice in asked.choices}
+    before = sum(stats.computed for name in chosen for stats in data[name].all_stats)
+    computed, reused = trained["computed"] + before, max(0, trained["reused"] - before)
+    return {"computed": computed, "reused": reused}
 
 
 def _choose(
@@ -313,10 +328,10 @@ def _cost(candidate: Candidate, plan: Plan, tables: Tables, data: TrainingData) 
     from vidfuse.training.fit import new_head
 
     _, channels, side, _ = load_table(tables.path(candidate)).features.shape
-    config, info = replace(data.config, head=candidate.head), data.choice.info
+    config = replace(data.config, head=candidate.head)
     head = new_head(config, channels=channels, grid=side, classes=len(plan.classes))
-    encoder = info.gmacs * 1e9 * config.frames / data.spec(candidate.grid).steps
-    return round(encoder) + count(head, config.frames).multiply_adds
+    encoder = multiply_adds_of(candidate.backbone, config.frames)
+    return encoder + count(head, config.frames).multiply_adds
 
 
 def _with_choice(config: TrainConfig, choice: Choice) -> TrainConfig:

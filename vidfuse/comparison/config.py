@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
+from vidfuse.backbones import DEFAULT_BACKBONE
 from vidfuse.errors import UserError, closest
 from vidfuse.features.spec import FeatureConfig, named_backbones
 from vidfuse.heads import head_names
@@ -107,6 +108,8 @@ class CompareConfig(FeatureConfig):
         if not isinstance(self.backbones, str):
             return self._problems_of_one()
         found = _complaints("backbones", self.backbone_list)
+        if self.backbone != DEFAULT_BACKBONE:
+            found.append("backbone: --backbones names the encoders; leave one of the two out")
         for name in [self.backbone] if found else self.backbone_list():
             found += replace(self, backbone=name, backbones=None).problems()
         return list(dict.fromkeys(found))

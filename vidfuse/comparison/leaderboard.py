@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidfuse.backbones import find_backbone
 from vidfuse.comparison.config import REFERENCE, CompareConfig
 from vidfuse.comparison.fit_store import (
     KINDS,
@@ -108,21 +109,37 @@ def head_rows(
     return sorted(rows, key=lambda row: (-row["accuracy"], row["name"]))
 
 
+def multiply_adds_of(backbone: str, frames: int) -> int:
+    """Multiply-adds of an encoder for the frames that a head reads of a clip."""
+    info = find_backbone(backbone)[1]
+    return round(info.gmacs * 1e9 * frames / info.steps)
+
+
 def set_beside_best(
-    plan: Plan, shares: Mapping[Candidate, NDArray[np.float64]], row_of: Mapping[Candidate, Row]
+    plan: Plan,
+    shares: Mapping[Candidate, NDArray[np.float64]],
+    row_of: Mapping[Candidate, Row],
+    frames: int,
 ) -> list[Row]:
     """Rows of several encoders as one table, the most accurate first, each beside the best.
 
-    Of equally accurate ones the one with the fewest multiply-adds comes first. The p-values are
-    not corrected: a correction would call more of them equal to the best.
+    Of equally accurate ones the one with the fewest multiply-adds, those of the encoder with it,
+    comes first. The p-values are not corrected: a correction would call more of them equal to the
+    best.
 
     Args:
         plan: The clips and folds.
         shares: Share of the seeds in which each was right on each clip [N].
         row_of: The row of each among the heads of its encoder, with costs; it gets ``backbone``,
             and its difference to the best.
+        frames: Frames that a head reads of a clip.
     """
-    best = max(shares, key=lambda each: (shares[each].mean(), -row_of[each]["multiply_adds"]))
+
+    def rank(each: Candidate) -> tuple[float, int]:
+        cost = row_of[each]["multiply_adds"] + multiply_adds_of(each.backbone, frames)
+        return float(shares[each].mean()), -cost
+
+    best = max(shares, key=rank)
     for each, row in row_of.items():
         gained = shares[each] - shares[best]
         row |= {"backbone": each.backbone, **dict.fromkeys(TO_BEST)}

@@ -191,13 +191,15 @@ class Race:
         default = next(each for each in self.costs if each.head == DEFAULT_HEAD)
         if not self._judged(default) and default not in self.errors:
             left = []  # what little is known of others says nothing against it
+        elif not left:  # it failed, and there was no time for any other
+            default = next(each for each in self.costs if each not in self.errors)
         chosen = left[0] if left else default
         ranked = sorted(self.costs, key=lambda each: (each != chosen, self._rank(each)))
         tried = [self._tried(each, bool(left) and each == chosen) for each in ranked]
         clips = len({row for rows in self.plan.splits[self.number] for row in rows["test"]})
         return Choice(
             **asdict(chosen),
-            reason=self._reason(tried, clips) if left else self._no_time(),
+            reason=self._reason(tried, clips) if left else self._no_time(chosen),
             judged=bool(left),
             clips=clips,
             folds=len(self.folds),
@@ -242,17 +244,17 @@ class Race:
     def _reason(self, tried: Sequence[Tried], clips: int) -> str:
         """Why the first of them was chosen, in words."""
         best, *others = tried
-        rule = (
-            f"is the most accurate on all {best.folds} inner folds"
-            if best.folds == len(self.folds)
-            else f"has the highest lower end of a 95 % interval, on {best.folds} of "
-            f"{len(self.folds)} inner folds: there was no time for more"
-        )
-        text = f"{_name(best)} {rule} of {clips} training clips: {best.accuracy:.3f}"
+        on_all = best.folds == len(self.folds)
+        rule = f"has the highest lower end of a 95 % interval on {best.folds} of {len(self.folds)}"
+        if on_all:
+            rule = f"is the most accurate on all {best.folds}"
+        text = f"{_name(best)} {rule} inner folds of {clips} training clips: {best.accuracy:.3f}"
         if best.accuracy_interval:
             text += " ({:.3f} to {:.3f})".format(*best.accuracy_interval)
+        if not on_all:
+            text += "; there was no time for more"
         judged = [each for each in others if each.outcome == JUDGED]
-        if judged and best.folds == len(self.folds):
+        if judged and on_all:
             text += f"; then {_name(judged[0])}, {judged[0].accuracy:.3f}"
         told = {
             JUDGED: "judged on all folds",
@@ -264,12 +266,17 @@ class Race:
         more = ", ".join(f"{counts[each]} {told[each]}" for each in told if counts[each])
         return f"{text}. Of the {len(others)} others: {more}." if others else f"{text}."
 
-    def _no_time(self) -> str:
+    def _no_time(self, chosen: Candidate) -> str:
         assert self.seconds is not None
-        return (
-            f"a budget of {format_duration(self.seconds)} was too small to judge even "
-            f"`{DEFAULT_HEAD}`, which is taken; give more time with --budget"
-        )
+        budget = f"a budget of {format_duration(self.seconds)}"
+        if chosen.head == DEFAULT_HEAD:
+            text = f"{budget} was too small to judge even `{chosen.head}`, which is taken"
+        else:
+            text = (
+                f"`{DEFAULT_HEAD}` failed and {budget} was too small to judge another head; "
+                f"{_name(chosen)}, the next, is taken"
+            )
+        return f"{text}; give more time with --budget"
 
     def _rank(self, candidate: Candidate) -> tuple[float, int]:
         """Sorts the most accurate first, of equally accurate ones the cheapest."""

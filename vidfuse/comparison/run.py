@@ -110,6 +110,8 @@ def compare(
             epochs = scheduler.run(pool)
         with reporter.measure("costs"):
             found = _found(plan, config, scheduler, tables)
+    all_stats = [stats for each in data.values() for stats in each.all_stats]
+    failures = summary_of(training.extractor, all_stats)["failures"]
     summary = {
         "dataset": str(dataset),
         "dataset_path": os.path.abspath(dataset),
@@ -121,11 +123,7 @@ def compare(
         "protocol": _protocol(plan, config, data, epochs, jobs),
         "failed_heads": scheduler.failed_heads(),
         "left_out": left_out,
-        "failures": list(
-            {
-                e["path"]: e for e in summary_of(training.extractor, training.all_stats)["failures"]
-            }.values()
-        ),
+        "failures": list({each["path"]: each for each in failures}.values()),
         "warnings": plan.warnings,
         "timings": reporter.timings(),
     }
@@ -201,7 +199,7 @@ def _found(
         advices[backbone] = advise(rows, of_heads, blind, plan.groups)
     advice, more = next(iter(advices.values())), {}
     if config.backbones is not None:
-        rows = set_beside_best(plan, shares, row_of)
+        rows = set_beside_best(plan, shares, row_of, config.frames)
         advice = advise_of_several(rows, advices)
         more["backbones"] = [
             {"name": name, "advice": each.text, "recommended": each.head}

@@ -118,6 +118,11 @@ class FeatureConfig(MachineConfig):
                 read(text)
             except UserError as error:
                 hint = f" {error.hint}" if name == "backbone" else ""
+                if name == "backbone" and "," in str(text):
+                    hint = (
+                        " Of several, --head auto of train chooses one, and --backbones of compare "
+                        "makes a table."
+                    )
                 found.append(f"{name}: {error.message}{hint}")
         if found:
             return found

@@ -65,6 +65,7 @@ class TrainingData:
         self.reporter = reporter
         self.all_stats: list[ExtractionStats] = []
         self.hashes: dict[Clip, str] = {}
+        self.unreadable: set[Clip] = set()
         with reporter.measure("scan"):
             number = config.split if config.split.isdecimal() else None
             self.data = read_dataset(Path(dataset), layout=config.layout, split=number)
@@ -83,9 +84,9 @@ class TrainingData:
         Raises:
             UserError: There is no such encoder.
         """
-        other = copy(self)  # which also shares what is known of files, and statistics
+        other = copy(self)  # which also shares what is known of files
         other.__dict__.pop("extractor", None)
-        other.config = config
+        other.config, other.all_stats = config, []
         other.choice = choose(config.backbone, config.weights, config.layer)
         return other
 
@@ -192,6 +193,7 @@ class TrainingData:
             self.all_stats.append(extractor.stats)
             self.hashes |= extractor.stats.hashes
             if failures := extractor.stats.failures:
+                self.unreadable |= {clip for clip, _ in failures}
                 check_failures(failures, len(wanted), self.config.max_failed)
 
     def fingerprint(self, parts: Mapping[str, Sequence[Clip]]) -> str:

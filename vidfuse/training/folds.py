@@ -16,6 +16,7 @@ from vidfuse.data.folds import make_folds
 from vidfuse.data.splits import Split
 from vidfuse.features.build import summary as summary_of
 from vidfuse.features.cache import EntryInfo
+from vidfuse.features.extract import ExtractionStats
 from vidfuse.features.table import FeatureTable
 from vidfuse.metrics import summary
 from vidfuse.progress import Reporter
@@ -87,14 +88,16 @@ def _train_folds(
     warnings = data.announce(outer.protocol, outer.warnings)
     wanted = outer.clips
     tables: dict[tuple[Any, ...], FeatureTable] = {}
+    all_stats: list[ExtractionStats] = []
     for each in configs[::-1]:
         if _features(each) not in tables:
             own = data if each is config else data.with_config(each)
             tables[_features(each)] = own.gather(wanted, augmented=wanted)
+            all_stats += own.all_stats
     clips = [clip for clip in wanted if all(clip in table.rows for table in tables.values())]
     classes = data.classes_of(clips)
     run = run or new_run(data.data.name, config.head, stack)
-    extraction = summary_of(data.extractor, data.all_stats)
+    extraction = summary_of(data.extractor, all_stats)
     run.describe(dataset, config.to_file(), extraction["failures"], folds)
 
     scores = np.zeros((len(clips), len(classes)))

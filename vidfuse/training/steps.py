@@ -152,6 +152,9 @@ def save_model(
     spec, choice = data.extractor.spec, data.choice
     # Weights of the user's own are nowhere else, so the file must carry them.
     own = None if choice.published or choice.weights is None else read_weights(choice.weights)
+    seen = {part: {data.hashes[clip] for clip in clips} for part, clips in parts.items()}
+    # What cannot be read is no clip to test on, either.
+    seen["train"] |= {data.hashes[clip] for clip in data.unreadable if clip in data.hashes}
     model = Model(
         head_name=fit.head.name,
         selects_frames=fit.head.selects_frames and spec.window == 1,
@@ -172,10 +175,7 @@ def save_model(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **more,
         },
-        seen={
-            part: sorted({data.hashes[clip][:SEEN_DIGITS] for clip in clips})
-            for part, clips in parts.items()
-        },
+        seen={part: sorted({h[:SEEN_DIGITS] for h in hashes}) for part, hashes in seen.items()},
     )
     model.save(run.model, run.advice)
     run.set_latest()
