@@ -81,7 +81,7 @@ SEARCHED: dict[str, Any] = {"dropouts": str(TrainConfig.dropout), "orders": Fals
 """Where many heads are compared: each chooses its learning rate, and no order is tried."""
 LAST_TRAINED_GROUP = 16
 REPEATED = ("lstm", "mean")  # heads that get all seeds where others get one
-BUDGET = 20  # minutes of --head auto, for each fold
+BUDGET = 20  # minutes of each choice of --head auto
 Right = NDArray[np.float64]
 
 
@@ -238,18 +238,25 @@ def encoders(bench: Bench) -> str:
 
 def auto(bench: Bench) -> str:
     """The choice of each fold, and its accuracy on that fold."""
-    folder = bench.out / "auto"
-    found = api.train(
-        bench.data / "ucf101_12",
-        folds=FOLDS,
-        budget=f"{BUDGET * FOLDS}m",  # which the folds share
-        head="auto",
-        backbone=f"{LITE},{LITE1}",
-        split="group",
-        out=str(folder),
-        reporter=ConsoleReporter(),
-        **bench.cache,
-    ).to_dict()
+    folder, kept = bench.out / "auto", bench.out / "auto.json"
+    if not kept.exists():
+        reporter = ConsoleReporter()
+        if folder.exists():
+            done = api.train(resume=folder, reporter=reporter)
+        else:
+            done = api.train(
+                bench.data / "ucf101_12",
+                folds=FOLDS,
+                budget=f"{BUDGET * (FOLDS + 1)}m",  # of all choices: the model at the end has one
+                head="auto",
+                backbone=f"{LITE},{LITE1}",
+                split="group",
+                out=str(folder),
+                reporter=reporter,
+                **bench.cache,
+            )
+        kept.write_text(json.dumps(done.to_dict()), encoding="utf-8")
+    found = json.loads(kept.read_text(encoding="utf-8"))
     low, high = found["accuracy_interval"]
     chosen = [(each["head"], str(each["grid"]), each["backbone"]) for each in found["choices"]]
     title = f"## --head auto, {BUDGET} minutes in each of six folds by group"
@@ -314,7 +321,9 @@ def clips_right(
     run = bench.out / "bundled" / f"{encoder}-{head}-{seed}"
     kept = run / "right.json"
     if not kept.exists():
-        if not (run / "model.safetensors").exists():
+        if (run / "state.pt").exists():  # it was cut off
+            api.train(resume=run, reporter=ConsoleReporter())
+        elif not (run / "model.safetensors").exists():
             settings: dict[str, Any] = {"backbone": encoder, "head": head, "seed": seed}
             settings |= bench.cache
             api.train(manifest, reporter=ConsoleReporter(), out=str(run), **settings)
