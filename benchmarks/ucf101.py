@@ -241,7 +241,7 @@ def auto(bench: Bench) -> str:
     folder, kept = bench.out / "auto", bench.out / "auto.json"
     if not kept.exists():
         reporter = ConsoleReporter()
-        if folder.exists():
+        if (folder / "auto.json").exists():  # it was cut off
             done = api.train(resume=folder, reporter=reporter)
         else:
             done = api.train(

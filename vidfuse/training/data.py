@@ -40,7 +40,7 @@ SIDES = {
 }
 """Words for directions that a mirror reverses."""
 Pass = tuple[Kind, int, Sequence[Clip]]
-"""What is extracted of which clips: its kind, and its number among the random views."""
+"""One pass over the dataset: the kind of features, their number among the views, and the clips."""
 
 
 def words(name: str) -> set[str]:
