@@ -1,4 +1,4 @@
-"""Frames per second of every encoder, beside the bundled one: `docs/performance.md` has the table.
+"""Frames per second of every encoder, beside the bundled one: `docs/encoders.md` has the table.
 
     python benchmarks/encoders.py --out encoders.json [--only NAME …] [--turns 3] [--most-gmacs G]
 
@@ -117,12 +117,17 @@ def report(networks: dict[str, BackboneInfo], known: dict[str, dict[str, object]
         window = f"{info.window} × " if info.kind == "clip" else ""
         lines.append(
             f"| `{name}` | {window}{info.size} px | {info.parameters / 1e6:.3g} M | "
-            f"{info.gmacs / info.window:.2g} | {speed.frames_per_second:.3g} | "
-            f"{middle:.3g} ({low:.3g} to {high:.3g}) |"
+            f"{digits(info.gmacs / info.window)} | {digits(speed.frames_per_second)} | "
+            f"{digits(middle)} ({digits(low)} to {digits(high)}) |"
         )
     left_out = len(distinct(backbone_names())) - len(networks)
     machine = f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, one thread"
     return "\n".join([*lines, "", f"{machine}; not measured: {left_out}"])
+
+
+def digits(value: float) -> str:
+    """A number with three significant digits, or in full."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":
