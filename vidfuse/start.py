@@ -48,7 +48,7 @@ def run_training(
             from vidfuse.comparison.auto import resume_auto
 
             return resume_auto(Path(resumed), settings, reporter=reporter)
-        return TrainResult.from_dict(resume(resumed, settings, reporter=reporter))
+        return resume(resumed, settings, reporter=reporter)
     if dataset is None:
         raise UserError("missing argument 'DATASET'", "Try: vidfuse train --help")
     config = TrainConfig.from_mapping(settings)
@@ -62,5 +62,5 @@ def run_training(
             "Use --head auto, or leave it out.",
         )
     if folds is None:
-        return TrainResult.from_dict(train(dataset, config, reporter=reporter))
-    return FoldsResult.from_dict(train_folds(dataset, config, folds, reporter=reporter))
+        return train(dataset, config, reporter=reporter)
+    return train_folds(dataset, config, folds, reporter=reporter)

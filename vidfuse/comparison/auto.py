@@ -183,33 +183,33 @@ def _carry_out(
     if len(asked.choices) < len(inner):
         asked = _choose(run, asked, config, data, inner)
     chosen = [_with_choice(config, choice) for choice in asked.choices]
-    choices = [choice.to_dict() for choice in asked.choices]
     if asked.folds is not None:
         folds = train_folds(
             dataset, chosen[-1], asked.folds, reporter=reporter, run=run, chosen=chosen
         )
         _drop_fits(run)
-        return FoldsResult.from_dict(
-            {**folds, **_extracted(folds, asked, data), "choices": choices}
-        )
+        return replace(folds, choices=asked.choices, **_extracted(folds, asked, data))
     begun = {"resumed": run} if run.state.exists() else {"run": run}
     trained = train(dataset, chosen[0], reporter=reporter, **begun)
     _drop_fits(run)
     test = _test(run, dataset, config, reporter) if tested else None
     replace(asked, test=test).save(run)
-    measured = {"choice": choices[0], "test": test and test.to_dict()}
-    extracted = _extracted(trained, asked, data)
-    timings = {"timings": reporter.timings()}
-    return TrainResult.from_dict({**trained, **measured, **extracted, **timings})
+    return replace(
+        trained,
+        choice=asked.choices[0],
+        test=test,
+        timings=reporter.timings(),
+        **_extracted(trained, asked, data),
+    )
 
 
 def _extracted(
-    trained: Mapping[str, Any], asked: AutoRun, data: Mapping[str, TrainingData]
-) -> dict[str, int]:
+    trained: TrainResult | FoldsResult, asked: AutoRun, data: Mapping[str, TrainingData]
+) -> dict[str, Any]:
     """How many features were computed, and found: training finds what the choice computed."""
     chosen = {choice.backbone for choice in asked.choices}
     before = sum(stats.computed for name in chosen for stats in data[name].all_stats)
-    computed, reused = trained["computed"] + before, max(0, trained["reused"] - before)
+    computed, reused = trained.computed + before, max(0, trained.reused - before)
     return {"computed": computed, "reused": reused}
 
 

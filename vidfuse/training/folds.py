@@ -20,6 +20,7 @@ from vidfuse.features.extract import ExtractionStats
 from vidfuse.features.table import FeatureTable
 from vidfuse.metrics import summary
 from vidfuse.progress import Reporter
+from vidfuse.results import FoldsResult
 from vidfuse.runs import Run, named_run, new_run
 from vidfuse.training.baselines import Scores, geometry, majority
 from vidfuse.training.config import TrainConfig
@@ -42,7 +43,7 @@ def train_folds(
     reporter: Reporter | None = None,
     run: Run | None = None,
     chosen: Sequence[TrainConfig] = (),
-) -> dict[str, Any]:
+) -> FoldsResult:
     """Measure a head by cross-validation, and leave one model fitted on all clips.
 
     Each outer fold is only tested on; the rest is divided again by group, and its validation part
@@ -57,9 +58,6 @@ def train_folds(
         run: A new run whose folder the caller holds; None opens one.
         chosen: Settings for each fold, and for the model at the end, where they differ: what was
             chosen without the clips that the fold tests on.
-
-    Returns:
-        A summary ready for JSON: metrics over all folds, each fold, baselines, the model's path.
 
     Raises:
         UserError: The dataset, the settings or the machine do not allow it.
@@ -80,7 +78,7 @@ def _train_folds(
     configs: Sequence[TrainConfig],
     run: Run | None,
     stack: ExitStack,
-) -> dict[str, Any]:
+) -> FoldsResult:
     config, reporter, folds = data.config, data.reporter, len(configs) - 1
     outer = make_folds(
         data.data, folds, split=config.split, seed=config.seed, contents=data.contents
@@ -144,23 +142,25 @@ def _train_folds(
         split="folds",  # whatever the dataset declares, nothing is left unseen
         cross_validation={"folds": folds, **measured, "baselines": baselines},
     )
-    return {
-        "model": str(run.model),
-        "run": str(run.folder),
-        "dataset": str(dataset),
-        "head": config.head,
-        "classes": classes,
-        "clips": len(clips),
-        **extraction,
-        **metrics,
-        "folds": rows,
-        "baselines": baselines,
-        "protocol": outer.protocol,
-        "epochs": epochs,
-        "parameters": sum(p.numel() for p in final.head.parameters()),
-        "warnings": warnings,
-        "timings": reporter.timings(),
-    }
+    return FoldsResult.from_dict(
+        {
+            "model": str(run.model),
+            "run": str(run.folder),
+            "dataset": str(dataset),
+            "head": config.head,
+            "classes": classes,
+            "clips": len(clips),
+            **extraction,
+            **metrics,
+            "folds": rows,
+            "baselines": baselines,
+            "protocol": outer.protocol,
+            "epochs": epochs,
+            "parameters": sum(p.numel() for p in final.head.parameters()),
+            "warnings": warnings,
+            "timings": reporter.timings(),
+        }
+    )
 
 
 def _features(config: TrainConfig) -> tuple[Any, ...]:

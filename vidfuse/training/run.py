@@ -15,6 +15,7 @@ from vidfuse.errors import UserError
 from vidfuse.features.build import summary as summary_of
 from vidfuse.metrics import summary
 from vidfuse.progress import Reporter
+from vidfuse.results import TrainResult
 from vidfuse.runs import Run, named_run, new_run, reopened_run
 from vidfuse.settings import read_toml
 from vidfuse.training.config import TrainConfig
@@ -32,7 +33,7 @@ def train(
     reporter: Reporter | None = None,
     resumed: Run | None = None,
     run: Run | None = None,
-) -> dict[str, Any]:
+) -> TrainResult:
     """Train a head on a dataset and leave a run folder.
 
     Args:
@@ -41,9 +42,6 @@ def train(
         reporter: Receives progress updates and collects the time of each stage.
         resumed: A run of the same settings that was cut off; it goes on where it stopped.
         run: A new run whose folder the caller holds; None opens one.
-
-    Returns:
-        A summary ready for JSON: where the model is, what was extracted, validation metrics.
 
     Raises:
         UserError: The dataset, the settings or the machine do not allow it.
@@ -105,24 +103,26 @@ def train(
         more = {"validation": validated, "refitted": final is not fit}
         save_model(final, run, data, learned, classes, split.protocol, **more)
         run.drop_state()
-    return {
-        "model": str(run.model),
-        "run": str(run.folder),
-        "dataset": str(dataset),
-        "head": config.head,
-        "classes": classes,
-        "clips": len(wanted),
-        **extraction,
-        "split": {part: len(getattr(split, part)) for part in ("train", "val", "test")},
-        "protocol": split.protocol,
-        "epochs": fit.epoch,
-        "best_epoch": fit.best_epoch,
-        "refitted": final is not fit,
-        "parameters": sum(p.numel() for p in fit.head.parameters()),
-        "validation": validated,
-        "warnings": warnings,
-        "timings": reporter.timings(),
-    }
+    return TrainResult.from_dict(
+        {
+            "model": str(run.model),
+            "run": str(run.folder),
+            "dataset": str(dataset),
+            "head": config.head,
+            "classes": classes,
+            "clips": len(wanted),
+            **extraction,
+            "split": {part: len(getattr(split, part)) for part in ("train", "val", "test")},
+            "protocol": split.protocol,
+            "epochs": fit.epoch,
+            "best_epoch": fit.best_epoch,
+            "refitted": final is not fit,
+            "parameters": sum(p.numel() for p in fit.head.parameters()),
+            "validation": validated,
+            "warnings": warnings,
+            "timings": reporter.timings(),
+        }
+    )
 
 
 def resume(
@@ -130,16 +130,13 @@ def resume(
     settings: Mapping[str, Any],
     *,
     reporter: Reporter | None = None,
-) -> dict[str, Any]:
+) -> TrainResult:
     """Go on with a run that was killed or interrupted, to the weights it would have had.
 
     Args:
         folder: The run folder.
         settings: Settings of the machine that differ from the run's; no others may.
         reporter: Receives progress updates and collects the time of each stage.
-
-    Returns:
-        As ``train``.
 
     Raises:
         UserError: The run has ended, or other settings are asked for than it had.
