@@ -28,7 +28,8 @@ class Weights:
         file: Its name: within a package, its path there.
         source: ``bundled`` with vidfuse, in a Python ``package`` of its own, or a ``download`` into
             the folder in which torch keeps such files.
-        sha256: Of a bundled file, which is checked; "" for others.
+        sha256: Of the file, which is checked; "" where it is not known. Of a download whose name
+            ends as in ``resnet18-f37072fd.pth`` its beginning is checked even so.
         url: Where it is downloaded from.
         package: The package that brings it, as a package index names it.
         module: The module of that package.

