@@ -93,7 +93,7 @@ def measure(row: dict[str, Any]) -> None:
     """Add the shape of the map to a row, by a network with random weights."""
     info = BackboneInfo(
         factory=row["factory"], layer=row["layer"], kind=row["kind"], size=row["size"],
-        window=row["window"],
+        window=row["window"], rate=row["rate"] or None,
     )  # fmt: skip
     choice = BackboneChoice(row["name"], info.layer, None, published=False, info=info)
     with torch.inference_mode():

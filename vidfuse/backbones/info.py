@@ -74,6 +74,9 @@ class BackboneInfo:
         citation: The publication to cite.
         translate: ``module:function`` that renames the tensors of the published file to the
             network's; "" where they are the same.
+
+    Raises:
+        ValueError: These do not fit each other; says which and why.
     """
 
     factory: str
@@ -96,6 +99,30 @@ class BackboneInfo:
     licence: str = ""
     citation: str = ""
     translate: str = ""
+
+    def __post_init__(self) -> None:
+        clip = self.kind == "clip"
+        window, rate = self.window, self.rate
+        rules = {
+            "kind": (clip or self.kind == "image", "is 'image' or 'clip'"),
+            "size": (self.size >= 1, "is 1 or more"),
+            "window": (
+                window > 1 if clip else window == 1,
+                "of a clip encoder is 2 or more, of an image encoder 1",
+            ),
+            "steps": (self.steps >= 1 and window % self.steps == 0, "divides window"),
+            "rate": (
+                (rate is not None and rate > 0) if clip else rate is None,
+                "of a clip encoder is above 0, of an image encoder None",
+            ),
+        }
+        wrong = [
+            f"{name}={getattr(self, name)!r} ({name} {rule})"
+            for name, (right, rule) in rules.items()
+            if not right
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
     @property
     def bundled(self) -> bool:
