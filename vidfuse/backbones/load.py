@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidfuse.backbones import BackboneChoice
-from vidfuse.backbones.imports import load_factory, reinstall
+from vidfuse.backbones.imports import import_torchvision, load_factory, reinstall
 from vidfuse.backbones.info import Triple, Weights
 from vidfuse.errors import (
     UnknownNameError,
@@ -98,7 +98,8 @@ def load_backbone(
         device: Device to run on.
 
     Raises:
-        UserError: The layer does not exist, or the weights cannot be read or do not fit.
+        UserError: The layer does not exist, the weights cannot be read or do not fit, or
+            torchvision is needed and cannot be imported.
     """
     factory = load_factory(choice.info.factory)
     with torch.random.fork_rng(devices=[]):
@@ -121,18 +122,24 @@ def load_backbone(
 
 
 def _cut(network: nn.Module, layer: str) -> nn.Module:
-    """The part of a network up to a layer; what lies behind it is dropped."""
+    """The part of a network up to a layer; what lies behind it is dropped.
+
+    Raises:
+        UnknownNameError: It has no such layer.
+        UserError: torchvision, which cuts what is no ``nn.Sequential``, cannot be imported.
+    """
     if isinstance(network, nn.Sequential):
         stages = [name for name, _ in network.named_children()]
         if layer not in stages:
             raise UnknownNameError("layer", layer, stages)
         return network[: stages.index(layer) + 1]
-    from torch.fx import GraphModule
-    from torchvision.models.feature_extraction import create_feature_extractor
-
     modules = {name for name, _ in network.named_modules() if name}
     if layer not in modules:
         raise UnknownNameError("layer", layer, [name for name in modules if name.count(".") < 2])
+    import_torchvision()
+    from torch.fx import GraphModule
+    from torchvision.models.feature_extraction import create_feature_extractor
+
     cut = create_feature_extractor(network, {layer: "features"})
     return _Single(GraphModule(cut, cut.graph))  # without a graph for training; can be copied
 
