@@ -18,7 +18,7 @@ import vidfuse
 from vidfuse.adaptation import run as run_module
 from vidfuse.adaptation.agreement import predicted
 from vidfuse.adaptation.config import AdaptConfig
-from vidfuse.adaptation.material import choose_clips, gather, hold_out
+from vidfuse.adaptation.material import choose_clips, gather, hold_out, shares
 from vidfuse.adaptation.teacher import Teacher
 from vidfuse.backbones import IMAGENET_MEAN, IMAGENET_STD, choose
 from vidfuse.backbones.load import Backbone, load_backbone
@@ -282,6 +282,21 @@ def test_the_teachers_answers_belong_to_their_views(dataset: Path, teacher: Teac
         with torch.inference_mode():
             again = teacher(batch["views"])
         assert torch.allclose(again, batch["teacher"].float(), atol=0.01)
+
+
+def test_as_many_crops_as_were_asked_for(dataset: Path, teacher: Teacher) -> None:
+    clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
+    trained, _, _ = gather(clips, AdaptConfig(views=313, workers=1), teacher, 16, Reporter())
+    assert len(trained.views) == len(trained.maps) == 313
+
+
+def test_shares_are_equal_but_for_one_and_favour_nobody() -> None:
+    drawn = [shares(4000, 255, np.random.default_rng(seed)) for seed in range(200)]
+    assert all(each.sum() == 4000 and set(each) == {15, 16} for each in drawn)
+    assert abs(np.mean(drawn, axis=0) - 4000 / 255).max() < 0.15
+    rng = np.random.default_rng(0)
+    assert sorted(shares(3, 5, rng)) == [0, 0, 1, 1, 1]
+    assert len(shares(3, 0, rng)) == 0
 
 
 def test_what_a_linear_map_predicts() -> None:

@@ -135,10 +135,13 @@ def gather(
     """
     chosen = choose_clips(clips, config, reporter)
     apart = hold_out(chosen, config.seed)
-    per_frame = max(1, config.views // (config.frames * max(1, len(chosen) - sum(apart))))
+    rng = np.random.default_rng((config.seed, 5))
+    learned = [number for number, held in enumerate(apart) if not held]
+    crops = dict(zip(learned, shares(config.views, len(learned), rng), strict=True))
     make_writable(config.cache_folder, ADVICE)
     trained, held_out = (Collector(config.cache_folder, teacher, size) for _ in range(2))
     failures: list[InputError] = []
+    shown = 0
     side = max(teacher.size, size)
     reporter.start(f"Reading clips for {config.teacher}", len(chosen))
     try:
@@ -155,12 +158,19 @@ def gather(
                 held_out.add(squares(frames, side))
                 continue
             rng = np.random.default_rng((config.seed, number))
-            drawn = [random_view(each, Zoom(), rng, side) for each in frames * per_frame]
-            trained.add(np.stack(drawn))
+            counts = shares(crops[number], len(frames), rng)
+            repeated = [each for each, n in zip(frames, counts, strict=True) for _ in range(n)]
+            trained.add(np.stack([random_view(each, Zoom(), rng, side) for each in repeated]))
+            shown += int(np.count_nonzero(counts))
     finally:
         reporter.finish()
-    _check(trained.views.count // per_frame, held_out.views.count, failures)
+    _check(shown, held_out.views.count, failures)
     return trained.material(), held_out.material(), failures
+
+
+def shares(total: int, parts: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A total in whole parts that differ by one at most; which are larger is drawn."""
+    return (total + rng.permutation(parts)) // parts
 
 
 def choose_clips(clips: Sequence[Clip], config: AdaptConfig, reporter: Reporter) -> list[Clip]:
