@@ -32,7 +32,7 @@ from vidfuse.video.pool import DecodePool
 QUICK: dict[str, Any] = {
     "teacher": "resnet18",
     "teacher_weights": "random",
-    "views": 160,
+    "crops": 160,
     "epochs": 3,
     "lr": 1e-3,
     "workers": 1,
@@ -55,7 +55,7 @@ class Heard(Reporter):
 
 @pytest.fixture(scope="module")
 def adapted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> AdaptResult:
-    """An encoder that learned from the first edition on the tiny clips."""
+    """An encoder that learned from a random ResNet-18 on the tiny clips."""
     folder = tmp_path_factory.mktemp("adapted")
     out, cache = folder / "mine.safetensors", folder / "cache"
     return vidfuse.adapt(dataset, out=out, cache=cache, **QUICK)
@@ -234,9 +234,9 @@ def test_groups_are_on_one_side() -> None:
     assert all(hold_out(segments, 0))  # one film cannot be on both sides
 
 
-def test_more_clips_than_views_are_enough_for_are_left_out() -> None:
+def test_more_clips_than_crops_are_enough_for_are_left_out() -> None:
     clips = [Clip(Path(f"{n}.mp4")) for n in range(100)]
-    config, heard = AdaptConfig(views=160, frames=8), Heard()
+    config, heard = AdaptConfig(crops=160, frames=8), Heard()
     chosen = choose_clips(clips, config, heard)
     assert len(chosen) == 20
     assert chosen == [clip for clip in clips if clip in chosen]
@@ -256,7 +256,7 @@ def test_what_is_measured_on_are_whole_squares_of_other_clips(
     dataset: Path, teacher: Teacher
 ) -> None:
     clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
-    config = AdaptConfig(views=320, workers=2)
+    config = AdaptConfig(crops=320, workers=2)
     trained, held_out, failures = gather(clips, config, teacher, 16, Reporter())
     apart = [clip for clip, each in zip(clips, hold_out(clips, 0), strict=True) if each]
     assert failures == []
@@ -276,7 +276,7 @@ def test_what_is_measured_on_are_whole_squares_of_other_clips(
 
 def test_the_teachers_answers_belong_to_their_views(dataset: Path, teacher: Teacher) -> None:
     clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
-    trained, held_out, _ = gather(clips, AdaptConfig(views=200), teacher, 32, Reporter())
+    trained, held_out, _ = gather(clips, AdaptConfig(crops=200), teacher, 32, Reporter())
     for part in (trained, held_out):
         batch = part.rows(slice(None), "cpu")
         with torch.inference_mode():
@@ -286,7 +286,7 @@ def test_the_teachers_answers_belong_to_their_views(dataset: Path, teacher: Teac
 
 def test_as_many_crops_as_were_asked_for(dataset: Path, teacher: Teacher) -> None:
     clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
-    trained, _, _ = gather(clips, AdaptConfig(views=313, workers=1), teacher, 16, Reporter())
+    trained, _, _ = gather(clips, AdaptConfig(crops=313, workers=1), teacher, 16, Reporter())
     assert len(trained.views) == len(trained.maps) == 313
 
 

@@ -30,7 +30,7 @@ TEACHER = "teacher"
 HELD_OUT = 0.15  # share of the clips
 FEWEST, FEWEST_HELD_OUT = 64, 12  # frames
 DECODED_AHEAD = 2  # clips for each decode process
-ADVICE = "Name another folder with --cache, or take fewer --views."
+ADVICE = "Name another folder with --cache, or take fewer --crops."
 
 
 class Rows:
@@ -120,7 +120,7 @@ def gather(
 
     Args:
         clips: Where frames are taken from; labels are not looked at.
-        config: How many frames, and how many views of them.
+        config: How many frames, and how many crops of them.
         teacher: Who looks.
         size: Side of the student's frames, in pixels.
         reporter: Receives progress updates and warnings.
@@ -137,7 +137,7 @@ def gather(
     apart = hold_out(chosen, config.seed)
     rng = np.random.default_rng((config.seed, 5))
     learned = [number for number, held in enumerate(apart) if not held]
-    crops = dict(zip(learned, shares(config.views, len(learned), rng), strict=True))
+    crops = dict(zip(learned, shares(config.crops, len(learned), rng), strict=True))
     make_writable(config.cache_folder, ADVICE)
     trained, held_out = (Collector(config.cache_folder, teacher, size) for _ in range(2))
     failures: list[InputError] = []
@@ -174,12 +174,12 @@ def shares(total: int, parts: int, rng: np.random.Generator) -> NDArray[np.int64
 
 
 def choose_clips(clips: Sequence[Clip], config: AdaptConfig, reporter: Reporter) -> list[Clip]:
-    """All clips, or as many, drawn at random, as ``config.views`` are enough for."""
-    most = max(1, config.views // config.frames)
+    """All clips, or as many, drawn at random, as ``config.crops`` are enough for."""
+    most = max(1, config.crops // config.frames)
     if len(clips) <= most:
         return list(clips)
     rng = np.random.default_rng((config.seed, 1))
-    reporter.info(f"{most} of {len(clips)} clips are read; more with --views")
+    reporter.info(f"{most} of {len(clips)} clips are read; more with --crops")
     return [clips[each] for each in sorted(rng.choice(len(clips), most, replace=False))]
 
 
@@ -231,5 +231,5 @@ def _check(trained: int, held_out: int, failures: Sequence[InputError]) -> None:
     raise UserError(
         f"too few frames: {trained} to learn from and {held_out} of other clips to measure on, "
         f"and {FEWEST} and {FEWEST_HELD_OUT} are needed{unread}",
-        "Give more clips, of more than one group, or take more of each with --frames and --views.",
+        "Give more clips, of more than one group, or take more of each with --frames and --crops.",
     )

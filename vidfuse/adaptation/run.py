@@ -54,7 +54,7 @@ OPTIONS = {
     "--backbone": "--teacher",
     "--weights": "--teacher-weights",
 }
-"""What hints on an encoder say, and what they say where the teacher is meant."""
+"""Options that hints on an encoder name, and the teacher's in their place."""
 ADVICE = "Name a file in a folder that you can write with --out."
 
 
@@ -99,7 +99,7 @@ def adapt_encoder(
         "teacher": config.teacher,
         "clips": trained.clips,
         "held_out_clips": held_out.clips,
-        "views": len(trained.views),
+        "crops": len(trained.views),
         "epochs": round(run.steps / run.per_epoch, 2),
         "before": before,
         "after": after,
@@ -203,7 +203,7 @@ class Training:
             raise UserError(
                 f"the budget of {config.budget} was over before the training began, after "
                 f"{here - self.began:.0f} s",
-                "Give more time with --budget, or take fewer --views.",
+                "Give more time with --budget, or take fewer --crops.",
             )
         reporter.start("Learning from the teacher", most)
         try:
