@@ -19,7 +19,7 @@ from torchvision.models import get_model_weights, list_models
 from vidfuse.backbones import BackboneChoice
 from vidfuse.backbones.info import IMAGENET_MEAN, IMAGENET_STD, BackboneInfo
 from vidfuse.backbones.load import load_backbone
-from vidfuse.backbones.torchvision_table import COLUMNS, number
+from vidfuse.backbones.torchvision_table import COLUMNS
 
 LAYERS = {
     "alexnet": "features", "convnext": "features", "densenet": "features",
@@ -77,7 +77,7 @@ def describe(name: str, weights: Any, *, video: bool) -> dict[str, Any]:
         "size": size,
         "fixed_size": int(family in FIXED),
         "interpolation": preprocessing.interpolation.value,
-        "crop_fraction": number(size / preprocessing.resize_size[0]),
+        "crop_fraction": round(size / preprocessing.resize_size[0], 6),
         "mean": "" if mean == IMAGENET_MEAN else " ".join(map(str, mean)),
         "std": "" if std == IMAGENET_STD else " ".join(map(str, std)),
         "window": window,

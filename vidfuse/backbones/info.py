@@ -17,7 +17,7 @@ Kind = Literal["image", "clip"]
 Triple = tuple[float, float, float]
 
 PREPROCESSING = ("interpolation", "crop_fraction", "mean", "std", "window", "steps", "rate")
-"""What a `FeatureSpec` says of the encoder's input beside its size."""
+"""Fields that a `FeatureSpec` has too: the encoder's input, beside its size."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,6 +285,6 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
 
 
 def _start_of_hash(weights: Weights) -> str | None:
-    """What the sha256 of a download has to begin with, by its description or its name; or None."""
+    """The beginning of a download's sha256, by its description or its name; None if unknown."""
     in_name = HASH_IN_NAME.search(Path(weights.file).stem)
     return weights.sha256 or (in_name[1] if in_name else None)
