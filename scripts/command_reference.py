@@ -17,7 +17,7 @@ INTRODUCTION = """\
 What `vidfuse COMMAND --help` prints. Every option of `train` and `extract` that is a setting can
 also be a line of a TOML file (`train --config`) and an environment variable: `--batch-size` is
 `batch_size` and `VIDFUSE_BATCH_SIZE`. The command line wins over the file, the file over the
-environment.
+environment; [a few](scripting.md#environment-variables) have no variable.
 
 <!-- Made by scripts/command_reference.py -->
 """

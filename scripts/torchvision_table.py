@@ -19,7 +19,7 @@ from torchvision.models import get_model_weights, list_models
 from vidfuse.backbones import BackboneChoice
 from vidfuse.backbones.info import IMAGENET_MEAN, IMAGENET_STD, BackboneInfo
 from vidfuse.backbones.load import load_backbone
-from vidfuse.backbones.torchvision_table import COLUMNS, number
+from vidfuse.backbones.torchvision_table import COLUMNS
 
 LAYERS = {
     "alexnet": "features", "convnext": "features", "densenet": "features",
@@ -77,7 +77,7 @@ def describe(name: str, weights: Any, *, video: bool) -> dict[str, Any]:
         "size": size,
         "fixed_size": int(family in FIXED),
         "interpolation": preprocessing.interpolation.value,
-        "crop_fraction": number(size / preprocessing.resize_size[0]),
+        "crop_fraction": round(size / preprocessing.resize_size[0], 6),
         "mean": "" if mean == IMAGENET_MEAN else " ".join(map(str, mean)),
         "std": "" if std == IMAGENET_STD else " ".join(map(str, std)),
         "window": window,
@@ -93,7 +93,7 @@ def measure(row: dict[str, Any]) -> None:
     """Add the shape of the map to a row, by a network with random weights."""
     info = BackboneInfo(
         factory=row["factory"], layer=row["layer"], kind=row["kind"], size=row["size"],
-        window=row["window"],
+        window=row["window"], rate=row["rate"] or None,
     )  # fmt: skip
     choice = BackboneChoice(row["name"], info.layer, None, published=False, info=info)
     with torch.inference_mode():

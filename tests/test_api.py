@@ -21,6 +21,7 @@ from heard import Heard
 from safetensors.torch import load_file
 
 import vidfuse
+from vidfuse import api
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.results import TrainResult
@@ -377,6 +378,7 @@ class TestTrain:
 SECOND_RUN = """
 import sys
 import vidfuse
+from vidfuse import api
 assert not {"torch", "numpy", "torchvision"} & set(sys.modules)
 report = vidfuse.train(sys.argv[1], backbone="resnet18", weights=sys.argv[3], layer="layer1",
                        size=32, frames=4, epochs=2, cache=sys.argv[2])
@@ -436,3 +438,7 @@ class TestLoadedModel:
         assert "lstm, 3 classes" in repr(model)
         with pytest.raises(AttributeError):
             model.heads  # noqa: B018
+
+
+def test_the_package_offers_what_the_module_does() -> None:
+    assert sorted(api.__all__) == sorted(set(vidfuse.__all__) - {"__version__"})

@@ -80,6 +80,7 @@ __all__ = [
     "evaluate",
     "extract",
     "inspect",
+    "list_backbones",
     "list_heads",
     "load_model",
     "predict",

@@ -68,7 +68,7 @@ class AdaptSettings(TypedDict, total=False):
     teacher_weights: TextOrPath | None
     frames: int
     fps: float
-    views: int
+    crops: int
     epochs: int
     budget: str | None
     lr: float

@@ -598,7 +598,7 @@ class AdaptResult(Result):
         teacher: The encoder that it learned from.
         clips: How many it learned from.
         held_out_clips: How many others it was measured on.
-        views: Random crops of frames that it learned from.
+        crops: How many random crops of frames it learned from.
         epochs: How often it saw them; fewer than asked for where a budget ended it.
         before: Agreement with the teacher at the beginning.
         after: Agreement with the teacher at the end.
@@ -612,7 +612,7 @@ class AdaptResult(Result):
     teacher: str
     clips: int
     held_out_clips: int
-    views: int
+    crops: int
     epochs: float
     before: Agreement
     after: Agreement

@@ -6,6 +6,8 @@ Each field's metadata holds its ``help``, and where they apply its ``choices`` o
 option that switches it off. ``affects_result=False`` marks a setting that decides where, or how
 fast, something is computed and not what comes out; any other is taken to matter. ``later=True``
 marks one that an earlier release of the same format did not have, whose default is what it did.
+``envvar=False`` marks one that no environment variable gives, because another command's setting of
+the same name means something else.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from vidfuse.backbones import imports
+from vidfuse.backbones import BackboneChoice, BackboneInfo, imports
 from vidfuse.backbones.imports import import_torchvision, load_factory, reinstall, repair
-from vidfuse.errors import UserError
+from vidfuse.backbones.load import load_backbone
+from vidfuse.errors import UnknownNameError, UserError
 
 NMS = "RuntimeError('operator torchvision::nms does not exist')"
 # what a broken package raises while it is imported → what is said of it
@@ -70,6 +71,24 @@ def test_a_missing_torchvision_is_told(package, versions):
 def test_a_network_of_ours_needs_no_torchvision(package):
     package("torchvision", NMS)
     assert load_factory("vidfuse.backbones.load:load_backbone").__name__ == "load_backbone"
+
+
+def test_cutting_another_packages_network_tells_of_torchvision(package, tmp_path):
+    package("torchvision", NMS)
+    (tmp_path / "theirs.py").write_text(
+        "from torch import nn\n"
+        "class Network(nn.Module):\n"
+        "    def __init__(self, weights=None):\n"
+        "        super().__init__()\n"
+        "        self.deep = nn.Conv2d(3, 8, 3)\n"
+        "    def forward(self, images):\n"
+        "        return self.deep(images)\n"
+    )
+    info = BackboneInfo(factory="theirs:Network", layer="deep")
+    with pytest.raises(UserError, match="do not fit each other"):
+        load_backbone(BackboneChoice("theirs", "deep", None, published=False, info=info))
+    with pytest.raises(UnknownNameError, match="unknown layer 'deap'"):
+        load_backbone(BackboneChoice("theirs", "deap", None, published=False, info=info))
 
 
 # version of torch → how the last line ends

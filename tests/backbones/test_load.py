@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -17,8 +20,11 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from vidfuse.backbones import BackboneChoice, choose
+from vidfuse.backbones.info import BackboneInfo, Weights
 from vidfuse.backbones.load import fetch, load_backbone, read_weights
+from vidfuse.data.content import ContentIndex
 from vidfuse.errors import UnknownNameError, UserError
+from vidfuse.features.spec import weights_digest
 from vidfuse.progress import Reporter
 
 FOLDED = "weights/resnet18_in1k_v1_to_layer3_bnfolded.pth"
@@ -346,3 +352,63 @@ class TestFetch:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "torch"))
         with pytest.raises(UserError, match="cannot download"):
             fetch(choose("resnet18"), Reporter())
+
+    @pytest.mark.parametrize(
+        ("file", "declared", "right"),
+        [
+            ("tiny.pth", "", True),
+            ("tiny-small.pth", "", True),
+            ("tiny-b64.pth", "", True),  # hexadecimal, but no hash
+            ("deadbeef.pth", "", True),
+            ("tiny-{}.pth", "", True),
+            ("tiny-00000000.pth", "", False),
+            ("tiny.pth", "{}", True),
+            ("tiny.pth", "0" * 64, False),
+            ("tiny-20240131.pth", "{}", True),  # what is declared counts
+        ],
+    )
+    def test_what_is_checked_of_another_packages_download(
+        self, tmp_path: Path, file: str, declared: str, right: bool
+    ) -> None:
+        content = b"weights"
+        (tmp_path / "published").write_bytes(content)
+        digest = sha256(content).hexdigest()
+        choice = downloaded(
+            tmp_path, Weights(file.format(digest[:10]), sha256=declared.format(digest))
+        )
+        assert choice.weights is not None
+        if right:
+            assert weights_digest(choice, ContentIndex(tmp_path), Reporter()) == digest
+            assert choice.weights.read_bytes() == content
+        else:
+            with pytest.raises(UserError, match="invalid hash value"):
+                fetch(choice, Reporter())
+            assert not choice.weights.exists()
+
+
+def downloaded(folder: Path, weights: Weights) -> BackboneChoice:
+    """An encoder of another package, whose weights are fetched from a folder."""
+    weights = replace(weights, url=(folder / "published").as_uri())
+    info = BackboneInfo(factory="torch.nn:Identity", weights=weights, layer="deep")
+    return BackboneChoice("tiny", "deep", folder / "here" / weights.file, True, info)
+
+
+@pytest.mark.parametrize(
+    ("source", "step"),
+    [
+        ("download", r"Remove it, and it is downloaded again: .*tiny\.pth"),
+        ("package", "pip install --force-reinstall --no-deps vidfuse-tiny"),
+    ],
+)
+def test_another_packages_damaged_weights_are_not_called_bundled(
+    tmp_path: Path, source: Any, step: str
+) -> None:
+    weights = Weights("tiny.pth", source=source, sha256="0" * 64, package="vidfuse-tiny")
+    choice = downloaded(tmp_path, weights)
+    assert choice.weights is not None
+    choice.weights.parent.mkdir()
+    choice.weights.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"tiny\.pth: the weights of tiny are damaged") as error:
+        weights_digest(choice, ContentIndex(tmp_path), Reporter())
+    assert re.search(step, error.value.hint or "")
+    assert "bundled" not in str(error.value)

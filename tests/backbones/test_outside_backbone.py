@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import vidfuse
-from vidfuse.backbones import choose, find_backbone
+from vidfuse.backbones import BackboneInfo, backbone_names, choose, find_backbone
 from vidfuse.errors import UserError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-backbone.md"
@@ -82,7 +82,15 @@ def test_its_preprocessing_may_not_change_under_a_model(folder, dataset, tmp_pat
 
 @pytest.mark.parametrize(
     ("code", "problem"),
-    [("raise ValueError('no luck')", "ValueError: no luck"), ("TINY = 3", "TINY is of type int")],
+    [
+        ("raise ValueError('no luck')", "ValueError: no luck"),
+        ("TINY = 3", "TINY is of type int"),
+        (
+            "from vidfuse.backbones import BackboneInfo\n"
+            "TINY = BackboneInfo(factory='a:b', layer='c', kind='clip', window=8)",
+            r"rate=None \(rate of a clip encoder is above 0",
+        ),
+    ],
 )
 def test_one_that_fails_is_named_and_the_others_are_listed(folder, code, problem):
     (folder / "__init__.py").write_text(code + "\n")
@@ -92,3 +100,34 @@ def test_one_that_fails_is_named_and_the_others_are_listed(folder, code, problem
         choose("tiny")
     assert find_backbone("thin_resnet")
     assert all(each.name != "tiny" for each in vidfuse.list_backbones())
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"kind": "clip", "window": 16}, "rate=None"),
+        ({"kind": "clip", "window": 16, "rate": 0}, "rate=0"),
+        ({"kind": "clip", "window": 1, "rate": 15}, "window=1"),
+        ({"kind": "clip", "window": 16, "steps": 3, "rate": 15}, "steps=3"),
+        ({"kind": "clip", "window": 16, "steps": 0, "rate": 15}, "steps=0"),
+        ({"window": 16}, "window=16"),
+        ({"steps": 2}, "steps=2"),
+        ({"rate": 15}, "rate=15"),
+        ({"size": 0}, "size=0"),
+        ({"kind": "video"}, "kind='video'"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(fields, problem):
+    with pytest.raises(ValueError, match=re.escape(f"{problem} (")):
+        BackboneInfo(factory="a:b", layer="c", **fields)
+
+
+def test_a_clip_encoder_that_fits():
+    info = BackboneInfo(factory="a:b", layer="c", kind="clip", window=16, steps=8, rate=7.5)
+    assert info.window == 16
+
+
+def test_our_own_tables_are_taken():
+    infos = [find_backbone(name)[1] for name in backbone_names()]
+    assert len(infos) > 100
+    assert {info.kind for info in infos} == {"image", "clip"}

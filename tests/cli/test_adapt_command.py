@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from vidfuse.cli.adapt import app
 
 QUICK = (
-    "--teacher", "resnet18", "--teacher-weights", "random", "--views", "200", "--epochs", "3",
-    "--lr", "1e-3",
+    "--teacher", "resnet18", "--teacher-weights", "random", "--crops", "200", "--epochs", "3",
+    "--seed", "2",
 )  # fmt: skip
 
 

@@ -7,11 +7,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from program import environment
+from typer.testing import CliRunner
 
 from vidfuse import __version__
+from vidfuse.adaptation.config import AdaptConfig
+from vidfuse.cli.options import with_settings
+from vidfuse.inference.config import InferenceConfig
 from vidfuse.settings import typed_fields
 from vidfuse.training.config import TrainConfig
 
@@ -248,3 +254,27 @@ def test_a_configuration_that_names_an_argument_is_told(vidfuse, tmp_path):
         answer = vidfuse("train", "d", "--config", str(tmp_path / "c.toml"))
         assert (answer.code, answer.out) == (2, "")
         assert answer.err.startswith(f"Error: {name}: unknown setting")
+
+
+@pytest.mark.parametrize(
+    ("cls", "read"),
+    [
+        (TrainConfig, {"backbone", "weights", "views", "epochs"}),
+        (AdaptConfig, {"epochs", "crops"}),
+        (InferenceConfig, set()),
+    ],
+)
+def test_no_variable_is_read_where_its_name_means_something_else(cls, read):
+    found = {}
+    app = typer.Typer()
+
+    @app.command()
+    @with_settings(cls)
+    def command(*, settings: dict[str, Any]) -> None:
+        found.update(settings)
+
+    values = {"backbone": "resnet50", "weights": "random", "views": 4, "epochs": 3, "crops": 160}
+    variables = {f"VIDFUSE_{name.upper()}": str(value) for name, value in values.items()}
+    answer = CliRunner().invoke(app, [], env=variables, catch_exceptions=False)
+    assert answer.exit_code == 0
+    assert found == {name: values[name] for name in read}

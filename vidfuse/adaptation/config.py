@@ -18,10 +18,13 @@ class AdaptConfig(MachineConfig):
     """Settings of an adaptation."""
 
     backbone: str = option(
-        DEFAULT_BACKBONE, "Bundled encoder that goes on learning.", choices=BUNDLED
+        DEFAULT_BACKBONE, "Bundled encoder that goes on learning.", choices=BUNDLED, envvar=False
     )
     weights: str | None = option(
-        None, "Weights that it begins with, such as those of an earlier run.", unset="the bundled"
+        None,
+        "Weights that it begins with, such as those of an earlier run.",
+        unset="the bundled",
+        envvar=False,
     )
     teacher: str = option(
         "efficientnet_lite0",
@@ -32,7 +35,7 @@ class AdaptConfig(MachineConfig):
     )
     frames: int = option(8, "Frames that are taken of a clip, spread over it.", min=1, max=4096)
     fps: float = same_option(FeatureConfig, "fps")
-    views: int = option(
+    crops: int = option(
         4000,
         "Random crops of frames that the teacher sees, in all; where there are more frames, some "
         "clips are left out.",

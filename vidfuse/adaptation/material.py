@@ -30,7 +30,7 @@ TEACHER = "teacher"
 HELD_OUT = 0.15  # share of the clips
 FEWEST, FEWEST_HELD_OUT = 64, 12  # frames
 DECODED_AHEAD = 2  # clips for each decode process
-ADVICE = "Name another folder with --cache, or take fewer --views."
+ADVICE = "Name another folder with --cache, or take fewer --crops."
 
 
 class Rows:
@@ -120,7 +120,7 @@ def gather(
 
     Args:
         clips: Where frames are taken from; labels are not looked at.
-        config: How many frames, and how many views of them.
+        config: How many frames, and how many crops of them.
         teacher: Who looks.
         size: Side of the student's frames, in pixels.
         reporter: Receives progress updates and warnings.
@@ -135,10 +135,13 @@ def gather(
     """
     chosen = choose_clips(clips, config, reporter)
     apart = hold_out(chosen, config.seed)
-    per_frame = max(1, config.views // (config.frames * max(1, len(chosen) - sum(apart))))
+    rng = np.random.default_rng((config.seed, 5))
+    learned = [number for number, held in enumerate(apart) if not held]
+    crops = dict(zip(learned, shares(config.crops, len(learned), rng), strict=True))
     make_writable(config.cache_folder, ADVICE)
     trained, held_out = (Collector(config.cache_folder, teacher, size) for _ in range(2))
     failures: list[InputError] = []
+    shown = 0
     side = max(teacher.size, size)
     reporter.start(f"Reading clips for {config.teacher}", len(chosen))
     try:
@@ -155,21 +158,28 @@ def gather(
                 held_out.add(squares(frames, side))
                 continue
             rng = np.random.default_rng((config.seed, number))
-            drawn = [random_view(each, Zoom(), rng, side) for each in frames * per_frame]
-            trained.add(np.stack(drawn))
+            counts = shares(crops[number], len(frames), rng)
+            repeated = [each for each, n in zip(frames, counts, strict=True) for _ in range(n)]
+            trained.add(np.stack([random_view(each, Zoom(), rng, side) for each in repeated]))
+            shown += int(np.count_nonzero(counts))
     finally:
         reporter.finish()
-    _check(trained.views.count // per_frame, held_out.views.count, failures)
+    _check(shown, held_out.views.count, failures)
     return trained.material(), held_out.material(), failures
 
 
+def shares(total: int, parts: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A total in whole parts that differ by one at most; which are larger is drawn."""
+    return (total + rng.permutation(parts)) // parts
+
+
 def choose_clips(clips: Sequence[Clip], config: AdaptConfig, reporter: Reporter) -> list[Clip]:
-    """All clips, or as many, drawn at random, as ``config.views`` are enough for."""
-    most = max(1, config.views // config.frames)
+    """All clips, or as many, drawn at random, as ``config.crops`` are enough for."""
+    most = max(1, config.crops // config.frames)
     if len(clips) <= most:
         return list(clips)
     rng = np.random.default_rng((config.seed, 1))
-    reporter.info(f"{most} of {len(clips)} clips are read; more with --views")
+    reporter.info(f"{most} of {len(clips)} clips are read; more with --crops")
     return [clips[each] for each in sorted(rng.choice(len(clips), most, replace=False))]
 
 
@@ -221,5 +231,5 @@ def _check(trained: int, held_out: int, failures: Sequence[InputError]) -> None:
     raise UserError(
         f"too few frames: {trained} to learn from and {held_out} of other clips to measure on, "
         f"and {FEWEST} and {FEWEST_HELD_OUT} are needed{unread}",
-        "Give more clips, of more than one group, or take more of each with --frames and --views.",
+        "Give more clips, of more than one group, or take more of each with --frames and --crops.",
     )

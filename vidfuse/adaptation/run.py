@@ -49,6 +49,12 @@ AVERAGED = 0.99  # share that the averaged weights keep in a step
 WEIGHT_DECAY = 0.05
 LOSSES = {"map": 1.0, "pooled": 2.0, "relation": 10.0}
 """Weights of the parts of the loss: those of the bundled encoder's own training."""
+OPTIONS = {
+    "--backbone and --layer are those": "--teacher is that",
+    "--backbone": "--teacher",
+    "--weights": "--teacher-weights",
+}
+"""Options that hints on an encoder name, and the teacher's in their place."""
 ADVICE = "Name a file in a folder that you can write with --out."
 
 
@@ -93,7 +99,7 @@ def adapt_encoder(
         "teacher": config.teacher,
         "clips": trained.clips,
         "held_out_clips": held_out.clips,
-        "views": len(trained.views),
+        "crops": len(trained.views),
         "epochs": round(run.steps / run.per_epoch, 2),
         "before": before,
         "after": after,
@@ -117,9 +123,14 @@ def load_teacher(config: AdaptConfig, device: str, reporter: Reporter, *, narrow
     Raises:
         UserError: What it needs is not here, or its weights do not fit.
     """
-    choice = choose(config.teacher, config.teacher_weights)
-    weights_digest(choice, ContentIndex(config.cache_folder), reporter)
-    backbone = load_backbone(choice, device=device)
+    try:
+        choice = choose(config.teacher, config.teacher_weights)
+        weights_digest(choice, ContentIndex(config.cache_folder), reporter)
+        backbone = load_backbone(choice, device=device)
+    except UserError as error:
+        for option, teachers in OPTIONS.items():
+            error.hint = error.hint and error.hint.replace(option, teachers)
+        raise
     size = choice.info.size
     blank = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=device)
     with torch.inference_mode():
@@ -192,7 +203,7 @@ class Training:
             raise UserError(
                 f"the budget of {config.budget} was over before the training began, after "
                 f"{here - self.began:.0f} s",
-                "Give more time with --budget, or take fewer --views.",
+                "Give more time with --budget, or take fewer --crops.",
             )
         reporter.start("Learning from the teacher", most)
         try:

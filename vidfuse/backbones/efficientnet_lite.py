@@ -134,23 +134,23 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of a published file; other names, such as our own, stay."""
     numbers = [int(match[1]) for name in state if (match := re.match(r"_blocks\.(\d+)\.", name))]
     # Stages begin where the number of channels that leave a block changes.
-    places: dict[int, str] = {}
+    prefixes: dict[int, str] = {}
     stage, position, before = 0, 0, 0
     for number in range(max(numbers, default=-1) + 1):
         out = len(state[f"_blocks.{number}._project_conv.weight"])
         stage, position = (stage, position + 1) if out == before else (stage + 1, 0)
-        places[number], before = f"stage{stage}.{position}.parts", out
+        prefixes[number], before = f"stage{stage}.{position}.parts", out
     renamed = {}
     for name, tensor in state.items():
         if match := re.match(r"_blocks\.(\d+)\.(.*)", name):
-            place, inner = places[int(match[1])], match[2]
+            prefix, inner = prefixes[int(match[1])], match[2]
         else:
-            place, inner = "", name
-        for old, new in NAMES["blocks" if place else ""].items():
+            prefix, inner = "", name
+        for old, new in NAMES["blocks" if prefix else ""].items():
             if inner.startswith(f"{old}."):
                 inner = f"{new}{inner[len(old) :]}"
                 break
-        renamed[f"{place}.{inner}" if place else inner] = tensor
+        renamed[f"{prefix}.{inner}" if prefix else inner] = tensor
     return renamed
 
 

@@ -17,7 +17,7 @@ Kind = Literal["image", "clip"]
 Triple = tuple[float, float, float]
 
 PREPROCESSING = ("interpolation", "crop_fraction", "mean", "std", "window", "steps", "rate")
-"""What a `FeatureSpec` says of the encoder's input beside its size."""
+"""Fields that a `FeatureSpec` has too: the encoder's input, beside its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Weights:
         file: Its name: within a package, its path there.
         source: ``bundled`` with vidfuse, in a Python ``package`` of its own, or a ``download`` into
             the folder in which torch keeps such files.
-        sha256: Of a bundled file, which is checked; "" for others.
+        sha256: Of the file, which is checked; "" where it is not known. Of a download whose name
+            ends as in ``resnet18-f37072fd.pth`` its beginning is checked even so.
         url: Where it is downloaded from.
         package: The package that brings it, as a package index names it.
         module: The module of that package.
@@ -73,6 +74,9 @@ class BackboneInfo:
         citation: The publication to cite.
         translate: ``module:function`` that renames the tensors of the published file to the
             network's; "" where they are the same.
+
+    Raises:
+        ValueError: These do not fit each other; says which and why.
     """
 
     factory: str
@@ -95,6 +99,30 @@ class BackboneInfo:
     licence: str = ""
     citation: str = ""
     translate: str = ""
+
+    def __post_init__(self) -> None:
+        clip = self.kind == "clip"
+        window, rate = self.window, self.rate
+        rules = {
+            "kind": (clip or self.kind == "image", "is 'image' or 'clip'"),
+            "size": (self.size >= 1, "is 1 or more"),
+            "window": (
+                window > 1 if clip else window == 1,
+                "of a clip encoder is 2 or more, of an image encoder 1",
+            ),
+            "steps": (self.steps >= 1 and window % self.steps == 0, "divides window"),
+            "rate": (
+                (rate is not None and rate > 0) if clip else rate is None,
+                "of a clip encoder is above 0, of an image encoder None",
+            ),
+        }
+        wrong = [
+            f"{name}={getattr(self, name)!r} ({name} {rule})"
+            for name, (right, rule) in rules.items()
+            if not right
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
     @property
     def bundled(self) -> bool:

