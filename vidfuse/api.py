@@ -430,7 +430,7 @@ def adapt(
     with reporter.measure("imports"):
         import_torch()
         from vidfuse.adaptation.run import adapt_encoder
-    return AdaptResult.from_dict(adapt_encoder(found, config, target, reporter))
+    return adapt_encoder(found, config, target, reporter)
 
 
 def list_backbones(

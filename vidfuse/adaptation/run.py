@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +41,7 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import one_line
 from vidfuse.features.spec import weights_digest
 from vidfuse.progress import Reporter
+from vidfuse.results import AdaptResult
 
 BATCH = 64
 MEASURED = 1000  # views that heads, and what is measured, are fitted on
@@ -60,7 +60,7 @@ ADVICE = "Name a file in a folder that you can write with --out."
 
 def adapt_encoder(
     clips: Sequence[Clip | InputError], config: AdaptConfig, out: Path, reporter: Reporter
-) -> dict[str, Any]:
+) -> AdaptResult:
     """Go on training a bundled encoder; see ``api.adapt``."""
     began = time.monotonic()
     if out.suffix != ".safetensors":
@@ -93,19 +93,6 @@ def adapt_encoder(
         student = run.train(student, reporter)
     with reporter.measure("agreement"):
         after = agreement(student, trained, held_out)
-    report = {
-        "out": str(out),
-        "backbone": config.backbone,
-        "teacher": config.teacher,
-        "clips": trained.clips,
-        "held_out_clips": held_out.clips,
-        "crops": len(trained.views),
-        "epochs": round(run.steps / run.per_epoch, 2),
-        "before": before,
-        "after": after,
-        "failed": len(failures),
-        "failures": [{"path": each.path, "error": each.reason} for each in failures],
-    }
     if not after["r2"] > before["r2"]:  # nor is NaN
         raise UserError(
             f"the encoder became no better: on {held_out.clips} clips that it did not learn from, "
@@ -114,7 +101,22 @@ def adapt_encoder(
             "Give more clips, more --epochs, or another --lr.",
         )
     write(student, out, config)
-    return report | {"timings": reporter.timings()}
+    return AdaptResult.from_dict(
+        {
+            "out": str(out),
+            "backbone": config.backbone,
+            "teacher": config.teacher,
+            "clips": trained.clips,
+            "held_out_clips": held_out.clips,
+            "crops": len(trained.views),
+            "epochs": round(run.steps / run.per_epoch, 2),
+            "before": before,
+            "after": after,
+            "failed": len(failures),
+            "failures": [{"path": each.path, "error": each.reason} for each in failures],
+            "timings": reporter.timings(),
+        }
+    )
 
 
 def load_teacher(config: AdaptConfig, device: str, reporter: Reporter, *, narrow: bool) -> Teacher:
