@@ -173,6 +173,21 @@ def test_failing_clips_are_left_out_and_told(evaluate: Any, dataset: Path, tmp_p
     assert any(str(torn) in warning for warning in heard.warnings)
 
 
+def test_a_training_clip_that_cannot_be_read_is_none_to_test_on(
+    evaluate: Any, train: Any, dataset: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(dataset, tmp_path / "data")
+    for number in range(3):
+        torn = data / f"class{number}" / "torn.mkv"
+        torn.write_bytes((data / f"class{number}" / f"v0{number}.mkv").read_bytes()[: 90 + number])
+    model = train(data, max_failed=0.5, reporter=(heard := Heard()))
+    trained = [line for line in heard.warnings if "torn.mkv" in line]
+    assert trained, "most clips are trained on"
+    report = evaluate(data, model=model)
+    assert len(trained) + report["failed"] == 3
+    assert report["in_training"] == 0
+
+
 def test_features_are_held_for_a_few_clips_at_a_time(
     evaluate: Any, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import equal
 
 import vidfuse
 from vidfuse.errors import UserError
+from vidfuse.runs import Run, named_run
 from vidfuse.training import data, fit
 
 CHEAP: dict[str, Any] = {
@@ -98,6 +100,16 @@ def test_a_folder_is_free_again_when_a_training_has_failed(
     train(dataset, shared_cache, out="run")
     with pytest.raises(UserError, match="run already holds a model"):
         train(dataset, shared_cache, out="run")
+
+
+def test_a_run_that_was_interrupted_is_resumed_and_not_removed(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    for file in (run.model, run.state):  # Ctrl-C leaves both
+        file.touch()
+    with ExitStack() as stack, pytest.raises(UserError, match="holds a run that was cut") as error:
+        named_run(str(run.folder), stack)
+    assert f"vidfuse train --resume {run.folder}" in str(error.value.hint)
 
 
 @pytest.mark.parametrize("folds", [None, 2])
