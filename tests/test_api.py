@@ -378,7 +378,6 @@ class TestTrain:
 SECOND_RUN = """
 import sys
 import vidfuse
-from vidfuse import api
 assert not {"torch", "numpy", "torchvision"} & set(sys.modules)
 report = vidfuse.train(sys.argv[1], backbone="resnet18", weights=sys.argv[3], layer="layer1",
                        size=32, frames=4, epochs=2, cache=sys.argv[2])

@@ -180,6 +180,8 @@ def _load(entry: EntryPoint) -> BackboneInfo:
     """
     try:
         info = entry.load()
+        if isinstance(info, BackboneInfo):
+            info.check()
     except Exception as error:
         raise UserError(
             f"backbone '{entry.name}' of {entry.value} cannot be loaded "

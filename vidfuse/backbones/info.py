@@ -74,9 +74,6 @@ class BackboneInfo:
         citation: The publication to cite.
         translate: ``module:function`` that renames the tensors of the published file to the
             network's; "" where they are the same.
-
-    Raises:
-        ValueError: These do not fit each other; says which and why.
     """
 
     factory: str
@@ -100,7 +97,12 @@ class BackboneInfo:
     citation: str = ""
     translate: str = ""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """See that these fit each other; of our own, a test does.
+
+        Raises:
+            ValueError: They do not; says which and why.
+        """
         clip = self.kind == "clip"
         window, rate = self.window, self.rate
         rules = {
