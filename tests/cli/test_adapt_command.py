@@ -1,4 +1,4 @@
-"""``vidfuse adapt`` on tiny clips."""
+"""``vidfuse adapt`` on a few clips."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from vidfuse.cli.adapt import app
 
 QUICK = (
-    "--teacher", "resnet18", "--teacher-weights", "random", "--crops", "200", "--epochs", "3",
-    "--seed", "2",
+    "--teacher", "resnet18", "--teacher-weights", "random", "--crops", "160", "--epochs", "3",
+    "--lr", "5e-4",
 )  # fmt: skip
 
 
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A folder of 27 clips."""
+    source = Path(__file__).parents[2] / "sample_data"
+    for clip in source.glob("*/g0[1-3]_1.mp4"):
+        (tmp_path / "clips" / clip.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, tmp_path / "clips" / clip.parent.name)
+    return tmp_path / "clips"
+
+
 def run(*arguments: object, code: int = 0) -> str:
-    words = [*map(str, arguments), *QUICK, "--frames", "16", "--workers", "1", "--device", "cpu"]
+    words = [*map(str, arguments), *QUICK, "--workers", "1", "--device", "cpu"]
     answer = CliRunner().invoke(app, words)
     if answer.exception and not isinstance(answer.exception, SystemExit):
         raise answer.exception
@@ -25,22 +36,26 @@ def run(*arguments: object, code: int = 0) -> str:
     return answer.stdout
 
 
-def test_json_and_text(dataset: Path, tmp_path: Path) -> None:
+def test_json_and_text(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
-    report = json.loads(run(dataset, "--out", out, "--format", "json"))
+    report = json.loads(run(clips, "--out", out, "--format", "json"))
     assert (report["out"], report["teacher"], report["epochs"]) == (str(out), "resnet18", 3)
     assert report["after"]["r2"] > report["before"]["r2"]
-    text = run(dataset, "--out", out)
+    text = run(clips, "--out", out)
     assert f"vidfuse train DATASET --backbone thin_efficientnet --weights {out}" in text
     assert "R² of its features" in text
 
 
-def test_what_cannot_be_read_is_counted_and_ends_with_1(dataset: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(dataset, tmp_path / "clips"))
-    torn = min(folder.rglob("*.mp4"))
+def test_what_cannot_be_read_is_counted_and_ends_with_1(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising = iter((0.1, 0.2, 0.3, 0.4))  # on so few clips it may fall by chance
+    found = lambda *_: {"r2": next(rising), "neighbours": 0.5}  # noqa: E731
+    monkeypatch.setattr("vidfuse.adaptation.run.agreement", found)
+    torn = min(clips.rglob("*.mp4"))
     torn.write_bytes(torn.read_bytes()[:100])
     out = tmp_path / "mine.safetensors"
-    said = run(folder, "--out", out, "--max-failed", "0.01", "--format", "json", code=1)
+    said = run(clips, "--out", out, "--max-failed", "0.01", "--format", "json", code=1)
     assert json.loads(said)["failed"] == 1
     assert out.exists()
-    run(folder, "--out", out, "--max-failed", "0.5")
+    run(clips, "--out", out, "--max-failed", "0.5")
