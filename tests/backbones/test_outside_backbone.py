@@ -70,6 +70,13 @@ def test_it_trains_and_predicts(folder, dataset, tmp_path):
         list(vidfuse.predict([clip], model=result.model))
 
 
+def test_a_network_that_cannot_be_imported_is_named(folder, dataset):
+    (folder / "network.py").write_text("import no_such_module\n")
+    sys.modules.pop("vidfuse_tiny.network")
+    with pytest.raises(UserError, match=r"vidfuse_tiny.network:tiny cannot be loaded \(ModuleNot"):
+        vidfuse.train(dataset, backbone="tiny", epochs=1)
+
+
 def test_its_preprocessing_may_not_change_under_a_model(folder, dataset, tmp_path):
     result = vidfuse.train(dataset, backbone="tiny", epochs=1, out=str(tmp_path / "run"))
     description = folder / "__init__.py"

@@ -39,13 +39,19 @@ def load_factory(factory: str) -> Any:
         factory: ``module:function``, as in the table of backbones.
 
     Raises:
-        UserError: torch, or torchvision where it is needed, cannot be imported.
+        UserError: torch, torchvision where it is needed, or the function itself cannot be imported.
     """
     import_torch()
     module, _, name = factory.partition(":")
     if module.partition(".")[0] == "torchvision":
         import_torchvision()
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:  # of an encoder from outside
+        raise UserError(
+            f"{factory} cannot be loaded ({type(error).__name__}: {first_sentence(error)})",
+            "Repair or remove the package that it belongs to.",
+        ) from error
 
 
 def import_torch(name: str = "torch") -> ModuleType:
