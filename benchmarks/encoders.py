@@ -31,7 +31,6 @@ from vidfuse.backbones import (
 )
 from vidfuse.backbones.info import BackboneInfo
 from vidfuse.backbones.load import Backbone, load_backbone
-from vidfuse.machine import one_thread
 
 MOST_FRAMES, GMACS = 32, 32.0
 """Frames of a forward pass: as many as take so many GMACs, and no more."""
@@ -60,11 +59,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     known = json.loads(arguments.out.read_text("utf-8")) if arguments.out.exists() else {}
+    reference = load_backbone(choose(DEFAULT_BACKBONE))
     networks = distinct(arguments.only or backbone_names())
     for name, info in networks.items():
         if name not in known and info.gmacs <= arguments.most_gmacs:
-            with one_thread("cpu"):
-                known[name] = asdict(measure(name, info, arguments.turns))
+            known[name] = asdict(measure(name, info, reference, arguments.turns))
             write_whole(arguments.out, json.dumps(known, indent=1))
             print(f"{name}: {known[name]['frames_per_second']:.3g} frames/s", flush=True)
     print(report({name: info for name, info in networks.items() if name in known}, known))
@@ -79,9 +78,8 @@ def distinct(names: list[str]) -> dict[str, BackboneInfo]:
     return dict(found.values())
 
 
-def measure(name: str, info: BackboneInfo, turns: int) -> Speed:
+def measure(name: str, info: BackboneInfo, reference: Backbone, turns: int) -> Speed:
     """Run an encoder in turns with the bundled one."""
-    reference = load_backbone(choose(DEFAULT_BACKBONE))
     network = load_backbone(choose(name, "random"))
     rates, ratios = [], []
     for turn in range(turns + 1):

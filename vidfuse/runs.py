@@ -205,8 +205,7 @@ def named_run(out: str, stack: ExitStack) -> Run:
     with writing(run.folder, OTHER_FOLDER):
         run.folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(alone_in(run.folder, WHO))
-    ended = run.model.exists() and not run.state.exists()  # Ctrl-C leaves both
-    if ended:
+    if run.model.exists() and not run.state.exists():  # Ctrl-C leaves both
         raise UserError(
             f"{run.folder} already holds a model", "Name another folder with --out, or remove it."
         )

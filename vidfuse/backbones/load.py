@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from functools import cache
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
@@ -121,6 +122,7 @@ def load_backbone(
     return backbone.to(device)
 
 
+@cache  # asked for on every grid
 def count_steps(choice: BackboneChoice) -> int:
     """Steps in time that a window gives at the layer of a clip encoder, found without computing it.
 

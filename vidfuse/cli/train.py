@@ -96,8 +96,9 @@ def _print_folds(result: FoldsResult, reporter: Reporter) -> None:
         interval = each.accuracy_interval
         spread = "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
         rows.append((name, f"{each.accuracy:.3f}", spread, f"{each.macro_f1:.3f}"))
-    for number, choice in enumerate(result.choices or [], start=1):
-        what = f"Fold {number}" if number < len(result.choices or []) else "All clips"
+    choices = result.choices or []
+    for number, choice in enumerate(choices, start=1):
+        what = f"Fold {number}" if number < len(choices) else "All clips"
         reporter.info(f"{what}: {choice.head} on grid {choice.grid} of {choice.backbone}")
     read = f" that could be read ({result.failed} could not)" if result.failed else ""
     reporter.info(f"Every clip{read} was tested once; intervals: {result.interval_method}")
