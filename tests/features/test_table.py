@@ -17,7 +17,7 @@ from vidfuse.errors import UserError
 from vidfuse.features.cache import Entry, EntryInfo
 from vidfuse.features.table import FeatureBuffer, Kind, build_table, collate
 from vidfuse.training.examples import Examples, examples_of
-from vidfuse.video.sampling import Sampling, Timeline
+from vidfuse.video.sampling import FrameTimes, Sampling
 
 T = 4
 
@@ -29,7 +29,7 @@ def clip(count: int, *, kept: int = 3 * T, irregular: bool = False, start: float
         steps = np.random.default_rng(count).uniform(0.2, 3.0, count)
     times = start + np.concatenate([[0.0], np.cumsum(steps)[:-1]])
     end = float(times[-1] + steps[-1])
-    picks = Sampling.parse("uniform").pick(Timeline(times, end), kept)
+    picks = Sampling.parse("uniform").pick(FrameTimes(times, end), kept)
     features = picks.astype(np.float16)[:, None, None, None]
     info = EntryInfo(float(times[0]), end, count, 48, 32, "pyav", "fp32", "a.mkv", [])
     return Entry(features, times[picks], info)

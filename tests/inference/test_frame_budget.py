@@ -15,7 +15,7 @@ from vidfuse.inference.frame_budget import (
     random_order,
     uniform_order,
 )
-from vidfuse.video.sampling import Sampling, Timeline
+from vidfuse.video.sampling import FrameTimes, Sampling
 
 N, K, D, C = 40, 8, 4, 3
 
@@ -45,8 +45,8 @@ def test_uniform_order_is_that_of_sampling() -> None:
     for count in (1, 2, 3, 5, 8):
         order = uniform_order(lengths, count)
         for row, length in zip(order.tolist(), lengths.tolist(), strict=True):
-            timeline = Timeline(np.arange(length) / 10, length / 10)
-            picked = Sampling.parse("uniform").pick(timeline, count)
+            frame_times = FrameTimes(np.arange(length) / 10, length / 10)
+            picked = Sampling.parse("uniform").pick(frame_times, count)
             assert row[: len(picked)] == picked.tolist()
 
 

@@ -17,7 +17,7 @@ from vidfuse.video.decoder import Reader, open_video, wrong_frames
 from vidfuse.video.frames import FrameRequest
 from vidfuse.video.pool import DecodePool
 from vidfuse.video.pyav_backend import PyAVReader
-from vidfuse.video.sampling import Timeline
+from vidfuse.video.sampling import FrameTimes
 
 Read = tuple[list[np.ndarray], np.ndarray]
 
@@ -76,15 +76,15 @@ def _compare(
     return wrong
 
 
-def wrong_timeline(path: Path, timeline: Timeline) -> list[str]:
-    """How a timeline differs from the times at which the ffmpeg program shows frames."""
+def wrong_frame_times(path: Path, frame_times: FrameTimes) -> list[str]:
+    """How frame times differ from the times at which the ffmpeg program shows frames."""
     expected = reference(str(path))
-    if len(timeline.times) != len(expected.times):
-        return [f"{len(timeline.times)} frames instead of {len(expected.times)}"]
-    off = np.abs(timeline.times - expected.times).max()
+    if len(frame_times.times) != len(expected.times):
+        return [f"{len(frame_times.times)} frames instead of {len(expected.times)}"]
+    off = np.abs(frame_times.times - expected.times).max()
     wrong = [f"times differ by up to {off:.4f} s"] if off > expected.half_interval else []
-    if timeline.end <= timeline.times[-1]:
-        wrong.append(f"ends at {timeline.end:.4f} s, before its last frame")
+    if frame_times.end <= frame_times.times[-1]:
+        wrong.append(f"ends at {frame_times.end:.4f} s, before its last frame")
     return wrong
 
 
@@ -127,7 +127,7 @@ class BackendProcess:
     def disagreements(
         self, path: Path, tolerance: float = TOLERANCE, may_refuse: bool = True
     ) -> list[str]:
-        """What it, given the timeline of PyAV, reads differently from the ffmpeg program."""
+        """What it, given the frame times of PyAV, reads differently from the ffmpeg program."""
         try:
             return self._disagreements(path, tolerance)
         except InputError as error:
@@ -135,10 +135,10 @@ class BackendProcess:
 
     def _disagreements(self, path: Path, tolerance: float) -> list[str]:
         with closing(PyAVReader(str(path))) as reader:
-            timeline, obstacle = reader.index(), reader.obstacle(self.backend)
+            frame_times, obstacle = reader.index(), reader.obstacle(self.backend)
         if obstacle is not None:
             raise wrong_frames(str(path), self.backend, obstacle)
-        arguments = (str(path), self.backend, timeline, reference(str(path)), tolerance)
+        arguments = (str(path), self.backend, frame_times, reference(str(path)), tolerance)
         wrong = self.executor.submit(_backend_disagreements, *arguments).result(timeout=240)
         if isinstance(wrong, str):
             raise InputError(path, wrong)
@@ -149,11 +149,11 @@ class BackendProcess:
 
 
 def _backend_disagreements(
-    path: str, backend: str, timeline: Timeline, expected: Reference, tolerance: float
+    path: str, backend: str, frame_times: FrameTimes, expected: Reference, tolerance: float
 ) -> list[str] | str:
     """The list of disagreements, or why the backend refuses the file."""
     try:
-        reads = read_every_case(lambda: open_video(path, backend, timeline), expected.times)
+        reads = read_every_case(lambda: open_video(path, backend, frame_times), expected.times)
         return _compare(expected, reads, tolerance)
     except InputError as error:
         return error.reason

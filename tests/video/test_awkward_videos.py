@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from agreement import BackendProcess, disagreements, pool_disagreements, wrong_timeline
+from agreement import BackendProcess, disagreements, pool_disagreements, wrong_frame_times
 from awkward import AWKWARD, H264, LARGER, PATTERN, SOUND, joined, make, run
 from reference import COARSE_TOLERANCE, reference
 
@@ -18,7 +18,7 @@ from vidfuse.video.decoder import open_video, read_frames
 from vidfuse.video.frames import FrameRequest
 from vidfuse.video.pool import DecodePool
 from vidfuse.video.pyav_backend import KEEP_BYTES, PyAVReader
-from vidfuse.video.sampling import Timeline
+from vidfuse.video.sampling import FrameTimes
 
 PLAYABLE = [name for name, recipe in AWKWARD.items() if recipe.playable]
 # All frames get the size of the first, with another filter than the ffmpeg program's.
@@ -43,10 +43,10 @@ def test_frames_are_right(name: str, folder: Path, decord_process: BackendProces
     path = make_or_skip(name, folder)
     assert len(reference(str(path)).times)
     with closing(open_video(str(path), "pyav")) as reader:
-        assert not wrong_timeline(path, reader.timeline)
+        assert not wrong_frame_times(path, reader.frame_times)
     with closing(PyAVReader(str(path), keep_bytes=0)) as reader:
-        shown = len(reader.timeline.times) - AWKWARD[name].missing
-        assert not wrong_timeline(path, Timeline(reader.timeline.times[:shown], 1e9))
+        shown = len(reader.frame_times.times) - AWKWARD[name].missing
+        assert not wrong_frame_times(path, FrameTimes(reader.frame_times.times[:shown], 1e9))
     assert not disagreements(path, None)
     assert not disagreements(path, 0)
     assert not decord_process.disagreements(path, COARSE_TOLERANCE)
@@ -84,7 +84,7 @@ def test_torchcodec_refuses_joined_recordings(
 def test_seeks_are_used(folder: Path) -> None:
     for name in ("open_groups.mp4", "open_groups.mkv", "open_groups.ts", "edit_list.mkv"):
         with closing(PyAVReader(str(make_or_skip(name, folder)), keep_bytes=0)) as reader:
-            times = reader.timeline.times
+            times = reader.frame_times.times
             reader.read(times[-1:])
             assert reader.decoded < len(times) / 2, name
             reader.read(times)
@@ -127,7 +127,7 @@ def test_recordings_joined_in_one_file(keep_bytes: int, second: str, tmp_path: P
         assert expected.times[50] == pytest.approx(7)
     assert len(expected.times) in (75, 100)
     with closing(PyAVReader(str(path), keep_bytes=keep_bytes)) as reader:
-        assert not wrong_timeline(path, reader.timeline)
+        assert not wrong_frame_times(path, reader.frame_times)
     frames = read_frames(FrameRequest(str(path), "stride:1", 200), "pyav")
     assert not expected.problems(frames.pixels, frames.times, expected.times, RESIZED_TOLERANCE)
 
@@ -138,7 +138,7 @@ def test_sound_before_the_frame_in_a_transport_stream(keep_bytes: int, tmp_path:
     run(f"-itsoffset 0.5 {PATTERN}{SOUND}{H264}", path := tmp_path / "clip.ts")
     expected = reference(str(path))
     with closing(PyAVReader(str(path), keep_bytes=keep_bytes)) as reader:
-        pixels, times = reader.read(reader.timeline.times)
+        pixels, times = reader.read(reader.frame_times.times)
     late = times[0]
     assert late == pytest.approx(0.5, abs=0.1)
     assert not expected.problems(pixels, times - late, expected.times)
@@ -154,7 +154,7 @@ def hour(folder: Path) -> Path:
 
 def test_an_hour_is_read_through_its_index(hour: Path) -> None:
     with closing(PyAVReader(str(hour), keep_bytes=0)) as reader:
-        wanted = reader.timeline.times[112::225]
+        wanted = reader.frame_times.times[112::225]
         pixels, times = reader.read(wanted)
         assert reader.decoded <= 16 * 12, "from the key frames before them, and not all 3600"
     assert len(times) == 16
@@ -200,9 +200,9 @@ def test_a_file_that_is_cut_off_says_so(tmp_path: Path) -> None:
     torn = tmp_path / "torn.avi"
     torn.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
     with closing(PyAVReader(str(torn))) as reader:
-        found = len(reader.timeline.times)
+        found = len(reader.frame_times.times)
         assert 0 < found < 40
         assert f"{found} of the 60 frames" in " ".join(reader.warnings)
     with closing(PyAVReader(str(whole))) as reader:
-        assert len(reader.timeline.times) == 60
+        assert len(reader.frame_times.times) == 60
         assert reader.warnings == []

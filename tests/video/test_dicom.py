@@ -247,4 +247,4 @@ def test_compression_that_nothing_reads(tmp_path: Path) -> None:
     header.save_as(path)
     reader = DicomReader(str(path), 25)
     with pytest.raises(InputError, match=r"no installed package reads .*JPEG Lossless"):
-        reader.read(reader.timeline.times)
+        reader.read(reader.frame_times.times)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agreement import BackendProcess, disagreements, pool_disagreements, wrong_timeline
+from agreement import BackendProcess, disagreements, pool_disagreements, wrong_frame_times
 from reference import COARSE_TOLERANCE, TOLERANCE, data_folder, reference
 
 from vidfuse.video.decoder import read_from
 from vidfuse.video.frames import FrameRequest
 from vidfuse.video.pool import DecodePool
 from vidfuse.video.pyav_backend import KEEP_BYTES, PyAVReader
-from vidfuse.video.sampling import Timeline
+from vidfuse.video.sampling import FrameTimes
 
 SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
 DATA = data_folder()
@@ -78,8 +78,8 @@ def test_all_clips_are_there() -> None:
 def test_as_it_comes(clip: Path) -> None:
     with closing(PyAVReader(str(clip))) as reader:
         if clip.name in DAMAGED:  # found on the way
-            reader.read(reader.timeline.times)
-        assert not wrong_timeline(clip, reader.timeline)
+            reader.read(reader.frame_times.times)
+        assert not wrong_frame_times(clip, reader.frame_times)
     assert not disagreements(clip, None, tolerance(clip))
 
 
@@ -93,7 +93,7 @@ def test_decoded_once_and_kept(clip: Path) -> None:
         ):
             found = read_from(reader, request)
             expected = read_from(whole, request)
-            assert whole.decoded == len(whole.timeline.times)
+            assert whole.decoded == len(whole.frame_times.times)
         assert (found.times == expected.times).all()
         assert (found.pixels == expected.pixels).all()
         # A damaged frame that nothing else needs is not looked at, unless the clip is decoded as
@@ -107,12 +107,12 @@ def test_decoded_once_and_kept(clip: Path) -> None:
 
 def test_through_the_index_with_seeks(clip: Path) -> None:
     with closing(PyAVReader(str(clip), keep_bytes=0)) as reader:
-        listed = reader.timeline
+        listed = reader.frame_times
     if clip.name in DAMAGED:
         shown = abs(listed.times - DAMAGED[clip.name]) > 0.01
         assert (~shown).sum() == 1
-        listed = Timeline(listed.times[shown], listed.end)
-    assert not wrong_timeline(clip, listed)
+        listed = FrameTimes(listed.times[shown], listed.end)
+    assert not wrong_frame_times(clip, listed)
     assert not disagreements(clip, 0, tolerance(clip))
 
 

@@ -19,7 +19,7 @@ from vidfuse.video.frames import FrameRequest
 from vidfuse.video.pyav_backend import PyAVReader
 from vidfuse.video.pyav_index import FRAMES_A_SEEK, Index, _is_random_access, read_index
 from vidfuse.video.pyav_stream import KeyFrame, VideoFile
-from vidfuse.video.sampling import Timeline
+from vidfuse.video.sampling import FrameTimes
 
 pytestmark = pytest.mark.skipif(
     not hasattr(av.VideoCodecContext, "field_order"),
@@ -94,25 +94,25 @@ def test_only_whole_packets_without_references_are_left_out(folder: Path) -> Non
 
 
 def test_asked_again_and_again_it_keeps_all(clip: Path) -> None:
-    """A clip that stays open is decoded once, and its timeline stays what it was."""
+    """A clip that stays open is decoded once, and its frame times stay what they were."""
     with closing(PyAVReader(str(clip), again=True)) as reader:
-        timeline = reader.timeline
+        frame_times = reader.frame_times
         for number in [300, 100, 599, 0, *range(31, 600, 37)]:
-            pixels, _ = reader.read(timeline.times[number : number + 1])
-            assert not reference(str(clip)).problems(pixels, timeline.times[number : number + 1])
+            pixels, _ = reader.read(frame_times.times[number : number + 1])
+            assert not reference(str(clip)).problems(pixels, frame_times.times[number : number + 1])
         assert reader.decoded == 600
-        assert reader.timeline is timeline
+        assert reader.frame_times is frame_times
 
 
 def test_a_wrong_index_of_a_short_clip_is_found_out(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its timeline is then the decoder's, and the frames are chosen anew."""
+    """Its frame times are then the decoder's, and the frames are chosen anew."""
 
     def wrong(file: VideoFile) -> Index | None:
         index = read_index(file)
         assert index is not None
-        later = Timeline(index.timeline.times + 0.02, index.timeline.end + 5)
+        later = FrameTimes(index.frame_times.times + 0.02, index.frame_times.end + 5)
         return Index(later, index.stamps + 1, index.positions, index.keys, doubtful=False)
 
     expected = read(clip, 7)
@@ -155,7 +155,7 @@ def test_damage_in_a_long_clip_is_read_past(folder: Path) -> None:
     with closing(PyAVReader(str(path), keep_bytes=0)) as reader:
         for number in (306, 307, 320, 550):
             before = reader.decoded
-            reader.read(reader.timeline.times[number : number + 1])
+            reader.read(reader.frame_times.times[number : number + 1])
             assert reader.decoded - before < 100
         assert not any("from the beginning" in text for text in reader.warnings)
 
@@ -212,7 +212,7 @@ def test_parts() -> None:
     times = np.arange(100) / 10
     keys = [KeyFrame(n * 2.0, n * 20, n * 20, n * 20) for n in range(5)]
     positions = np.arange(100)
-    index = Index(Timeline(times, 10.0), positions, positions, keys, doubtful=False)
+    index = Index(FrameTimes(times, 10.0), positions, positions, keys, doubtful=False)
 
     def parts(*wanted: int) -> list[tuple[int, list[int]]]:
         found = index.parts(np.array(wanted))

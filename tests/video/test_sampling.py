@@ -1,4 +1,4 @@
-"""The formulas of sampling, on even, uneven, short and cut timelines."""
+"""The formulas of sampling, on even, uneven, short and cut frame times."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 
 from vidfuse.errors import UnknownNameError, UserError
-from vidfuse.video.sampling import Sampling, Timeline, on_screen
+from vidfuse.video.sampling import FrameTimes, Sampling, on_screen
 
 
-def even(count: int, rate: float = 30, start: float = 0) -> Timeline:
-    return Timeline(start + np.arange(count) / rate, start + count / rate)
+def even(count: int, rate: float = 30, start: float = 0) -> FrameTimes:
+    return FrameTimes(start + np.arange(count) / rate, start + count / rate)
 
 
-def uneven(seed: int) -> Timeline:
+def uneven(seed: int) -> FrameTimes:
     """Variable frame rate: gaps spread over two orders of magnitude, some of them none."""
     rng = np.random.default_rng(seed)
     gaps = rng.lognormal(-3, 1.5, size=rng.integers(1, 200))
     gaps[rng.random(len(gaps)) < 0.05] = 0
     times = rng.uniform(0, 5) + np.cumsum(gaps)
-    return Timeline(times, float(times[-1] + rng.uniform(0.01, 1)))
+    return FrameTimes(times, float(times[-1] + rng.uniform(0.01, 1)))
 
 
-def picks(text: str, timeline: Timeline, count: int) -> list[int]:
-    return Sampling.parse(text).pick(timeline, count).tolist()
+def picks(text: str, frame_times: FrameTimes, count: int) -> list[int]:
+    return Sampling.parse(text).pick(frame_times, count).tolist()
 
 
 @pytest.mark.parametrize("rate", [24, 25, 30, 30000 / 1001, 12.5])
@@ -38,10 +38,10 @@ def test_uniform_over_even_spacing(rate: float, start: float) -> None:
 
 
 def test_uniform_is_the_frame_on_screen_at_the_centre_of_each_part() -> None:
-    timeline = Timeline(np.array([0, 0.1, 0.2, 0.3, 5.0]), 8.0)
+    frame_times = FrameTimes(np.array([0, 0.1, 0.2, 0.3, 5.0]), 8.0)
     # Centres 1, 3, 5, 7: the frame of 0.3 s stays on screen until 5 s.
-    assert picks("uniform", timeline, 4) == [3, 3, 4, 4]
-    assert picks("segment", timeline, 4) == [3, 3, 4, 4]
+    assert picks("uniform", frame_times, 4) == [3, 3, 4, 4]
+    assert picks("segment", frame_times, 4) == [3, 3, 4, 4]
 
 
 @pytest.mark.parametrize("text", ["uniform", "segment", "dense"])
@@ -55,7 +55,7 @@ def test_dense() -> None:
     assert picks("dense", even(10), 4) == [3, 4, 5, 6]
     assert picks("dense", even(11), 4) == [3, 4, 5, 6]
     assert picks("dense", even(5), 4) == [0, 1, 2, 3]
-    assert picks("dense", Timeline(np.array([0, 9, 9.1, 9.2, 9.3]), 10.0), 3) == [1, 2, 3]
+    assert picks("dense", FrameTimes(np.array([0, 9, 9.1, 9.2, 9.3]), 10.0), 3) == [1, 2, 3]
 
 
 def test_stride() -> None:
@@ -67,46 +67,51 @@ def test_stride() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_segment_in_training_stays_in_its_part(seed: int) -> None:
-    timeline = uneven(seed)
-    first, count = timeline.times[0], 8
-    edges = first + np.arange(count + 1) * (timeline.end - first) / count
-    lowest, highest = on_screen(timeline.times, edges[:-1]), on_screen(timeline.times, edges[1:])
+    frame_times = uneven(seed)
+    first, count = frame_times.times[0], 8
+    edges = first + np.arange(count + 1) * (frame_times.end - first) / count
+    lowest, highest = (
+        on_screen(frame_times.times, edges[:-1]),
+        on_screen(frame_times.times, edges[1:]),
+    )
     chosen = set()
     for draw in range(30):
         rng = np.random.default_rng(draw)
-        index = Sampling.parse("segment").pick(timeline, count, rng)
-        if len(timeline.times) > count:
+        index = Sampling.parse("segment").pick(frame_times, count, rng)
+        if len(frame_times.times) > count:
             assert (lowest <= index).all()
             assert (index <= highest).all()
         chosen.add(tuple(index.tolist()))
-    assert len(chosen) > 1 or len(timeline.times) <= count + 5
+    assert len(chosen) > 1 or len(frame_times.times) <= count + 5
 
 
 def test_only_segment_draws() -> None:
-    timeline = even(100)
+    frame_times = even(100)
     for text in ("uniform", "dense", "stride:3"):
         rng = np.random.default_rng(0)
-        assert Sampling.parse(text).pick(timeline, 8, rng).tolist() == picks(text, timeline, 8)
+        assert Sampling.parse(text).pick(frame_times, 8, rng).tolist() == picks(
+            text, frame_times, 8
+        )
         assert rng.random() == np.random.default_rng(0).random()
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("text", ["uniform", "segment", "dense", "stride:3"])
 def test_pick_is_a_pure_function_that_keeps_the_order(text: str, seed: int) -> None:
-    timeline = uneven(seed)
-    before = timeline.times.copy()
+    frame_times = uneven(seed)
+    before = frame_times.times.copy()
     for count in (1, 5, 64):
-        index = picks(text, timeline, count)
-        assert index == picks(text, timeline, count)
+        index = picks(text, frame_times, count)
+        assert index == picks(text, frame_times, count)
         assert index == sorted(index)
         assert 0 < len(index) <= count
-        assert 0 <= index[0] <= index[-1] < len(timeline.times)
-    assert (timeline.times == before).all()
+        assert 0 <= index[0] <= index[-1] < len(frame_times.times)
+    assert (frame_times.times == before).all()
 
 
-@pytest.mark.parametrize("timeline", [even(n) for n in (1, 3, 7, 8, 9, 20, 24, 25, 40, 41, 300)])
-def test_picks_nest_for_even_spacing(timeline: Timeline) -> None:
-    check_nesting(timeline)
+@pytest.mark.parametrize("frame_times", [even(n) for n in (1, 3, 7, 8, 9, 20, 24, 25, 40, 41, 300)])
+def test_picks_nest_for_even_spacing(frame_times: FrameTimes) -> None:
+    check_nesting(frame_times)
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -114,22 +119,22 @@ def test_picks_nest_for_variable_frame_rates(seed: int) -> None:
     check_nesting(uneven(seed))
 
 
-def check_nesting(timeline: Timeline) -> None:
+def check_nesting(frame_times: FrameTimes) -> None:
     """T of the uniform picks of m T frames, m odd, are the T picks of the clip itself."""
     uniform = Sampling.parse("uniform")
     for count in (1, 2, 8, 16):
-        direct = timeline.times[uniform.pick(timeline, count)]
+        direct = frame_times.times[uniform.pick(frame_times, count)]
         for multiple in (1, 3, 5, 7):
-            stored = timeline.times[uniform.pick(timeline, multiple * count)]
-            cached = Timeline(stored, timeline.end, start=float(timeline.times[0]))
+            stored = frame_times.times[uniform.pick(frame_times, multiple * count)]
+            cached = FrameTimes(stored, frame_times.end, start=float(frame_times.times[0]))
             assert stored[uniform.pick(cached, count)].tolist() == direct.tolist()
 
 
 def test_even_multiples_do_not_nest() -> None:
     """Their parts have no centre in common: such a cache must not serve T."""
-    timeline, uniform = even(300), Sampling.parse("uniform")
-    stored = uniform.pick(timeline, 16)
-    assert not set(uniform.pick(timeline, 8).tolist()) <= set(stored.tolist())
+    frame_times, uniform = even(300), Sampling.parse("uniform")
+    stored = uniform.pick(frame_times, 16)
+    assert not set(uniform.pick(frame_times, 8).tolist()) <= set(stored.tolist())
 
 
 def test_on_screen() -> None:
@@ -153,13 +158,13 @@ def test_on_screen() -> None:
     ],
 )
 def test_cut(start: float | None, end: float | None, times: list[float], stop: float) -> None:
-    part = Timeline(np.array([1.0, 2, 3, 4]), 5.0).cut(start, end)
+    part = FrameTimes(np.array([1.0, 2, 3, 4]), 5.0).cut(start, end)
     assert part.times.tolist() == times
     assert part.end == stop
 
 
 def test_cut_of_a_frame_before_the_first() -> None:
-    part = Timeline(np.array([1.0, 2]), 3.0).cut(0, 0.5)
+    part = FrameTimes(np.array([1.0, 2]), 3.0).cut(0, 0.5)
     assert not len(part.times)
 
 
@@ -182,8 +187,8 @@ def test_parse_refuses_with_advice() -> None:
 def windows(count: int, length: float, fps: float = 30.0) -> np.ndarray:
     """Times of the chosen frames ``[windows, 4]`` of a clip of so many seconds."""
     times = np.arange(round(length * fps)) / fps
-    timeline = Timeline(times, length)
-    return times[Sampling.parse("windows:4@10").pick(timeline, count)].reshape(-1, 4)
+    frame_times = FrameTimes(times, length)
+    return times[Sampling.parse("windows:4@10").pick(frame_times, count)].reshape(-1, 4)
 
 
 def test_windows_lie_side_by_side_in_the_middle_of_their_shares():

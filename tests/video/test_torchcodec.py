@@ -20,10 +20,10 @@ from vidfuse.video import torchcodec_backend
 from vidfuse.video.decoder import open_video
 from vidfuse.video.frames import FrameRequest
 from vidfuse.video.pool import DecodePool
-from vidfuse.video.sampling import Timeline
+from vidfuse.video.sampling import FrameTimes
 
 TIMES = np.array([0.5, 0.6, 0.7, 0.8])  # of a stream that starts half a second late
-TIMELINE = Timeline(TIMES, 0.9)
+FRAME_TIMES = FrameTimes(TIMES, 0.9)
 
 
 class Tensor(SimpleNamespace):
@@ -86,12 +86,12 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return state
 
 
-def reader(path: str = "a.mp4", timeline: Timeline | None = TIMELINE):
-    return torchcodec_backend.TorchCodecReader(path, timeline)
+def reader(path: str = "a.mp4", frame_times: FrameTimes | None = FRAME_TIMES):
+    return torchcodec_backend.TorchCodecReader(path, frame_times)
 
 
 def cuda_reader():
-    return torchcodec_backend.TorchCodecCudaReader("a.mp4", TIMELINE)
+    return torchcodec_backend.TorchCodecCudaReader("a.mp4", FRAME_TIMES)
 
 
 def test_frames_on_screen_at_their_times(library: SimpleNamespace) -> None:
@@ -104,20 +104,20 @@ def test_frames_on_screen_at_their_times(library: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "timeline", "why"),
+    ("change", "frame_times", "why"),
     [
-        ({"count": 5}, TIMELINE, "it counts 5 frames where the stream shows 4"),
+        ({"count": 5}, FRAME_TIMES, "it counts 5 frames where the stream shows 4"),
         ({}, None, "PyAV cannot read its time stamps"),
-        ({}, Timeline(TIMES[[0, 1, 1, 2]], 1.0), "several frames have the same time stamp"),
-        ({"late": 0.04}, TIMELINE, "its frame of 0.500 s is that of 0.540 s"),
+        ({}, FrameTimes(TIMES[[0, 1, 1, 2]], 1.0), "several frames have the same time stamp"),
+        ({"late": 0.04}, FRAME_TIMES, "its frame of 0.500 s is that of 0.540 s"),
     ],
 )
 def test_what_it_would_read_wrongly_is_refused(
-    library: SimpleNamespace, change: dict[str, Any], timeline: Timeline | None, why: str
+    library: SimpleNamespace, change: dict[str, Any], frame_times: FrameTimes | None, why: str
 ) -> None:
     vars(library).update(change)
     with pytest.raises(InputError, match=f"torchcodec would return wrong frames here: {why}"):
-        reader(timeline=timeline).read(TIMES)
+        reader(frame_times=frame_times).read(TIMES)
 
 
 def test_its_errors_are_told_without_places_in_its_sources(library: SimpleNamespace) -> None:

@@ -16,7 +16,7 @@ from vidfuse.data.clip import Clip
 from vidfuse.errors import UserError, reason_of
 from vidfuse.features.cache import Entry, EntryInfo
 from vidfuse.machine import free_memory
-from vidfuse.video.sampling import Sampling, Timeline
+from vidfuse.video.sampling import FrameTimes, Sampling
 
 OF_CLIPS = ("firsts", "lengths", "chosen", "chosen_lengths", "times", "starts", "ends")
 """The fields of a table that have a row for each clip."""
@@ -233,8 +233,8 @@ def choose_frames(entry: Entry, sampling: Sampling, frames: int) -> tuple[NDArra
     chosen = np.arange(len(entry.times))
     # What decoding chose already (every N-th frame, say) is not chosen from again.
     if len(chosen) > frames:
-        timeline = Timeline(entry.times, entry.info.end, start=entry.info.start)
-        chosen = sampling.pick(timeline, frames)
+        frame_times = FrameTimes(entry.times, entry.info.end, start=entry.info.start)
+        chosen = sampling.pick(frame_times, frames)
     return chosen[np.arange(frames).clip(max=len(chosen) - 1)], len(chosen)
 
 

@@ -28,7 +28,7 @@ from vidfuse.video.sampling import Sampling
 class LiveSource:
     """The candidate frames of a few clips: a `vidfuse.heads.policy.FrameSource`.
 
-    Opening a clip reads its timeline, by which the sampling rule chooses the candidates. A frame
+    Opening a clip reads its frame times, by which the sampling rule chooses the candidates. A frame
     is read and encoded when `at` asks for it. A clip that fails goes on as black frames, so that
     those beside it are not held up; what comes of it is to be thrown away.
 

@@ -41,8 +41,8 @@ class Backend:
         extra: The extra of vidfuse that brings the package; None where vidfuse depends on it.
         wheels: Operating systems and processors that the package has wheels for; None is all.
         minimum: Oldest versions that work, by package, where vidfuse itself checks them.
-        needs_timeline: True for a decoder that numbers packets and must be given the stream's
-            timeline to be right.
+        needs_frame_times: True for a decoder that numbers packets and must be given the stream's
+            frame_times to be right.
         gpu: True where it decodes on a GPU.
         resident: True where its libraries reserve far more address space than they use, so that
             the resident size is limited instead. Its reader loads them in ``load_libraries``.
@@ -56,7 +56,7 @@ class Backend:
     extra: str | None = None
     wheels: frozenset[tuple[str, str]] | None = None
     minimum: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    needs_timeline: bool = False
+    needs_frame_times: bool = False
     gpu: bool = False
     resident: bool = False
     reads_images: bool = False
@@ -72,7 +72,7 @@ _DECORD = Backend(
     module="decord",
     package="decord",
     wheels=X86_64,
-    needs_timeline=True,
+    needs_frame_times=True,
 )
 # As in pyproject.toml. Since torchcodec 0.12 one build works with every torch from 2.11 on; earlier
 # ones fit one each.
@@ -82,7 +82,7 @@ _TORCHCODEC = Backend(
     package="torchcodec",
     extra="torchcodec",
     minimum={"torchcodec": (0, 12), "torch": (2, 11)},
-    needs_timeline=True,
+    needs_frame_times=True,
     resident=True,
 )
 BACKENDS = {

@@ -12,7 +12,7 @@ from vidfuse.errors import InputError, UnknownNameError
 from vidfuse.video import DEFAULT_FPS
 from vidfuse.video.backends import BACKENDS, POLICIES, installed, not_installed
 from vidfuse.video.frames import Fitter, FrameRequest, Frames, Pixels
-from vidfuse.video.sampling import Sampling, Timeline, Times
+from vidfuse.video.sampling import FrameTimes, Sampling, Times
 
 ROUNDING = 0.1  # seconds by which a segment may end behind its video
 MAX_PIXELS = 2**27  # 134 megapixels, four times 8K: more than that is a damaged or hostile header
@@ -44,7 +44,7 @@ class Reader(Protocol):
         """Problems so far that were not fatal."""
 
     @property
-    def timeline(self) -> Timeline:
+    def frame_times(self) -> FrameTimes:
         """Presentation times of all frames, as far as is known before they are read."""
 
     def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
@@ -63,7 +63,7 @@ class Reader(Protocol):
 def open_video(
     path: str,
     backend: str,
-    timeline: Timeline | None = None,
+    frame_times: FrameTimes | None = None,
     fps: float = DEFAULT_FPS,
     *,
     again: bool = False,
@@ -73,10 +73,10 @@ def open_video(
     Args:
         path: The file or frame folder.
         backend: A key of ``BACKENDS``.
-        timeline: The presentation times that PyAV found, for a backend that needs them.
+        frame_times: The presentation times that PyAV found, for a backend that needs them.
         fps: Frames per second of a clip that does not say.
-        again: True where more will be asked of the clip after the first frames; its timeline then
-            stays what it is at first.
+        again: True where more will be asked of the clip after the first frames; its frame times
+            then stay what they are at first.
 
     Raises:
         InputError: The file is missing, empty, or not a video that this backend reads.
@@ -92,7 +92,7 @@ def open_video(
     reader = load_reader(backend)
     if BACKENDS[backend].reads_images:
         return cast(Reader, reader(path, fps))
-    return cast(Reader, reader(path, timeline, again))
+    return cast(Reader, reader(path, frame_times, again))
 
 
 def load_reader(backend: str) -> Any:
@@ -110,13 +110,15 @@ def wrong_frames(path: str, backend: str, why: str) -> InputError:
     )
 
 
-def read_frames(request: FrameRequest, backend: str, timeline: Timeline | None = None) -> Frames:
+def read_frames(
+    request: FrameRequest, backend: str, frame_times: FrameTimes | None = None
+) -> Frames:
     """Open a clip, choose its frames and read them.
 
     Raises:
         InputError: The file cannot be read, or the segment holds no frame.
     """
-    reader = open_video(request.path, backend, timeline, request.fps)
+    reader = open_video(request.path, backend, frame_times, request.fps)
     try:
         return read_from(reader, request)
     finally:
@@ -130,16 +132,16 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
         InputError: The file cannot be read, or the segment holds no frame.
     """
     before = reader.decoded
-    timeline: Timeline | None = None
-    while reader.timeline is not timeline:  # once more where the container's was wrong
-        timeline = reader.timeline
-        clip = timeline.cut(request.start, request.end)
+    frame_times: FrameTimes | None = None
+    while reader.frame_times is not frame_times:  # once more where the container's was wrong
+        frame_times = reader.frame_times
+        clip = frame_times.cut(request.start, request.end)
         if not len(clip.times):
             raise InputError(
                 request.path,
                 f"no frame between {request.start or 0:g} s and "
                 f"{'the end' if request.end is None else f'{request.end:g} s'}",
-                f"The video ends at {timeline.end:.2f} s: check the segment's times.",
+                f"The video ends at {frame_times.end:.2f} s: check the segment's times.",
             )
         chosen = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
         wanted = chosen if request.only is None else chosen[list(request.only)]
@@ -161,17 +163,17 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
         width=fit.width,
         height=fit.height,
         decoder=reader.name,
-        warnings=[*reader.warnings, *_cut_short(timeline, request)],
+        warnings=[*reader.warnings, *_cut_short(frame_times, request)],
         candidates=len(chosen),
         decoded=reader.decoded - before,
     )
 
 
-def _cut_short(timeline: Timeline, request: FrameRequest) -> list[str]:
+def _cut_short(frame_times: FrameTimes, request: FrameRequest) -> list[str]:
     """A warning where a segment goes on behind the end of its video."""
-    if request.end is None or request.end - timeline.end <= ROUNDING:
+    if request.end is None or request.end - frame_times.end <= ROUNDING:
         return []
-    return [f"the segment ends at {request.end:g} s, and the video at {timeline.end:.2f} s"]
+    return [f"the segment ends at {request.end:g} s, and the video at {frame_times.end:.2f} s"]
 
 
 def check_size(path: str, width: int, height: int) -> None:

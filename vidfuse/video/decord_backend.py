@@ -2,7 +2,7 @@
 
 decord numbers the packets of a stream and calls them frames. It never reports which frame it
 really decoded, and its seeks can land one off, so frames are read in order, and only from files
-whose frame table agrees with the timeline that PyAV read from the container.
+whose frame table agrees with the frame times that PyAV read from the container.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from vidfuse.errors import InputError, UserError
 from vidfuse.video.decoder import Fit, check_size, unchanged, wrong_frames
 from vidfuse.video.frames import Pixels
-from vidfuse.video.sampling import Timeline, Times, on_screen
+from vidfuse.video.sampling import FrameTimes, Times, on_screen
 
 
 class DecordReader:
@@ -25,9 +25,9 @@ class DecordReader:
 
     Args:
         path: The file.
-        timeline: The container's; without it decord's own table is believed as long as
+        frame_times: The container's; without it decord's own table is believed as long as
             it is plausible.
-        again: Changes nothing: its timeline stays what it is at first.
+        again: Changes nothing: its frame times stay what they are at first.
 
     Raises:
         InputError: decord cannot open the file, or its frame table is wrong.
@@ -35,13 +35,15 @@ class DecordReader:
 
     name = "decord"
 
-    def __init__(self, path: str, timeline: Timeline | None = None, again: bool = False) -> None:
+    def __init__(
+        self, path: str, frame_times: FrameTimes | None = None, again: bool = False
+    ) -> None:
         self.path = path
         self.warnings: list[str] = []
         self.decoded = 0
         self._open()
         stamps = np.asarray(self.video.get_frame_timestamp(range(len(self.video))), np.float64)
-        self.timeline = self._checked(stamps, timeline)
+        self.frame_times = self._checked(stamps, frame_times)
 
     @classmethod
     def context(cls) -> object:
@@ -55,28 +57,28 @@ class DecordReader:
             raise InputError(self.path, f"decord cannot open it ({_reason(error)})") from error
         self.position = 0
 
-    def _checked(self, stamps: Times, timeline: Timeline | None) -> Timeline:
+    def _checked(self, stamps: Times, frame_times: FrameTimes | None) -> FrameTimes:
         starts = stamps[:, 0] if stamps.size else np.empty(0)
         plausible = len(starts) and np.isfinite(starts).all() and starts[0] >= -1e-6
         if not plausible or (np.diff(starts) <= 0).any():
             raise wrong_frames(self.path, self.name, "its frame table has impossible timestamps")
-        if timeline is None:
+        if frame_times is None:
             self.warnings.append("decord's frame table could not be checked")
-            return Timeline(starts, float(stamps[-1, 1]))
-        if len(starts) != len(timeline.times):
+            return FrameTimes(starts, float(stamps[-1, 1]))
+        if len(starts) != len(frame_times.times):
             raise wrong_frames(
                 self.path,
                 self.name,
-                f"it counts {len(starts)} frames where the stream shows {len(timeline.times)}",
+                f"it counts {len(starts)} frames where the stream shows {len(frame_times.times)}",
             )
         # decord counts from the stream's first frame, the container from its own start.
-        if np.abs((starts - starts[0]) - (timeline.times - timeline.times[0])).max() > 2e-3:
+        if np.abs((starts - starts[0]) - (frame_times.times - frame_times.times[0])).max() > 2e-3:
             raise wrong_frames(self.path, self.name, "its timestamps differ from the stream's")
-        return timeline
+        return frame_times
 
     def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
         """The frames on screen at ``times`` (not decreasing), and their presentation times."""
-        indices = on_screen(self.timeline.times, times)
+        indices = on_screen(self.frame_times.times, times)
         pixels: list[Pixels] = []
         try:
             for index in indices.tolist():
@@ -94,7 +96,7 @@ class DecordReader:
                 self.position = index + 1
         except (decord.DECORDError, StopIteration) as error:
             raise InputError(self.path, f"decord fails to decode it ({_reason(error)})") from error
-        return pixels, self.timeline.times[indices]
+        return pixels, self.frame_times.times[indices]
 
     def close(self) -> None:
         """Release the file."""

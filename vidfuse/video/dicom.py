@@ -27,7 +27,7 @@ from vidfuse.video.dicom_pixels import to_rgb
 from vidfuse.video.frames import Pixels
 from vidfuse.video.images import ImageReader
 from vidfuse.video.png import MOST_DEFLATED
-from vidfuse.video.sampling import Timeline, Times
+from vidfuse.video.sampling import FrameTimes, Times
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -112,11 +112,11 @@ class DicomReader(ImageReader):
             except (InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError):
                 return None
 
-    def time(self, fps: float) -> Timeline:
+    def time(self, fps: float) -> FrameTimes:
         """The times that the files state, else the i-th frame at ``i / fps``."""
         with _silence():
             times = _stated_times(list(self._headers.values()), len(self.sources))
-        return super().time(fps) if times is None else Timeline(times, end_of(times, None))
+        return super().time(fps) if times is None else FrameTimes(times, end_of(times, None))
 
     def image(self, file: str, page: int) -> Pixels:
         """Read one frame; it may raise anything."""

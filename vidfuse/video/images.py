@@ -19,7 +19,7 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.video.decoder import Fit, unchanged
 from vidfuse.video.frames import Pixels
 from vidfuse.video.image import count_pages, read_image
-from vidfuse.video.sampling import Timeline, Times, on_screen
+from vidfuse.video.sampling import FrameTimes, Times, on_screen
 
 NEIGHBOURS = (0, -1, 1, -2, 2)  # where to look for a frame when one cannot be read
 _NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)\D*")
@@ -45,12 +45,12 @@ class ImageReader:
         self.warnings: list[str] = []
         self.decoded = 0
         self.sources = self.find()
-        self.timeline = self.time(fps)
+        self.frame_times = self.time(fps)
 
-    def time(self, fps: float) -> Timeline:
+    def time(self, fps: float) -> FrameTimes:
         """The presentation times of the frames."""
         count = len(self.sources)
-        return Timeline(np.arange(count) / fps, count / fps)
+        return FrameTimes(np.arange(count) / fps, count / fps)
 
     def image(self, file: str, page: int) -> Pixels:
         """Read one frame; it may raise anything."""
@@ -83,7 +83,7 @@ class ImageReader:
 
     def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
         """The frames on screen at ``times`` (not decreasing), and their presentation times."""
-        indices = on_screen(self.timeline.times, times)
+        indices = on_screen(self.frame_times.times, times)
         known: dict[int, tuple[int, Pixels]] = {}
         shapes = set()
         for index in np.unique(indices).tolist():
@@ -93,7 +93,7 @@ class ImageReader:
         if len(shapes) > 1:
             self.warnings.append("its frames differ in size")
         pixels = [known[int(i)][1] for i in indices]
-        return pixels, self.timeline.times[[known[int(i)][0] for i in indices]]
+        return pixels, self.frame_times.times[[known[int(i)][0] for i in indices]]
 
     def _nearest(self, index: int) -> tuple[int, Pixels]:
         """The frame at ``index``, or the nearest that can be read, after its own index."""

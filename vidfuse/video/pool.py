@@ -218,13 +218,13 @@ class Slot:
     def _read_with(self, backend: str, request: FrameRequest, deadline: float) -> Frames:
         order: Order = {"op": "read", "backend": backend, "keep": self.keep}
         order["request"] = asdict(request) | {"path": os.path.abspath(request.path)}
-        if BACKENDS[backend].needs_timeline:
+        if BACKENDS[backend].needs_frame_times:
             # PyAV opens only containers that lead to no other file, which these do not look at.
             index = {"op": "index", "backend": backend, "path": order["request"]["path"]}
             header, _ = self._ask("pyav", request.path, index, deadline)
             if header["obstacle"]:
                 raise wrong_frames(request.path, backend, header["obstacle"])
-            order["timeline"] = {"times": header["times"], "end": header["end"]}
+            order["frame_times"] = {"times": header["times"], "end": header["end"]}
         header, payload = self._ask(backend, request.path, order, deadline)
         frames = frames_of(header["frames"], payload)
         if len(frames.pixels) not in (0, len(frames.times)) or frames.pixels.shape[3] != 3:

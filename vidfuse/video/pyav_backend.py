@@ -23,7 +23,7 @@ from vidfuse.video.decoder import Fit, end_of, unchanged
 from vidfuse.video.frames import Pixels
 from vidfuse.video.pyav_index import Index, read_index
 from vidfuse.video.pyav_stream import SeekError, VideoFile, bytes_of, is_mirrored, is_turned
-from vidfuse.video.sampling import EPSILON, Timeline, Times, on_screen
+from vidfuse.video.sampling import EPSILON, FrameTimes, Times, on_screen
 
 # Decoded frames of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
 KEEP_BYTES = 2**28
@@ -36,7 +36,7 @@ class PyAVReader:
 
     Args:
         path: The file.
-        timeline: Changes nothing: it finds its own.
+        frame_times: Changes nothing: it finds its own.
         again: True where more will be asked of the clip after the first frames. A short one is then
             decoded as a whole at once and kept.
         keep_bytes: Most bytes that decoded frames of a short clip take.
@@ -50,7 +50,7 @@ class PyAVReader:
     def __init__(
         self,
         path: str,
-        timeline: Timeline | None = None,
+        frame_times: FrameTimes | None = None,
         again: bool = False,
         keep_bytes: int = KEEP_BYTES,
     ) -> None:
@@ -74,32 +74,32 @@ class PyAVReader:
         return self._file.decoded
 
     @cached_property
-    def timeline(self) -> Timeline:
+    def frame_times(self) -> FrameTimes:
         """Presentation times of all frames, from the decoder where a short clip needs it."""
         found = self.index() if self._by_index or not self._short else self._decode_all()
         if self._short and self._index and self._index.doubtful:
             found = self._decode_instead()
         return self._checked(found)
 
-    def _checked(self, found: Timeline) -> Timeline:
+    def _checked(self, found: FrameTimes) -> FrameTimes:
         missing = self._file.cut_off(len(found.times), found.end)
         if missing and missing not in self._file.notes:
             self._file.notes.append(missing)
         return found
 
-    def index(self) -> Timeline:
-        """The timeline as the container states it, by decoding only where it states none."""
+    def index(self) -> FrameTimes:
+        """The frame times as the container states them, by decoding only where it states none."""
         self._index = read_index(self._file)
-        return self._index.timeline if self._index else self._decode_instead()
+        return self._index.frame_times if self._index else self._decode_instead()
 
-    def _decode_instead(self) -> Timeline:
+    def _decode_instead(self) -> FrameTimes:
         """The container's index is of no use."""
         self._index = None
         self._file.restart()
         self._file.damaged.clear()
         return self._decode_all()
 
-    def _decode_all(self) -> Timeline:
+    def _decode_all(self) -> FrameTimes:
         """Decode from the beginning; keep the frames unless they outgrow the memory for them."""
         times: list[float] = []
         kept: list[VideoFrame] | None = []
@@ -117,7 +117,7 @@ class PyAVReader:
         ordered = np.maximum.accumulate(np.array(times))
         self._kept = None if kept is None else (ordered, kept)
         duration = frame.duration * self._file.tick if frame.duration else None
-        return Timeline(ordered, end_of(ordered, duration))
+        return FrameTimes(ordered, end_of(ordered, duration))
 
     def obstacle(self, backend: str) -> str | None:
         """The reason why another backend must not read this file; None where it may.
@@ -149,9 +149,9 @@ class PyAVReader:
     def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
         """The frames on screen at ``times`` (not decreasing), and their presentation times.
 
-        Where the index of a short clip proves wrong, `timeline` is another one afterwards.
+        Where the index of a short clip proves wrong, `frame_times` is another one afterwards.
         """
-        times = np.maximum(times, self.timeline.times[0])
+        times = np.maximum(times, self.frame_times.times[0])
         if self._index and self._index.keys:
             try:
                 return self._through(self._index, times, fit)
@@ -163,7 +163,7 @@ class PyAVReader:
                     text = "seeking in it fails, so it was read from the beginning"
                     self._file.notes.append(text)
         if self._short and self._kept is None:
-            self.timeline = self._checked(self._decode_instead())
+            self.frame_times = self._checked(self._decode_instead())
         if self._kept is None:
             self._file.restart()
             try:
@@ -181,8 +181,8 @@ class PyAVReader:
         Raises:
             SeekError: The index is wrong, or a packet of a short clip does not decode.
         """
-        frame_of = on_screen(index.timeline.times, times)
-        moments = index.timeline.times[frame_of]
+        frame_of = on_screen(index.frame_times.times, times)
+        moments = index.frame_times.times[frame_of]
         wanted = frozenset(index.stamps[frame_of].tolist())
         found: list[tuple[Pixels, float]] = []
         for key, frames in index.parts(np.unique(frame_of)):

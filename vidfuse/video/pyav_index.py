@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vidfuse.video.decoder import end_of
 from vidfuse.video.pyav_stream import KeyFrame, VideoFile
-from vidfuse.video.sampling import Indices, Timeline, on_screen
+from vidfuse.video.sampling import FrameTimes, Indices, on_screen
 
 # So many frames could be decoded in the time that a seek takes, with those that the decoder holds
 # back until it knows their order.
@@ -24,7 +24,7 @@ class Index:
     """The frames of a file in the order of presentation, as the container lists them.
 
     Attributes:
-        timeline: Their presentation times.
+        frame_times: Their presentation times.
         stamps: ``[N]``, the same in the stream's ticks.
         positions: ``[N]``, the number of packets before each one's own in the file.
         keys: Key frames that decoding can begin at, in the order of presentation; none where that
@@ -35,7 +35,7 @@ class Index:
             on the way, which it misses when packets are read without it.
     """
 
-    timeline: Timeline
+    frame_times: FrameTimes
     stamps: NDArray[np.int64]
     positions: Indices
     keys: list[KeyFrame]
@@ -50,7 +50,9 @@ class Index:
         Args:
             wanted: Indices of frames, increasing.
         """
-        key_of = on_screen(np.array([key.time for key in self.keys]), self.timeline.times[wanted])
+        key_of = on_screen(
+            np.array([key.time for key in self.keys]), self.frame_times.times[wanted]
+        )
         parts: list[tuple[KeyFrame, list[int]]] = []
         reached = -np.inf
         for frame, number in zip(wanted.tolist(), key_of.tolist(), strict=True):
@@ -97,9 +99,9 @@ def read_index(file: VideoFile) -> Index | None:
     found.sort()
     stamps, positions, durations = np.array(found).T
     times = stamps * file.tick - file.origin
-    timeline = Timeline(times, end_of(times, durations[-1] * file.tick))
+    frame_times = FrameTimes(times, end_of(times, durations[-1] * file.tick))
     # In a file of several recordings the container finds only what is in the first.
-    return Index(timeline, stamps, positions, [] if file.joined or mixed else keys, doubtful)
+    return Index(frame_times, stamps, positions, [] if file.joined or mixed else keys, doubtful)
 
 
 def _bytes_of_lengths(context: VideoCodecContext) -> int:

@@ -39,7 +39,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class FrameTimes:
     """The presentation times of a clip's frames.
 
     Attributes:
@@ -59,7 +59,7 @@ class Timeline:
         """Time at which the clip starts."""
         return float(self.times[0]) if self.start is None else self.start
 
-    def cut(self, start: float | None, end: float | None) -> Timeline:
+    def cut(self, start: float | None, end: float | None) -> FrameTimes:
         """The part in which a frame is on screen between ``start`` and ``end`` (exclusive)."""
         low = 0 if start is None else int(on_screen(self.times, np.array([start]))[0])
         high = len(self.times)
@@ -68,7 +68,7 @@ class Timeline:
         stop = self.end if end is None else min(self.end, end)
         if start is not None and start >= self.end:
             high = low
-        return Timeline(self.times[low:high], stop)
+        return FrameTimes(self.times[low:high], stop)
 
 
 def on_screen(times: Times, moments: Times) -> Indices:
@@ -117,22 +117,22 @@ class Sampling:
         return f"{self.mode}:{self.step}" if self.mode == "stride" else self.mode
 
     def pick(
-        self, timeline: Timeline, count: int, rng: np.random.Generator | None = None
+        self, frame_times: FrameTimes, count: int, rng: np.random.Generator | None = None
     ) -> Indices:
         """Choose at most ``count`` frames.
 
         Args:
-            timeline: The clip's presentation times, ``[N]``.
+            frame_times: The clip's presentation times, ``[N]``.
             count: T, the number of frames wanted.
             rng: Draws the times of ``segment`` in training; None takes the centres.
 
         Returns:
-            ``[min(T, N)]`` indices into the timeline, not decreasing; of ``windows``, W for each
+            ``[min(T, N)]`` indices into the frame times, not decreasing; of ``windows``, W for each
             window.
         """
-        total = len(timeline.times)
+        total = len(frame_times.times)
         if self.mode == "windows":
-            return self._windows(timeline, count // self.step)
+            return self._windows(frame_times, count // self.step)
         if self.mode == "stride":
             return np.arange(0, total, self.step)[:count]
         if total <= count:
@@ -142,16 +142,16 @@ class Sampling:
         inside = np.full(count, 0.5)
         if self.mode == "segment" and rng is not None:
             inside = rng.random(count)
-        first = timeline.begin
-        moments = first + (np.arange(count) + inside) * (timeline.end - first) / count
-        return on_screen(timeline.times, moments)
+        first = frame_times.begin
+        moments = first + (np.arange(count) + inside) * (frame_times.end - first) / count
+        return on_screen(frame_times.times, moments)
 
-    def _windows(self, timeline: Timeline, most: int) -> Indices:
+    def _windows(self, frame_times: FrameTimes, most: int) -> Indices:
         """Choose the frames of at most so many windows, one window after the other."""
-        length = timeline.end - timeline.begin
+        length = frame_times.end - frame_times.begin
         windows = int(np.clip((length + EPSILON) * self.rate // self.step, 1, most))
         share = length / windows
         apart = min(1 / self.rate, share / self.step)
         inside = share / 2 + (np.arange(self.step) + 0.5 - self.step / 2) * apart
-        moments = timeline.begin + np.arange(windows)[:, None] * share + inside
-        return on_screen(timeline.times, moments.ravel())
+        moments = frame_times.begin + np.arange(windows)[:, None] * share + inside
+        return on_screen(frame_times.times, moments.ravel())

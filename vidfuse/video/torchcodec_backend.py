@@ -1,7 +1,7 @@
 """Reading videos with torchcodec, on the CPU or on an NVIDIA GPU (NVDEC).
 
 torchcodec numbers the packets of a stream in the order of their times, decodes a numbered frame
-and says when it is shown. Both the numbers and the times are held against the timeline that PyAV
+and says when it is shown. Both the numbers and the times are held against the frame times that PyAV
 read from the container, so a frame of another moment is an error. What those times do not tell
 (see ``PyAVReader.obstacle``) is refused before it is opened.
 
@@ -23,7 +23,7 @@ from vidfuse.errors import InputError, UserError, first_sentence
 from vidfuse.video.backends import BACKENDS
 from vidfuse.video.decoder import Fit, check_size, unchanged, wrong_frames
 from vidfuse.video.frames import Pixels
-from vidfuse.video.sampling import Indices, Timeline, Times, on_screen
+from vidfuse.video.sampling import FrameTimes, Indices, Times, on_screen
 
 FFMPEG_HINT = (
     "Install FFmpeg 4 to 9 with its shared libraries (Debian and Ubuntu: apt-get install ffmpeg; "
@@ -93,8 +93,8 @@ class TorchCodecReader:
 
     Args:
         path: The file.
-        timeline: The container's.
-        again: Changes nothing: its timeline stays what it is at first.
+        frame_times: The container's.
+        again: Changes nothing: its frame times stay what they are at first.
 
     Raises:
         InputError: torchcodec cannot open the file, or numbers its frames wrongly.
@@ -104,7 +104,9 @@ class TorchCodecReader:
     name = "torchcodec"
     device = "cpu"
 
-    def __init__(self, path: str, timeline: Timeline | None = None, again: bool = False) -> None:
+    def __init__(
+        self, path: str, frame_times: FrameTimes | None = None, again: bool = False
+    ) -> None:
         self.path = path
         self.warnings: list[str] = []
         self.decoded = 0
@@ -120,7 +122,7 @@ class TorchCodecReader:
         about = self._video.metadata
         check_size(path, about.width, about.height)
         self._begin = about.begin_stream_seconds
-        self.timeline = self._checked(timeline)
+        self.frame_times = self._checked(frame_times)
 
     @classmethod
     def load_libraries(cls) -> None:
@@ -134,27 +136,27 @@ class TorchCodecReader:
     def _check_device(self, torchcodec: Any) -> None:
         """Raise an error where the device cannot be used."""
 
-    def _checked(self, timeline: Timeline | None) -> Timeline:
-        if timeline is None:
+    def _checked(self, frame_times: FrameTimes | None) -> FrameTimes:
+        if frame_times is None:
             raise wrong_frames(self.path, self.name, "PyAV cannot read its time stamps to compare")
-        count = len(timeline.times)
+        count = len(frame_times.times)
         if len(self._video) != count:
             why = f"it counts {len(self._video)} frames where the stream shows {count}"
             raise wrong_frames(self.path, self.name, why)
-        if (np.diff(timeline.times) <= 0).any():
+        if (np.diff(frame_times.times) <= 0).any():
             raise wrong_frames(self.path, self.name, "several frames have the same time stamp")
-        return timeline
+        return frame_times
 
     def read(self, times: Times, fit: Fit = unchanged) -> tuple[list[Pixels], Times]:
         """The frames on screen at ``times`` (not decreasing), and their presentation times."""
-        indices = on_screen(self.timeline.times, times)
+        indices = on_screen(self.frame_times.times, times)
         about = self._video.metadata
         together = max(1, BATCH_BYTES // (about.width * about.height * 3))
         pixels: list[Pixels] = []
         for start in range(0, len(indices), together):
             pixels += map(fit, self._decode(indices[start : start + together]))
         self.decoded += len(np.unique(indices))
-        return pixels, self.timeline.times[indices]
+        return pixels, self.frame_times.times[indices]
 
     def _decode(self, indices: Indices) -> Pixels:
         """Frames ``[n, H, W, 3]`` by their numbers; their times must be as expected."""
@@ -166,8 +168,8 @@ class TorchCodecReader:
                 f"{self.name} fails to decode it ({_reason(error, self.path)})",
                 "Use --decoder auto, which reads it with PyAV.",
             ) from error
-        expected = self.timeline.times[indices]
-        got = batch.pts_seconds.cpu().numpy() - self._begin + self.timeline.times[0]
+        expected = self.frame_times.times[indices]
+        got = batch.pts_seconds.cpu().numpy() - self._begin + self.frame_times.times[0]
         wrong = np.flatnonzero(np.abs(got - expected) > OFF)
         if len(wrong):
             at = wrong[0]

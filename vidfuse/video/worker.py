@@ -23,7 +23,7 @@ from vidfuse.rpc import Answer, Order, begin, serve
 from vidfuse.video.backends import BACKENDS
 from vidfuse.video.decoder import Reader, load_reader, open_video, read_from
 from vidfuse.video.frames import FrameRequest, Frames
-from vidfuse.video.sampling import Timeline
+from vidfuse.video.sampling import FrameTimes
 
 
 class ReaderCache:
@@ -40,14 +40,14 @@ class ReaderCache:
         self.reader = None
 
     def read(
-        self, request: FrameRequest, backend: str, timeline: Timeline | None, again: bool
+        self, request: FrameRequest, backend: str, frame_times: FrameTimes | None, again: bool
     ) -> Frames:
         """Read frames of a clip, from the open file if it is the same one.
 
         Args:
             request: What to read.
             backend: With what.
-            timeline: The presentation times that PyAV found, for a backend that needs them.
+            frame_times: The presentation times that PyAV found, for a backend that needs them.
             again: Whether more of it will be asked for.
 
         Raises:
@@ -56,14 +56,14 @@ class ReaderCache:
         key = (request.path, request.fps, backend)
         if self.reader is None or self.key != key:
             self.clear()
-            self.reader = open_video(request.path, backend, timeline, request.fps, again=again)
+            self.reader = open_video(request.path, backend, frame_times, request.fps, again=again)
             self.key = key
         return read_from(self.reader, request)
 
 
 def answer(order: Order, cache: ReaderCache) -> Answer:
-    """Carry out one order: ``read`` (frames), ``index`` (PyAV's timeline, for another backend) or
-    ``release``.
+    """Carry out one order: ``read`` (frames), ``index`` (PyAV's frame times, for another backend)
+    or ``release``.
 
     With ``keep`` in it the clip stays open, unless reading fails.
     """
@@ -74,8 +74,8 @@ def answer(order: Order, cache: ReaderCache) -> Answer:
         if order["op"] == "index":
             return _index(order["path"], order["backend"])
         before = settled_stamp(Path(order["request"]["path"]))
-        given = order.get("timeline")
-        stated = Timeline(np.array(given["times"]), given["end"]) if given else None
+        given = order.get("frame_times")
+        stated = FrameTimes(np.array(given["times"]), given["end"]) if given else None
         request = FrameRequest.from_dict(order["request"])
         frames = cache.read(request, order["backend"], stated, order["keep"])
         keep = order["keep"]
@@ -110,13 +110,13 @@ def _collect(cache: ReaderCache) -> None:
 
 
 def _index(path: str, backend: str) -> Answer:
-    """PyAV's timeline of a video, and what stands in the way of reading it with a backend."""
+    """PyAV's frame times of a video, and what stands in the way of reading it with a backend."""
     from vidfuse.video.pyav_backend import PyAVReader
 
     reader = PyAVReader(path)
-    timeline, obstacle = reader.index(), reader.obstacle(backend)
+    frame_times, obstacle = reader.index(), reader.obstacle(backend)
     reader.close()
-    return {"times": timeline.times.tolist(), "end": timeline.end, "obstacle": obstacle}
+    return {"times": frame_times.times.tolist(), "end": frame_times.end, "obstacle": obstacle}
 
 
 def main(backend: str, memory: str) -> None:
