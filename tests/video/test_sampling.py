@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from vidfuse.errors import UnknownNameError, UserError
-from vidfuse.video.sampling import FrameTimes, Sampling, on_screen
+from vidfuse.video.sampling import FrameTimes, Sampling, even_moments, on_screen
 
 
 def even(count: int, rate: float = 30, start: float = 0) -> FrameTimes:
@@ -229,3 +232,39 @@ def test_a_rule_of_windows_is_written_as_it_is_read(text):
 def test_other_windows_are_refused(text):
     with pytest.raises(UserError):
         Sampling.parse(text)
+
+
+def test_even_moments_do_not_depend_on_where_a_video_is_cut():
+    """Each moment is in one part of it, wherever between moments and frames the parts begin."""
+    times = np.sort(np.random.default_rng(0).random(400)) * 20
+    whole = Sampling.parse("rate:7.5").pick(FrameTimes(times, 20.0), 1000)
+    assert len(whole) == pytest.approx(150, abs=1)
+    cuts = [times[0], 1.0, 4.5 / 7.5, 3.33, 9.999, 20.0]
+    found = []
+    for start, end in pairwise(sorted(cuts)):
+        part = replace(FrameTimes(times, 20.0).cut(start, end), start=start)
+        rows = Sampling.parse("rate:7.5").pick(part, 1000)
+        found += part.times[rows].tolist()
+    assert found == times[whole].tolist()
+
+
+@pytest.mark.parametrize(("fps", "rate"), [(25, 5), (30, 5), (30000 / 1001, 10), (10, 25)])
+def test_a_rate_gives_so_many_frames_a_second(fps, rate):
+    times = np.arange(int(fps * 10)) / fps
+    end = len(times) / fps
+    chosen = times[Sampling.parse(f"rate:{rate}").pick(FrameTimes(times, end), 9999)]
+    moments = even_moments(rate, 0.0, end)
+    assert len(chosen) == len(moments) == int(end * rate + 0.5 - 1e-6)
+    assert ((moments - chosen >= -1e-6) & (moments - chosen < 1 / fps + 1e-6)).all()
+
+
+def test_a_moment_between_two_samples_has_one():
+    assert even_moments(5, 3.12, 3.13).tolist() == pytest.approx([3.3])
+    assert even_moments(5, 0.1, 0.3).tolist() == pytest.approx([0.1])  # the end is exclusive
+
+
+def test_a_rate_is_read_and_written():
+    assert str(Sampling.parse("rate:12.5")) == "rate:12.5"
+    for wrong in ("rate:0", "rate:-1", "rate:", "rate:x", "rate:5@3"):
+        with pytest.raises(UserError, match="sampling"):
+            Sampling.parse(wrong)

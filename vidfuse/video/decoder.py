@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -143,7 +144,10 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
                 f"{'the end' if request.end is None else f'{request.end:g} s'}",
                 f"The video ends at {frame_times.end:.2f} s: check the segment's times.",
             )
-        chosen = clip.times[Sampling.parse(request.sampling).pick(clip, request.frames)]
+        rule = Sampling.parse(request.sampling)
+        if rule.mode == "rate":  # a frame that is on screen then came before
+            clip = replace(clip, start=request.start)
+        chosen = clip.times[rule.pick(clip, request.frames)]
         wanted = chosen if request.only is None else chosen[list(request.only)]
         fit = Fitter(
             request.size,

@@ -16,11 +16,16 @@ screen:
   the clip has room for side by side, one at least and T/W at most, each in the middle of its share
   of the clip. In a clip shorter than one window frames are closer, and may come more than once.
 
+* ``rate:R``: for long videos: the frames on screen at the moments ``(k + 1/2) / R``, k = 0, 1, …,
+  that lie in the clip, at most T of them and one at least; a frame may come more than once. Parts
+  of a video have, together, the frames of the whole.
+
 By the other rules, a clip with no more than T frames gives all of them, once each, in order.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -76,14 +81,23 @@ def on_screen(times: Times, moments: Times) -> Indices:
     return np.maximum(np.searchsorted(times, moments + EPSILON, side="right") - 1, 0)
 
 
+def even_moments(rate: float, start: float, end: float) -> Times:
+    """The moments ``(k + 1/2) / rate`` from ``start`` to ``end`` (exclusive), in seconds.
+
+    Where there is none between the two, the first one after ``start``.
+    """
+    first, stop = (math.ceil((each - EPSILON) * rate - 0.5) for each in (start, end))
+    return (np.arange(first, max(stop, first + 1)) + 0.5) / rate
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """A sampling rule, such as ``Sampling.parse("uniform")``.
 
     Attributes:
-        mode: ``uniform``, ``segment``, ``dense``, ``stride`` or ``windows``.
+        mode: ``uniform``, ``segment``, ``dense``, ``stride``, ``windows`` or ``rate``.
         step: N of ``stride:N``, W of ``windows:W@R``; 1 otherwise.
-        rate: R of ``windows:W@R``, frames per second; 0 otherwise.
+        rate: R of ``windows:W@R`` and ``rate:R``, frames per second; 0 otherwise.
     """
 
     mode: str
@@ -104,9 +118,9 @@ class Sampling:
                     f"sampling '{text}' needs a whole number of frames", "Example: stride:4"
                 )
             return cls("stride", int(step))
-        match = re.fullmatch(r"windows:([1-9]\d{0,3})@(\d{1,4}(?:\.\d{1,6})?)", text)
+        match = re.fullmatch(r"(?:windows:([1-9]\d{0,3})@|rate:)(\d{1,4}(?:\.\d{1,6})?)", text)
         if match and float(match[2]):
-            return cls("windows", int(match[1]), float(match[2]))
+            return cls("windows" if match[1] else "rate", int(match[1] or 1), float(match[2]))
         if text not in MODES:
             raise UnknownNameError("sampling", text, MODES)
         return cls(text)
@@ -114,6 +128,8 @@ class Sampling:
     def __str__(self) -> str:
         if self.mode == "windows":
             return f"windows:{self.step}@{self.rate:g}"
+        if self.mode == "rate":
+            return f"rate:{self.rate:.10g}"
         return f"{self.mode}:{self.step}" if self.mode == "stride" else self.mode
 
     def pick(
@@ -133,6 +149,9 @@ class Sampling:
         total = len(frame_times.times)
         if self.mode == "windows":
             return self._windows(frame_times, count // self.step)
+        if self.mode == "rate":
+            moments = even_moments(self.rate, frame_times.begin, frame_times.end)[:count]
+            return on_screen(frame_times.times, moments)
         if self.mode == "stride":
             return np.arange(0, total, self.step)[:count]
         if total <= count:
