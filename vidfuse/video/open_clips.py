@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from vidfuse.errors import InputError
 from vidfuse.video.frames import FrameRequest, Frames
@@ -17,6 +18,8 @@ class OpenClips(DecodePool):
     the pool has workers. The time limit is that of one order.
     """
 
+    keep: ClassVar[bool] = True
+
     def __init__(
         self,
         decoder: str = "auto",
@@ -25,7 +28,7 @@ class OpenClips(DecodePool):
         memory: int | None = None,
     ) -> None:
         super().__init__(decoder, workers, time_limit, memory=memory)
-        self._slots = [Slot(self, keep=True) for _ in range(self.workers)]
+        self._slots = [Slot(self, self.keep) for _ in range(self.workers)]
 
     def read_at(self, requests: Mapping[int, FrameRequest]) -> dict[int, Frames | InputError]:
         """Carry out orders side by side.
@@ -48,7 +51,7 @@ class OpenClips(DecodePool):
         except BaseException:  # what is still being read must not be taken for what is asked next
             for slot in self._slots:
                 slot.abandon()
-            self._slots = [Slot(self, keep=True) for _ in range(self.workers)]
+            self._slots = [Slot(self, self.keep) for _ in range(self.workers)]
             raise
         return answers
 

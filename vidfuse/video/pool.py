@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from vidfuse.rpc import OUT_OF_MEMORY, Answer, Child, ChildEndedError, Order
 from vidfuse.video.backends import BACKENDS, image_backend, installed, not_installed, policy
 from vidfuse.video.decoder import wrong_frames
 from vidfuse.video.frames import FrameRequest, Frames
+from vidfuse.video.stretch import Stretch
 
 # A clip may take this long, and longer the larger its file is (an hour of video is about 1 GB).
 BASE_SECONDS = 120.0
@@ -47,11 +48,14 @@ class DecodePool:
         memory: Bytes that one clip may take; None is a share of the machine's.
 
     Attributes:
+        keep: Whether each worker keeps the clip open that it read last, for the next request.
         running: The decode processes that there are.
 
     Raises:
         UserError: A pinned decoder is unknown or not installed.
     """
+
+    keep: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ class DecodePool:
     def grow(self, active: int) -> None:
         """Let so many of the workers read at once; those that read already go on."""
         for _ in range(self.active, min(active, self.workers)):
-            self._free.put(Slot(self))
+            self._free.put(Slot(self, self.keep))
             self.active += 1
 
     def submit(self, request: FrameRequest) -> Future[Frames]:
@@ -93,6 +97,25 @@ class DecodePool:
         slot = self._free.get()
         try:
             return slot.read(request)
+        finally:
+            self._free.put(slot)
+
+    def stretches(self, path: str, fps: float) -> tuple[list[Stretch], Stamp | None]:
+        """The stretches of a long video, and the stamp that it had meanwhile.
+
+        Args:
+            path: The video or frame folder.
+            fps: Frames per second of a clip that does not say.
+
+        Returns:
+            The stretches, and the file's stamp; None where that changed.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        slot = self._free.get()
+        try:
+            return slot.stretches(path, fps)
         finally:
             self._free.put(slot)
 
@@ -200,6 +223,15 @@ class Slot:
                 frames = replace(frames, warnings=[warning, *frames.warnings])
             return frames
         raise InputError(request.path, reasons[0], hint)
+
+    def stretches(self, path: str, fps: float) -> tuple[list[Stretch], Stamp | None]:
+        """The stretches of a long video; see `DecodePool.stretches`."""
+        deadline = time.monotonic() + (self.pool.time_limit or _time_limit(path))
+        backend = image_backend(path) or "pyav"
+        order: Order = {"op": "stretches", "backend": backend, "path": os.path.abspath(path)}
+        answer, _ = self._ask(backend, path, order | {"fps": fps}, deadline)
+        stamp = Stamp(*answer["stamp"]) if answer["stamp"] else None
+        return [Stretch(*each) for each in answer["stretches"]], stamp
 
     def release(self) -> None:
         """Close the clip that was kept open."""

@@ -266,7 +266,7 @@ class VideoFile:
         """``[H, W, 3]`` RGB, turned by right angles and mirrored as the display matrix says."""
         converted = self._reformatter.reformat(frame, format="rgb24", **ONE_THREAD)
         image = cast(Pixels, converted.to_ndarray())
-        (a, b), (c, d) = _axes(frame)
+        (a, b), (c, d) = axes_of(frame)
         across, down = (a, d) if abs(a) >= abs(b) else (c, b)
         if abs(b) > abs(a):
             image = image.transpose(1, 0, 2)
@@ -300,17 +300,17 @@ def _reason(error: Exception) -> str:
 
 def is_turned(frame: VideoFrame) -> bool:
     """True for a frame that is shown otherwise than it is stored."""
-    (a, b), (c, d) = _axes(frame)
+    (a, b), (c, d) = axes_of(frame)
     return bool(b or c or a < 0 or d < 0)
 
 
 def is_mirrored(frame: VideoFrame) -> bool:
     """True for a frame that is shown as in a mirror, turned or not."""
-    (a, b), (c, d) = np.sign(_axes(frame))
+    (a, b), (c, d) = np.sign(axes_of(frame))
     return bool(a * d - b * c < 0)
 
 
-def _axes(frame: VideoFrame) -> NDArray[np.int32]:
+def axes_of(frame: VideoFrame) -> NDArray[np.int32]:
     """``[[a, b], [c, d]]`` of the display matrix: x' = a x + c y, y' = b x + d y.
 
     See ISO/IEC 14496-12, 8.2.2.

@@ -87,7 +87,7 @@ def even_moments(rate: float, start: float, end: float) -> Times:
     Where there is none between the two, the first one after ``start``.
     """
     first, stop = (math.ceil((each - EPSILON) * rate - 0.5) for each in (start, end))
-    return (np.arange(first, max(stop, first + 1)) + 0.5) / rate
+    return (np.arange(first, max(stop, first + 1), dtype=np.float64) + 0.5) / rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from vidfuse.video.backends import BACKENDS
 from vidfuse.video.decoder import Reader, load_reader, open_video, read_from
 from vidfuse.video.frames import FrameRequest, Frames
 from vidfuse.video.sampling import FrameTimes
+from vidfuse.video.stretch import Stretch, cut_evenly
 
 
 class ReaderCache:
@@ -53,7 +54,8 @@ class ReaderCache:
         Raises:
             InputError: The file cannot be read, or the segment holds no frame.
         """
-        key = (request.path, request.fps, backend)
+        # Of a file that grows, what came meanwhile is wanted too.
+        key = (request.path, request.fps, backend, stamp_of(Path(request.path)))
         if self.reader is None or self.key != key:
             self.clear()
             self.reader = open_video(request.path, backend, frame_times, request.fps, again=again)
@@ -62,8 +64,8 @@ class ReaderCache:
 
 
 def answer(order: Order, cache: ReaderCache) -> Answer:
-    """Carry out one order: ``read`` (frames), ``index`` (PyAV's frame times, for another backend)
-    or ``release``.
+    """Carry out one order: ``read`` (frames), ``index`` (PyAV's frame times, for another backend),
+    ``stretches`` (of a long video) or ``release``.
 
     With ``keep`` in it the clip stays open, unless reading fails.
     """
@@ -73,6 +75,8 @@ def answer(order: Order, cache: ReaderCache) -> Answer:
             return {}
         if order["op"] == "index":
             return _index(order["path"], order["backend"])
+        if order["op"] == "stretches":
+            return _stretches(order["path"], order["backend"], order["fps"])
         before = settled_stamp(Path(order["request"]["path"]))
         given = order.get("frame_times")
         stated = FrameTimes(np.array(given["times"]), given["end"]) if given else None
@@ -117,6 +121,25 @@ def _index(path: str, backend: str) -> Answer:
     frame_times, obstacle = reader.index(), reader.obstacle(backend)
     reader.close()
     return {"times": frame_times.times.tolist(), "end": frame_times.end, "obstacle": obstacle}
+
+
+def _stretches(path: str, backend: str, fps: float) -> Answer:
+    """The stretches of a video, or of frames that are stored as images."""
+    from vidfuse.video.pyav_stream import VideoFile
+    from vidfuse.video.pyav_stretches import list_stretches
+
+    before = settled_stamp(Path(path))
+    found: list[Stretch] = []
+    if not BACKENDS[backend].reads_images:
+        file = VideoFile(path)
+        found = list_stretches(file)
+        file.close()
+    if not found:
+        reader = open_video(path, backend, fps=fps)
+        found = cut_evenly(reader.frame_times.begin, reader.frame_times.end)
+        reader.close()
+    stamp = before if before is not None and before == stamp_of(Path(path)) else None
+    return {"stretches": [astuple(each) for each in found], "stamp": stamp}
 
 
 def main(backend: str, memory: str) -> None:

@@ -1,0 +1,112 @@
+"""Dense features: of a video of any length, sampled evenly, a stretch at a time.
+
+Each stretch is a job like any clip: decoded, encoded and cached on its own. So a run that was
+interrupted goes on where it was, and of a video that has grown only what is new is computed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vidfuse.data.clip import Clip
+from vidfuse.data.content import CHANGED, RUN_AGAIN
+from vidfuse.errors import InputError
+from vidfuse.features.cache import Entry, entry_key
+from vidfuse.features.encode import Job
+from vidfuse.features.extract import Extractor
+from vidfuse.features.spec import FeatureSpec
+from vidfuse.video.pool import DecodePool
+from vidfuse.video.stretch import MAX_SECONDS, Stretch
+
+MANY_SECONDS = 600  # to be computed, for which a calibration of the precision pays
+GONE = "a part of its features is no longer in the cache"
+
+
+def dense_spec(spec: FeatureSpec, rate: float) -> FeatureSpec:
+    """The spec of clips' features, for whole videos.
+
+    Args:
+        spec: Of an encoder that sees single frames.
+        rate: Samples per second.
+    """
+    return replace(spec, sampling=f"rate:{rate:.10g}", frames=int(MAX_SECONDS * rate) + 1)
+
+
+def dense_features(
+    extractor: Extractor, pool: DecodePool, path: Path
+) -> Iterator[tuple[Stretch, Entry | InputError]]:
+    """Features of a video, a stretch at a time and in order; few of them are in memory.
+
+    Args:
+        extractor: Of a `dense_spec`.
+        pool: Its decode processes, which keep clips open.
+        path: The video, or a frame folder.
+
+    Yields:
+        Each stretch, and its entry or why it cannot be read. The entry has the features at each of
+        the `even_moments` of the stretch.
+
+    Raises:
+        InputError: The video cannot be read at all, or changed meanwhile.
+    """
+    spec, store = extractor.spec, extractor.store
+    stretches, stamp = pool.stretches(str(path), spec.fps)
+    jobs = _jobs(extractor, path, stretches)
+    with extractor.reporter.measure("cache"):
+        # Read, and not only looked for: one that is damaged must be computed again.
+        there = [store is not None and store.read(spec, job.key) is not None for job in jobs]
+    missing = deque(job for job, has in zip(jobs, there, strict=True) if not has)
+    seconds = sum(s.end - s.start for s, has in zip(stretches, there, strict=True) if not has)
+    computing = extractor.compute(missing, many=seconds >= MANY_SECONDS)
+    computed: set[Job] = set()
+    for stretch, job, has in zip(stretches, jobs, there, strict=True):
+        if has and store is not None:
+            with extractor.reporter.measure("cache"):
+                entry = store.read(spec, job.key)
+            extractor.stats.reused += entry is not None
+            yield stretch, entry or InputError(path, GONE, RUN_AGAIN)
+        else:
+            while job not in computed:
+                computed.add(next(computing))
+            extractor.stats.computed += job.error is None
+            yield stretch, job.error or job.entries[0]
+            job.entries.clear()
+    deque(computing, maxlen=0)  # ends its threads
+    if any(job.frames is not None and job.frames.stamp != stamp for job in jobs):
+        _check_unchanged(extractor, pool, path, dict(zip(stretches, jobs, strict=True)))
+
+
+def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> list[Job]:
+    """A job for each stretch."""
+    contents = [stretch.digest for stretch in stretches]
+    if not all(contents):
+        whole = extractor.index.contents([path])[path]
+        if isinstance(whole, InputError):
+            raise whole
+        contents = [whole.digest] * len(stretches)
+    clips = [Clip(path, start=stretch.start, end=stretch.end) for stretch in stretches]
+    return [
+        Job([clip], entry_key(content, clip), extractor.request(clip))
+        for clip, content in zip(clips, contents, strict=True)
+    ]
+
+
+def _check_unchanged(
+    extractor: Extractor, pool: DecodePool, path: Path, jobs: dict[Stretch, Job]
+) -> None:
+    """See that a video has only grown while it was read; else nothing of it stays in the cache.
+
+    Raises:
+        InputError: It became another one.
+    """
+    stretches, _ = pool.stretches(str(path), extractor.spec.fps)
+    keys = {job.key for job in _jobs(extractor, path, stretches)}
+    lost = [job for job in jobs.values() if job.key not in keys]
+    for job in lost:
+        if extractor.store is not None and job.frames is not None:
+            extractor.store.path(extractor.spec, job.key).unlink(missing_ok=True)
+    if lost and lost != list(jobs.values())[-1:]:  # the last one becomes another as it grows
+        raise InputError(path, CHANGED, RUN_AGAIN)

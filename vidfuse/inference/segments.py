@@ -1,0 +1,128 @@
+"""Segments of a video, from the scores of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.data.timeline import Segment
+
+Scores = NDArray[np.float64]
+Path = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRule:
+    """How segments are made of scores.
+
+    Attributes:
+        smooth: Samples over which scores are averaged; 0 leaves them.
+        shortest: Samples that a segment has at least, unless the whole video has fewer.
+        threshold: Probability that a segment reaches somewhere; 0 names every sample.
+        low: Probability that its samples have: it begins and ends there (hysteresis).
+        background: Classes that are no segments.
+    """
+
+    smooth: int = 0
+    shortest: int = 1
+    threshold: float = 0.0
+    low: float = 0.0
+    background: tuple[str, ...] = ()
+
+
+def find_segments(
+    scores: Scores, classes: Sequence[str], times: NDArray[np.float64], rule: SegmentRule
+) -> list[Segment]:
+    """Segments of a video.
+
+    Of all labellings whose segments are long enough, it is the one with the largest sum of scores:
+    the one that is right for most samples, if scores are probabilities.
+
+    Args:
+        scores: Probability of each class at each sample ``[N, C]``.
+        classes: Their names.
+        times: Where samples begin and the last one ends, in seconds ``[N + 1]``.
+        rule: How segments are made.
+    """
+    if not len(scores):
+        return []
+    smoothed = smooth(scores, rule.smooth)
+    nothing = len(classes)
+    labels = best_labels(smoothed, rule.shortest, rule.low if rule.threshold else None)
+    segments = []
+    edges = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
+    for first, stop in zip(edges[:-1], edges[1:], strict=True):
+        label = int(labels[first])
+        if label == nothing or classes[label] in rule.background:
+            continue
+        inside = smoothed[first:stop, label]
+        if inside.max() >= rule.threshold:
+            score = round(float(inside.mean()), 6)
+            start, end = float(times[first]), float(times[stop])
+            segments.append(Segment(start, end, classes[label], score))
+    return segments
+
+
+def smooth(scores: Scores, samples: int) -> Scores:
+    """The mean of each sample's scores ``[N, C]`` and those around it, so many in all.
+
+    At the ends of a video it is the mean of those that there are.
+    """
+    if samples < 2:
+        return scores
+    count = len(scores)
+    sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(0)])
+    first = (np.arange(count) - (samples - 1) // 2).clip(0)
+    stop = (np.arange(count) + samples // 2 + 1).clip(max=count)
+    return (sums[stop] - sums[first]) / (stop - first)[:, None]
+
+
+def best_labels(scores: Scores, shortest: int, low: float | None) -> Path:
+    """The labelling with the largest sum of scores, in which every segment is long enough.
+
+    By dynamic programming over the ends of segments; nothing in between may be of any length.
+
+    Args:
+        scores: ``[N, C]``, N at least 1.
+        shortest: Samples of a segment, at least.
+        low: The score of a sample without a class; None labels them all.
+
+    Returns:
+        ``[N]`` class numbers; C is none.
+    """
+    count, classes = scores.shape
+    shortest = min(max(shortest, 1), count)
+    lengths = np.full(classes, shortest)
+    if low is not None:
+        scores = np.hstack([scores, np.full((count, 1), low)])
+        lengths = np.append(lengths, 1)
+    if shortest == 1:
+        return scores.argmax(1)
+    sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(0)])
+    columns = np.arange(scores.shape[1])
+    # For labellings of the first n samples that end with a segment of class c: the largest sum,
+    # and where that segment begins.
+    best = np.full(scores.shape[1], -np.inf)
+    begins = np.zeros((count + 1, scores.shape[1]), np.int64)
+    overall = np.full(count + 1, -np.inf)  # the largest of any class
+    overall[0] = 0
+    last = np.zeros(count + 1, np.int64)  # and that class
+    for n in range(1, count + 1):
+        start = n - lengths
+        anew = np.where(start >= 0, overall[start] + sums[n] - sums[start, columns], -np.inf)
+        longer = best + scores[n - 1]
+        goes_on = longer >= anew
+        begins[n] = np.where(goes_on, begins[n - 1], start)
+        best = np.where(goes_on, longer, anew)
+        last[n] = best.argmax()
+        overall[n] = best[last[n]]
+    labels = np.empty(count, np.int64)
+    n = count
+    while n:
+        begin = begins[n, last[n]]
+        labels[begin:n] = last[n]
+        n = begin
+    return labels

@@ -1,0 +1,98 @@
+"""The stretches of a video, found from its packets.
+
+A stretch begins at a key frame, so no frame is decoded for two of them. It is named by a digest of
+the packets that its frames are decoded from, not by that of the file: a video that has grown still
+has the stretches that it had, but for the last one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from vidfuse.video.pyav_stream import VideoFile, axes_of
+from vidfuse.video.stretch import SECONDS, Stretch, cut_evenly
+
+GROUP_SECONDS = 1.0  # key frames that follow sooner begin no group
+
+
+@dataclass(slots=True)
+class _Group:
+    """Packets from a key frame to the next one.
+
+    Attributes:
+        start: When the key frame is shown, in seconds.
+        first: When the first of its frames is; those before the key frame need the group before.
+        end: When the last of them leaves the screen.
+        hash: Of its packets.
+    """
+
+    start: float
+    first: float
+    end: float
+    hash: Any = field(default_factory=hashlib.sha256)
+
+
+def list_stretches(file: VideoFile) -> list[Stretch]:
+    """The stretches of a video, from its packets; nothing but its first frame is decoded.
+
+    Returns:
+        Stretches that follow each other; none where packets do not say when frames are shown.
+    """
+    setup = _setup(file)
+    groups: list[_Group] = []
+    for packet in file.packets():
+        if not packet.size:
+            continue
+        stamp = packet.dts if file.decode_timed else packet.pts
+        if stamp is None:
+            return []
+        time = file.seconds(stamp)
+        end = time + ((packet.duration or 0) * file.tick or file.frame_time)
+        if packet.is_keyframe and not (groups and time < groups[-1].start + GROUP_SECONDS):
+            groups.append(_Group(time, time, end))
+        if groups:  # nothing before the first key frame can be decoded
+            group = groups[-1]
+            group.first, group.end = min(group.first, time), max(group.end, end)
+            group.hash.update(f"{packet.pts} {packet.dts} {packet.size}\n".encode())
+            group.hash.update(memoryview(packet))
+    return _divide(groups, setup) if groups else []
+
+
+def _setup(file: VideoFile) -> str:
+    """All that is the same for all packets and changes what is decoded from them."""
+    _, frame = next(file.frames(), (0.0, None))
+    context = file.stream.codec_context
+    found = [context.name, bytes(context.extradata or b"").hex(), file.tick, file.origin]
+    if frame is not None:
+        found += [frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace]
+        found += axes_of(frame).ravel().tolist()
+    file.restart()
+    return repr(found)
+
+
+def _divide(groups: Sequence[_Group], setup: str) -> list[Stretch]:
+    """Join groups to stretches, and cut those that are too long.
+
+    Args:
+        groups: In order.
+        setup: What all of them are decoded with.
+    """
+    firsts = [0]
+    for number, group in enumerate(groups):
+        if group.start >= groups[firsts[-1]].start + SECONDS:
+            firsts.append(number)
+    stretches: list[Stretch] = []
+    for first, stop in pairwise([*firsts, len(groups)]):
+        # The frame on screen at the beginning may be of the group before, and frames that are
+        # shown before the next key frame be stored behind it.
+        more = stop < len(groups) and groups[stop].first < groups[stop].start
+        parts = groups[max(first - 1, 0) : stop + more]
+        text = setup + "".join(group.hash.hexdigest() for group in parts)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        end = groups[stop].start if stop < len(groups) else max(group.end for group in groups)
+        stretches += cut_evenly(max(groups[first].start, 0.0), end, digest)
+    return stretches

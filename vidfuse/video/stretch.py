@@ -1,0 +1,34 @@
+"""The stretch: a part of a long video that is decoded, encoded and cached on its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+SECONDS = 60.0  # that a stretch has at least, but for the last one
+MAX_SECONDS = 1.5 * SECONDS  # and at most
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a long video.
+
+    Attributes:
+        start: Where it begins, in seconds from the start of the file.
+        end: Where it ends (exclusive).
+        digest: Names all that its frames are decoded from; where that is unknown, empty.
+    """
+
+    start: float
+    end: float
+    digest: str = ""
+
+
+def cut_evenly(start: float, end: float, digest: str = "") -> list[Stretch]:
+    """Stretches from one time to another, in seconds, of the same length."""
+    count = 1 if end - start <= MAX_SECONDS else math.ceil((end - start) / SECONDS)
+    times = np.linspace(start, end, count + 1).tolist()
+    return [Stretch(*each, digest) for each in pairwise(times)]
