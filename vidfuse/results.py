@@ -107,6 +107,44 @@ class Record(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentRecord(Result):
+    """A part of a video that belongs to one class.
+
+    Attributes:
+        start: Where it begins, in seconds from the start of the file.
+        end: Where it ends (exclusive), in seconds.
+        label: Its class.
+        score: Mean probability of the class in it.
+    """
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineRecord(Result):
+    """The timeline of one input: what happens when in it.
+
+    Attributes:
+        path: The input, as it was given or found.
+        ok: Whether it could be predicted.
+        duration: Seconds of the video; None for a failure.
+        segments: By time; what lies between them is none of the classes.
+        warnings: What went wrong without being fatal, such as a part that cannot be read.
+        error: Why it failed, or None.
+    """
+
+    path: str
+    ok: bool
+    duration: float | None
+    segments: list[SegmentRecord]
+    warnings: list[str]
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassMetrics(Result):
     """The metrics of one class; ``support`` is the number of its clips."""
 

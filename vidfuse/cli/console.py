@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidfuse.progress import Reporter
-from vidfuse.results import Record
+from vidfuse.results import Record, TimelineRecord
 from vidfuse.streams import csv_cell, printable, printable_lines
 
 if TYPE_CHECKING:
@@ -150,29 +150,57 @@ def print_text(text: str) -> None:
     print(printable_lines(text))
 
 
-def write_records(records: Iterable[Record], form: str) -> Iterator[Record]:
+def write_records(
+    records: Iterable[Record | TimelineRecord], form: str
+) -> Iterator[Record | TimelineRecord]:
     """Print records one by one as they come (all but ``json``), and pass them on.
 
     The text of a record is path, label and score; of a failure neither of the two, but why in a
-    fourth column.
+    fourth column. A timeline has a line (or row) for each segment, with start and end before the
+    label.
     """
     writer = None
     for record in records:
         if form == "jsonl":
             print(json.dumps(record.to_dict()), flush=True)
         elif form == "text":
-            cells = [record.path, record.label or "", "", record.error or ""]
-            if record.score is not None:
-                cells[2:] = [f"{record.score:.4f}"]
-            print("\t".join(map(printable, cells)), flush=True)
+            for cells in _cells(record):
+                print("\t".join(map(printable, cells)), flush=True)
         elif form == "csv":
-            row = _flat(record)
-            if writer is None:
-                writer = csv.DictWriter(sys.stdout, list(row), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(row)
+            for row in _rows(record):
+                if writer is None:
+                    writer = csv.DictWriter(sys.stdout, list(row), lineterminator="\n")
+                    writer.writeheader()
+                writer.writerow(row)
             sys.stdout.flush()
         yield record
+
+
+def _cells(record: Record | TimelineRecord) -> list[list[str]]:
+    """The columns of each line of a record."""
+    if isinstance(record, TimelineRecord):
+        if record.error is not None:
+            return [[record.path, "", "", "", "", record.error]]
+        return [
+            [record.path, f"{each.start:.2f}", f"{each.end:.2f}", each.label, f"{each.score:.4f}"]
+            for each in record.segments
+        ] or [[record.path, "", "", "", ""]]
+    if record.score is None:
+        return [[record.path, record.label or "", "", record.error or ""]]
+    return [[record.path, record.label or "", f"{record.score:.4f}"]]
+
+
+def _rows(record: Record | TimelineRecord) -> list[dict[str, Any]]:
+    """Each row of a record."""
+    if isinstance(record, Record):
+        return [_flat(record)]
+    path, error = csv_cell(record.path), csv_cell(record.error)
+    empty = {"start": "", "end": "", "label": "", "score": ""}
+    parts = [each.to_dict() for each in record.segments] or [empty]
+    return [
+        {"path": path, **{name: csv_cell(value) for name, value in part.items()}, "error": error}
+        for part in parts
+    ]
 
 
 def _flat(record: Record) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -15,7 +16,8 @@ from vidfuse.cli.commands import PLAIN, Command
 from vidfuse.cli.console import ConsoleReporter, print_json, write_records
 from vidfuse.cli.options import ModelOption, chosen_models, with_settings
 from vidfuse.errors import InputError, UserError
-from vidfuse.inference.config import InferenceConfig
+from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
+from vidfuse.results import Record, TimelineRecord
 
 app = typer.Typer(**PLAIN)
 HELP = """\
@@ -25,11 +27,14 @@ In text form a record is a line with path, class and score, separated by tabs; o
 could not be read, class and score are empty, and a fourth column says why. Exits with 1 then; the
 others are predicted all the same. With - and with --watch the model stays loaded, and each clip is
 answered as soon as it is there.
+
+--timeline says what happens when in videos of any length: the model slides over them, and a record
+has segments. In text form each segment is a line with path, start, end, class and score.
 """
 
 
 @app.command(cls=Command, help=HELP)
-@with_settings(InferenceConfig)
+@with_settings(TimelineConfig, {"window": "Timelines"})
 def predict(
     inputs: Annotated[
         list[str] | None,
@@ -45,6 +50,10 @@ def predict(
             help="Predict the videos in a folder, and then each that comes, until Ctrl-C.",
         ),
     ] = None,
+    timeline: Annotated[
+        bool,
+        typer.Option("--timeline", help="Say what happens when, instead of one class for all."),
+    ] = False,
     model: ModelOption = None,
     top: Annotated[
         int, typer.Option("--top", metavar="N", help="Classes listed per record.", min=1)
@@ -62,10 +71,17 @@ def predict(
 
     reporter = ConsoleReporter(BEGAN)
     clips = _clips(inputs or [], watch or [])
-    config = InferenceConfig.from_mapping(settings)
+    config = TimelineConfig.from_mapping(settings)
     named: Sequence[str | None] = chosen_models(model) or [None]
     models = [find_model(each, reporter) for each in named]
-    records = predict_records(Ensemble(models, config, reporter), clips, top)
+    records: Iterator[Record | TimelineRecord]
+    if timeline:
+        from vidfuse.inference.timeline import predict_timelines
+
+        records = predict_timelines(models, clips, config, reporter)
+    else:
+        _expect_clips(config)
+        records = predict_records(Ensemble(models, config, reporter), clips, top)
     kept = []
     failed = False
     try:
@@ -86,6 +102,18 @@ def predict(
         print_json({"records": kept, "timings": reporter.timings()})
     if failed:
         raise typer.Exit(1)
+
+
+def _expect_clips(config: TimelineConfig) -> None:
+    """Refuse settings of timelines where there will be none.
+
+    Raises:
+        UserError: Naming one.
+    """
+    for each in fields(TimelineConfig):
+        if each.name in TIMELINE_FIELDS and getattr(config, each.name) != each.default:
+            flag = f"--{each.name.replace('_', '-')}"
+            raise UserError(f"{flag} is for timelines", "Add --timeline, or leave it out.")
 
 
 def _clips(inputs: list[str], folders: list[str]) -> Iterator[Path | InputError | None]:

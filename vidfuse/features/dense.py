@@ -6,6 +6,7 @@ interrupted goes on where it was, and of a video that has grown only what is new
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from vidfuse.features.cache import Entry, entry_key
 from vidfuse.features.encode import Job
 from vidfuse.features.extract import Extractor
 from vidfuse.features.spec import FeatureSpec
+from vidfuse.progress import Reporter
 from vidfuse.video.pool import DecodePool
 from vidfuse.video.stretch import MAX_SECONDS, Stretch
 
@@ -62,21 +64,51 @@ def dense_features(
     seconds = sum(s.end - s.start for s, has in zip(stretches, there, strict=True) if not has)
     computing = extractor.compute(missing, many=seconds >= MANY_SECONDS)
     computed: set[Job] = set()
-    for stretch, job, has in zip(stretches, jobs, there, strict=True):
-        if has and store is not None:
-            with extractor.reporter.measure("cache"):
-                entry = store.read(spec, job.key)
-            extractor.stats.reused += entry is not None
-            yield stretch, entry or InputError(path, GONE, RUN_AGAIN)
-        else:
-            while job not in computed:
-                computed.add(next(computing))
-            extractor.stats.computed += job.error is None
-            yield stretch, job.error or job.entries[0]
-            job.entries.clear()
-    deque(computing, maxlen=0)  # ends its threads
+    pace = _Pace(extractor.reporter, path, stretches[-1].end)
+    try:
+        for stretch, job, has in zip(stretches, jobs, there, strict=True):
+            if has and store is not None:
+                with extractor.reporter.measure("cache"):
+                    entry = store.read(spec, job.key)
+                extractor.stats.reused += entry is not None
+                pace.reached(stretch.end, 0)
+                yield stretch, entry or InputError(path, GONE, RUN_AGAIN)
+            else:
+                while job not in computed:
+                    computed.add(next(computing))
+                extractor.stats.computed += job.error is None
+                pace.reached(stretch.end, stretch.end - stretch.start)
+                yield stretch, job.error or job.entries[0]
+                job.entries.clear()
+        deque(computing, maxlen=0)  # ends its threads
+    finally:
+        extractor.reporter.finish()
     if any(job.frames is not None and job.frames.stamp != stamp for job in jobs):
         _check_unchanged(extractor, pool, path, dict(zip(stretches, jobs, strict=True)))
+
+
+class _Pace:
+    """Progress through a video, in seconds of it.
+
+    Args:
+        reporter: Receives progress updates.
+        path: The video.
+        duration: Seconds of it.
+    """
+
+    def __init__(self, reporter: Reporter, path: Path, duration: float) -> None:
+        self._reporter = reporter
+        self._began = time.perf_counter()
+        self._reached, self._computed = 0, 0.0
+        reporter.start(f"Reading {path.name} (seconds)", max(1, round(duration)))
+
+    def reached(self, end: float, computed: float) -> None:
+        """A stretch is done, of which so many seconds were computed."""
+        self._computed += computed
+        took = max(time.perf_counter() - self._began, 1e-9)
+        note = f"{self._computed / took:.1f} times as fast as it plays" if self._computed else ""
+        self._reporter.advance(round(end) - self._reached, note)
+        self._reached = round(end)
 
 
 def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> list[Job]:

@@ -24,3 +24,62 @@ class InferenceConfig(MachineConfig):
         off="--no-cache",
         panel=MACHINE,
     )
+
+
+@dataclass(kw_only=True)
+class TimelineConfig(InferenceConfig):
+    """The settings of ``predict``, those of timelines among them."""
+
+    window: float | None = option(
+        None,
+        "Seconds of video that a decision is made from.",
+        unset="as long as the clips that the model was trained on",
+        above=0,
+        max=3600,
+    )
+    step: float | None = option(
+        None,
+        "Seconds from the beginning of one window to that of the next.",
+        unset="a quarter of the window",
+        above=0,
+        max=3600,
+    )
+    smooth: float = option(
+        0.0, "Average scores over so many seconds before segments are made.", min=0, max=3600
+    )
+    min_duration: float = option(0.0, "Seconds that a segment lasts at least.", min=0, max=3600)
+    threshold: float = option(
+        0.0,
+        "Probability that a segment reaches somewhere; 0: every moment belongs to a class.",
+        min=0,
+        max=1,
+    )
+    low_threshold: float | None = option(
+        None,
+        "Probability below which a segment begins and ends (hysteresis).",
+        unset="--threshold",
+        min=0,
+        max=1,
+    )
+    background: str | None = option(
+        None,
+        "Class, or several with commas, that is no segment.",
+        unset="none",
+    )
+
+    def problems(self) -> list[str]:
+        """Problems of these settings, one line each."""
+        found = super().problems()
+        if found:
+            return found
+        if self.low_threshold is not None and self.low_threshold > self.threshold:
+            found.append("low_threshold: it is above threshold")
+        if self.views:
+            found.append("views: a timeline has none; leave them out")
+        return found
+
+
+TIMELINE_FIELDS = (
+    "window", "step", "smooth", "min_duration", "threshold", "low_threshold", "background",
+)  # fmt: skip
+"""Settings that only timelines have."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from vidfuse.data.timeline import Segment
 
 Scores = NDArray[np.float64]
-Path = NDArray[np.int64]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def find_segments(
     labels = best_labels(smoothed, rule.shortest, rule.low if rule.threshold else None)
     segments = []
     edges = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
-    for first, stop in zip(edges[:-1], edges[1:], strict=True):
+    for first, stop in pairwise(edges.tolist()):
         label = int(labels[first])
         if label == nothing or classes[label] in rule.background:
             continue
@@ -77,10 +78,11 @@ def smooth(scores: Scores, samples: int) -> Scores:
     sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(0)])
     first = (np.arange(count) - (samples - 1) // 2).clip(0)
     stop = (np.arange(count) + samples // 2 + 1).clip(max=count)
-    return (sums[stop] - sums[first]) / (stop - first)[:, None]
+    means: Scores = (sums[stop] - sums[first]) / (stop - first)[:, None]
+    return means
 
 
-def best_labels(scores: Scores, shortest: int, low: float | None) -> Path:
+def best_labels(scores: Scores, shortest: int, low: float | None) -> Labels:
     """The labelling with the largest sum of scores, in which every segment is long enough.
 
     By dynamic programming over the ends of segments; nothing in between may be of any length.
@@ -100,7 +102,7 @@ def best_labels(scores: Scores, shortest: int, low: float | None) -> Path:
         scores = np.hstack([scores, np.full((count, 1), low)])
         lengths = np.append(lengths, 1)
     if shortest == 1:
-        return scores.argmax(1)
+        return np.asarray(scores.argmax(1), np.int64)
     sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(0)])
     columns = np.arange(scores.shape[1])
     # For labellings of the first n samples that end with a segment of class c: the largest sum,
@@ -122,7 +124,7 @@ def best_labels(scores: Scores, shortest: int, low: float | None) -> Path:
     labels = np.empty(count, np.int64)
     n = count
     while n:
-        begin = begins[n, last[n]]
+        begin = int(begins[n, last[n]])
         labels[begin:n] = last[n]
         n = begin
     return labels

@@ -1,0 +1,237 @@
+"""Timelines: what happens when in videos of any length, by a clip model that slides over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.dense import dense_features, dense_spec
+from vidfuse.inference.config import TimelineConfig
+from vidfuse.inference.predictor import AnyModel, Predictor
+from vidfuse.inference.segments import SegmentRule, find_segments
+from vidfuse.inference.windows import Features, Scores, SlidingWindow
+from vidfuse.progress import Reporter
+from vidfuse.results import SegmentRecord, TimelineRecord
+from vidfuse.video.open_clips import OpenClips
+from vidfuse.video.pool import DecodePool
+from vidfuse.video.sampling import even_moments
+from vidfuse.video.stretch import Stretch
+
+STEPS = 4  # windows begin a quarter of their length apart
+WINDOW = 2.0  # seconds, of a model that does not know how long its clips were
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The scores of a part of a video that could be read.
+
+    Attributes:
+        first: Number of its first sample. Sample k stands for the time from k / rate to
+            (k + 1) / rate.
+        scores: Probability of each class at each sample ``[N, C]``.
+        end: Where the part ends, in seconds.
+    """
+
+    first: int
+    scores: Scores
+    end: float
+
+
+@dataclass(slots=True)
+class VideoScores:
+    """The scores of a video.
+
+    Attributes:
+        parts: What could be read, in order.
+        duration: Seconds of the video.
+        warnings: What went wrong without being fatal.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    duration: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+
+class TimelinePredictor(Predictor):
+    """A clip model that slides over long videos.
+
+    Its window holds as many samples as the model reads frames of a clip, so the length of the
+    window says how many samples a second has.
+
+    Args:
+        card: The model, or its file, which is then read when it is needed.
+        config: How it is used.
+        reporter: Receives progress updates and collects the time of each stage.
+
+    Raises:
+        UserError: The model cannot be used here, or not for timelines.
+    """
+
+    pool_class: ClassVar[type[DecodePool]] = OpenClips
+
+    def __init__(self, card: AnyModel, config: TimelineConfig, reporter: Reporter) -> None:
+        if card.selects_frames or card.spec.window > 1:
+            what = "selects its frames" if card.selects_frames else "reads windows of frames"
+            raise UserError(
+                f"{card.path}: it {what}, and cannot slide over a video",
+                "Train a model with another head, or with an encoder of single frames.",
+            )
+        super().__init__(card, config, reporter)
+        seconds = config.window or card.metadata.get("clip_seconds") or WINDOW
+        self.length = card.spec.frames
+        self.rate = round(self.length / seconds, 6)  # as it is written in the spec
+        step = seconds / STEPS if config.step is None else config.step
+        self.step = int(np.clip(round(step * self.rate), 1, self.length))
+        self.extractor.spec = dense_spec(card.spec, self.rate)
+        self.extractor.more = []
+        self.rule = SegmentRule(
+            smooth=round(config.smooth * self.rate),
+            shortest=max(1, int(np.ceil(config.min_duration * self.rate - 1e-6))),
+            threshold=config.threshold,
+            low=config.threshold if config.low_threshold is None else config.low_threshold,
+            background=tuple(filter(None, (config.background or "").split(","))),
+        )
+        if unknown := [name for name in self.rule.background if name not in card.classes]:
+            raise UserError(
+                f"background: the model knows no class '{unknown[0]}'",
+                f"Its classes: {', '.join(card.classes)}",
+            )
+
+    def timeline(self, path: Path) -> TimelineRecord:
+        """The timeline of one video."""
+        try:
+            scores = self.scores(path)
+        except InputError as error:
+            return failure(str(path), error)
+        segments = []
+        for part in scores.parts:
+            times = np.arange(part.first, part.first + len(part.scores) + 1) / self.rate
+            times[-1] = min(times[-1], part.end)
+            segments += find_segments(part.scores, self.card.classes, times, self.rule)
+        return TimelineRecord(
+            path=str(path),
+            ok=True,
+            duration=round(scores.duration, 6),
+            segments=[
+                SegmentRecord(
+                    start=round(each.start, 6),
+                    end=round(each.end, 6),
+                    label=each.label,
+                    score=each.score or 0.0,
+                )
+                for each in segments
+            ],
+            warnings=scores.warnings,
+            error=None,
+        )
+
+    def scores(self, path: Path) -> VideoScores:
+        """The scores of a video, at each of its samples that can be read.
+
+        Raises:
+            InputError: Nothing of it can.
+        """
+        found, run, warnings = VideoScores(), None, dict[str, None]()
+        error: InputError | None = None
+        for stretch, entry in dense_features(self.extractor, self.pool, path):
+            found.duration = stretch.end
+            first = first_sample(self.rate, stretch)
+            if run is not None and (isinstance(entry, InputError) or run.next != first):
+                found.parts.append(run.finish())
+                run = None
+            if isinstance(entry, InputError):
+                error = entry
+                warnings[f"{stretch.start:.1f} to {stretch.end:.1f} s: {entry.reason}"] = None
+                continue
+            run = run or Run(first, SlidingWindow(self.length, self.step, self._classify))
+            run.add(entry.features, stretch.end)
+            warnings |= dict.fromkeys(entry.info.warnings)
+        if run is not None:
+            found.parts.append(run.finish())
+        if error is not None and not found.parts:
+            raise error
+        found.warnings = list(warnings)
+        return found
+
+    def _classify(self, features: Features, lengths: NDArray[np.int64]) -> Scores:
+        model = self.model
+        with self.reporter.measure("head"):
+            scores = model.probabilities(features, lengths, self.device)
+        if not np.isfinite(scores).all():
+            raise UserError(f"{self.card.path}: its scores are not finite", "Train it again.")
+        return scores
+
+
+class Run:
+    """Samples that follow each other without a gap, on their way through the window.
+
+    Args:
+        first: Number of the first one.
+        window: Scores them.
+    """
+
+    def __init__(self, first: int, window: SlidingWindow) -> None:
+        self.first = self.next = first
+        self.end = 0.0
+        self._window = window
+        self._rows: list[Scores] = []
+
+    def add(self, features: Features, end: float) -> None:
+        """Take over the next samples ``[n, D, g, g]``, which end at ``end`` seconds."""
+        self.next += len(features)
+        self.end = end
+        self._rows.append(self._window.add(features))
+
+    def finish(self) -> Part:
+        """All scores."""
+        rows = [row for row in (*self._rows, self._window.finish()) if len(row)]
+        return Part(self.first, np.concatenate(rows), self.end)
+
+
+def first_sample(rate: float, stretch: Stretch) -> int:
+    """The number of a stretch's first sample among those of its video."""
+    return round(float(even_moments(rate, stretch.start, stretch.end)[0]) * rate - 0.5)
+
+
+def failure(path: str, error: InputError) -> TimelineRecord:
+    """The record of an input that cannot be used."""
+    return TimelineRecord(
+        path=path, ok=False, duration=None, segments=[], warnings=[], error=error.reason
+    )
+
+
+def predict_timelines(
+    models: Sequence[AnyModel],
+    inputs: Iterable[Path | InputError | None],
+    config: TimelineConfig,
+    reporter: Reporter,
+) -> Iterator[TimelineRecord]:
+    """The timeline of each input, in order.
+
+    Args:
+        models: One.
+        inputs: Videos; an ``InputError`` stands for an input that could not be found, None says
+            that the next one is not there yet.
+        config: How the model is used.
+        reporter: Receives progress updates and collects the time of each stage.
+
+    Raises:
+        UserError: There are several models, or the model cannot slide over videos.
+    """
+    if len(models) > 1:
+        raise UserError("a timeline is made by one model", "Name one with --model.")
+    predictor = TimelinePredictor(models[0], config, reporter)
+    try:
+        for item in inputs:
+            if isinstance(item, InputError):
+                yield failure(item.path, item)
+            elif item is not None:
+                yield predictor.timeline(item)
+    finally:
+        predictor.pool.close()
