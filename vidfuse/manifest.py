@@ -8,6 +8,7 @@ been read then.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from math import prod
 from threading import get_ident
@@ -29,13 +30,13 @@ Header = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name of a tensor → its type, as safetensors calls it, and its shape."""
 FEW = 4096  # what a number among a head's settings may be, however small its tensors
 
-OPTIONAL = ("versions", "config", "protocol", "split", "chooses_frames")
+OPTIONAL = ("versions", "config", "protocol", "split", "chooses_frames", "clip_seconds")
 """Fields that earlier releases did not write."""
 
 FIELDS: dict[str, dict[str, type]] = {
     "": {
         "format": int, "classes": list, "seen": dict, "sampling": str, "versions": dict,
-        "config": dict, "protocol": str, "split": str,
+        "config": dict, "protocol": str, "split": str, "clip_seconds": float,
     },
     "features": {
         "decode": str, "weights": str, "precision": str, "backbone": str, "layer": str,
@@ -94,7 +95,9 @@ def check_manifest(manifest: Any) -> None:
 
 
 def _check_fields(table: Any, where: str) -> None:
-    """Check the types of a table's fields, where sizes are 1 or more; a bool is no number."""
+    """Check the types of a table's fields, where sizes are 1 or more and times are
+    above 0; a bool is no number.
+    """
     if not isinstance(table, dict):
         raise TypeError(f"{where or 'the manifest'}: {type(table).__name__} instead of dict")
     for name, kind in FIELDS[where].items():
@@ -107,6 +110,8 @@ def _check_fields(table: Any, where: str) -> None:
             raise TypeError(f"{field}: {type(value).__name__} instead of {kind.__name__}")
         if kind is int and table[name] < 1:
             raise ValueError(f"{field}: {value} is below 1")
+        if kind is float and not 0 < table[name] < math.inf:
+            raise ValueError(f"{field}: {value} is no length of time")
 
 
 def describe_head(head: Head) -> dict[str, Any]:

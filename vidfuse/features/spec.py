@@ -130,8 +130,9 @@ class FeatureConfig(MachineConfig):
         info = find_backbone(self.backbone)[1]
         if info.fixed_size and self.size not in (None, info.size):
             found.append(f"size: {self.backbone} takes frames of {info.size} pixels only")
-        windows = (self.sampling or "").startswith("windows")
-        if windows or (info.kind == "clip" and self.rule.mode != "uniform"):
+        if self.rule.mode == "rate":
+            found.append("sampling: rate is how long videos are sampled, not clips (stride:N)")
+        elif self.rule.mode == "windows" or (info.kind == "clip" and self.rule.mode != "uniform"):
             found.append(
                 f"sampling: {self.rule} cannot be chosen; an encoder that sees windows of frames "
                 "takes those (uniform)"

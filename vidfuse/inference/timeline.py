@@ -83,7 +83,7 @@ class TimelinePredictor(Predictor):
                 "Train a model with another head, or with an encoder of single frames.",
             )
         super().__init__(card, config, reporter)
-        seconds = config.window or card.metadata.get("clip_seconds") or WINDOW
+        seconds = config.window or float(card.metadata.get("clip_seconds", WINDOW))
         self.length = card.spec.frames
         self.rate = round(self.length / seconds, 6)  # as it is written in the spec
         step = seconds / STEPS if config.step is None else config.step

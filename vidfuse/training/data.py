@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from vidfuse.backbones import Grid, choose
 from vidfuse.backbones.imports import import_torch, resolve_device
 from vidfuse.data.clip import Clip
@@ -66,6 +68,7 @@ class TrainingData:
         self.all_stats: list[ExtractionStats] = []
         self.hashes: dict[Clip, str] = {}
         self.unreadable: set[Clip] = set()
+        self.clip_seconds = 0.0  # the median length of the clips gathered last
         with reporter.measure("scan"):
             number = config.split if config.split.isdecimal() else None
             self.data = read_dataset(Path(dataset), layout=config.layout, split=number)
@@ -166,7 +169,9 @@ class TrainingData:
                 with suppress(UserError):
                     extractor.pool = stack.enter_context(extractor.new_pool(len(clips) >= LARGE))
             entries = self._extract(extractor, passes)
-            return build_table(entries, self.config.rule, self.config.frames, buffer)
+            table = build_table(entries, self.config.rule, self.config.frames, buffer)
+        self.clip_seconds = float(np.median(table.ends - table.starts))
+        return table
 
     def _extract(
         self, extractor: Extractor, passes: Sequence[Pass]

@@ -167,6 +167,7 @@ def save_model(
         backbone_weights=own,
         metadata={
             "dataset": data.data.name,
+            "clip_seconds": round(data.clip_seconds, 3),
             "split": data.config.split,
             "protocol": protocol,
             "seed": data.config.seed,
