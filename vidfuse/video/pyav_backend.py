@@ -61,6 +61,7 @@ class PyAVReader:
         self._by_index = self._file.indexed and not again
         self._index: Index | None = None
         self._kept: tuple[Times, list[VideoFrame]] | None = None
+        self._walk: Walk | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -165,11 +166,7 @@ class PyAVReader:
         if self._short and self._kept is None:
             self.frame_times = self._checked(self._decode_instead())
         if self._kept is None:
-            self._file.restart()
-            try:
-                return _together(self._pass_by(times, fit))
-            except SeekError:  # nothing that was listed can be decoded
-                raise InputError(self.path, NOTHING) from None
+            return _together(self._onward(times, fit))
         shown, kept = self._kept
         indices = on_screen(shown, times)
         pixels = {int(i): fit(self._file.to_rgb(kept[i])) for i in np.unique(indices)}
@@ -190,25 +187,38 @@ class PyAVReader:
             self._file.seek(key)
             try:
                 needs = wanted if self._file.indexed else None
-                found += list(self._pass_by(part, fit, needs, sought=True))
+                found += list(self._pass_by(part, fit, needs))
             except SeekError:
                 if self._short or not self._file.indexed:
                     raise
                 self._file.seek(key)
-                found += list(self._pass_by(part, fit, sought=True))
+                found += list(self._pass_by(part, fit))
         if self._short and self._file.damaged:
             raise SeekError
         return _together(found)
+
+    def _onward(self, times: Times, fit: Fit) -> Iterator[tuple[Pixels, float]]:
+        """The frame on screen at each time, on the way from where the last call ended.
+
+        Raises:
+            InputError: No frame can be decoded.
+        """
+        if self._walk is None or self._walk.time > times[0] + EPSILON:
+            self._file.restart()
+            self._walk = Walk(self._file)
+        image: Pixels | None = None
+        for moment in times.tolist():
+            if self._walk.reach(moment) or image is None:
+                image = fit(self._file.to_rgb(self._walk.frame))
+            yield image, self._walk.time
 
     def _pass_by(
         self,
         times: Times,
         fit: Fit,
         wanted: frozenset[int] | None = None,
-        *,
-        sought: bool = False,
     ) -> Iterator[tuple[Pixels, float]]:
-        """Walk through the frames from here on and give the one on screen at each time.
+        """Walk through the frames behind a seek and give the one on screen at each time.
 
         Args:
             times: Moments asked for, not decreasing.
@@ -216,11 +226,10 @@ class PyAVReader:
             wanted: Presentation times of the frames of these moments, in the stream's ticks. What
                 they do not need may be left out, and each must come. None leaves out nothing, and
                 a frame that does not come leaves the one before it on screen.
-            sought: True after a seek, which may have gone too far.
 
         Raises:
-            SeekError: After a seek, the walk starts later than the first moment; a wanted frame,
-                or any at all, does not come; or a frame of a short clip has holes.
+            SeekError: The walk starts later than the first moment; a wanted frame, or any at all,
+                does not come; or a frame of a short clip has holes.
         """
         shown: tuple[float, VideoFrame] | None = None
         image: Pixels | None = None
@@ -234,7 +243,7 @@ class PyAVReader:
             return fit(self._file.to_rgb(frame)) if image is None else image
 
         for time, frame in self._file.frames(wanted):
-            if shown is None and sought and time > times[0] + EPSILON:
+            if shown is None and time > times[0] + EPSILON:
                 raise SeekError
             # How the decoder fills holes depends on all that it has decoded.
             if wanted is not None and self._short and frame.is_corrupt:
@@ -255,8 +264,40 @@ class PyAVReader:
 
     def close(self) -> None:
         """Release the file and the frames kept of it."""
-        self._kept = None
+        self._kept = self._walk = None
         self._file.close()
+
+
+class Walk:
+    """A walk through all frames of a file, from its beginning.
+
+    Args:
+        file: Just opened.
+
+    Attributes:
+        time: When the frame on screen was shown, in seconds.
+        frame: That frame.
+
+    Raises:
+        InputError: No frame can be decoded.
+    """
+
+    def __init__(self, file: VideoFile) -> None:
+        self._frames = file.frames()
+        first = next(self._frames, None)
+        if first is None:  # nothing that was listed can be decoded
+            raise InputError(file.path, NOTHING)
+        self.time, self.frame = first
+        self._next = next(self._frames, None)
+
+    def reach(self, moment: float) -> bool:
+        """Go on to the frame on screen at a moment, in seconds; False where it is the same."""
+        moved = False
+        while self._next is not None and self._next[0] <= moment + EPSILON:
+            self.time, self.frame = self._next
+            self._next = next(self._frames, None)
+            moved = True
+        return moved
 
 
 def _together(found: Iterable[tuple[Pixels, float]]) -> tuple[list[Pixels], Times]:

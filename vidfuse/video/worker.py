@@ -54,8 +54,11 @@ class ReaderCache:
         Raises:
             InputError: The file cannot be read, or the segment holds no frame.
         """
-        # Of a file that grows, what came meanwhile is wanted too.
-        key = (request.path, request.fps, backend, stamp_of(Path(request.path)))
+        # A clip is one content however often it is asked for; of a video that is read a stretch at
+        # a time, what came meanwhile is wanted too.
+        grows = request.sampling.startswith("rate")
+        stamp = stamp_of(Path(request.path)) if grows else None
+        key = (request.path, request.fps, backend, stamp)
         if self.reader is None or self.key != key:
             self.clear()
             self.reader = open_video(request.path, backend, frame_times, request.fps, again=again)

@@ -1,0 +1,208 @@
+"""Dense features: a video of any length, stretch by stretch, and nothing computed twice."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from clips import SPEC, extractor
+
+from vidfuse.data.clip import Clip
+from vidfuse.data.content import Stamp
+from vidfuse.errors import InputError
+from vidfuse.features.cache import Entry
+from vidfuse.features.dense import dense_features, dense_spec
+from vidfuse.features.extract import Extractor
+from vidfuse.video.decoder import read_frames
+from vidfuse.video.frames import FrameRequest
+from vidfuse.video.open_clips import OpenClips
+from vidfuse.video.pyav_stream import VideoFile
+from vidfuse.video.pyav_stretches import list_stretches
+from vidfuse.video.sampling import even_moments
+from vidfuse.video.stretch import Stretch
+
+RATE = 0.5  # samples a second
+SECONDS = 200
+DENSE = replace(dense_spec(SPEC, RATE), layer="layer1")
+
+
+def encode(path: Path, options: str, seconds: int = SECONDS) -> Path:
+    source = f"-f lavfi -i testsrc2=size=64x48:rate=5:duration={seconds} -threads 1"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source.split()]
+    subprocess.run([*command, *options.split(), str(path)], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 seconds of H.264 with a key frame every 9 seconds."""
+    options = "-c:v libx264 -g 45 -bf 2 -preset ultrafast -pix_fmt yuv420p"
+    return encode(tmp_path_factory.mktemp("dense") / "video.mp4", options)
+
+
+@pytest.fixture(scope="module")
+def stream(video: Path) -> Path:
+    """The same packets in a container that can grow."""
+    path = video.with_suffix(".ts")
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(video), "-c", "copy"]
+    subprocess.run([*command, str(path)], check=True)
+    return path
+
+
+def stretches_of(path: Path) -> list[Stretch]:
+    file = VideoFile(str(path))
+    try:
+        return list_stretches(file)
+    finally:
+        file.close()
+
+
+def dense(made: Extractor, path: Path) -> list[tuple[Stretch, Entry | InputError]]:
+    with OpenClips("auto", workers=2) as pool:
+        return list(dense_features(replace_pool(made, pool), pool, path))
+
+
+def replace_pool(made: Extractor, pool: OpenClips) -> Extractor:
+    made.pool = pool
+    return made
+
+
+def sound(found: list[tuple[Stretch, Entry | InputError]]) -> list[Entry]:
+    entries = [entry for _, entry in found if isinstance(entry, Entry)]
+    assert len(entries) == len(found), found
+    return entries
+
+
+def test_stretches_begin_at_key_frames_and_follow_each_other(video: Path) -> None:
+    found = stretches_of(video)
+    assert [each.start for each in found] == pytest.approx([0, 63, 126, 189])
+    assert all(one.end == next_.start for one, next_ in pairwise(found))
+    assert found[-1].end == pytest.approx(SECONDS)
+    assert len({each.digest for each in found}) == 4
+
+
+def test_where_no_key_frame_comes_stretches_are_cut(tmp_path: Path) -> None:
+    options = "-c:v libx264 -g 9999 -preset ultrafast -sc_threshold 0 -pix_fmt yuv420p"
+    found = stretches_of(encode(tmp_path / "one-key.mp4", options, 100))
+    times = [0, 50, 50, 100]
+    assert [time for each in found for time in (each.start, each.end)] == pytest.approx(times)
+
+
+def test_frames_are_those_of_the_whole_video(video: Path, tmp_path: Path) -> None:
+    entries = sound(dense(extractor(tmp_path, DENSE), video))
+    whole = read_frames(FrameRequest(str(video), f"rate:{RATE}", 999, size=32), "pyav")
+    times = np.concatenate([entry.times for entry in entries])
+    assert times.tolist() == whole.times.tolist()
+    moments = even_moments(RATE, 0, SECONDS)
+    assert len(times) == len(moments) == RATE * SECONDS
+    assert ((moments - times >= -1e-6) & (moments - times < 0.2)).all()
+    made = extractor(None, replace(DENSE, frames=999))
+    ((_, entry),) = made.run([Clip(video)])
+    assert isinstance(entry, Entry)
+    features = np.concatenate([each.features for each in entries])
+    np.testing.assert_allclose(features, entry.features, rtol=2**-9, atol=2**-9)
+
+
+def test_an_interrupted_video_goes_on_where_it_was(video: Path, tmp_path: Path) -> None:
+    first = extractor(tmp_path, DENSE)
+    with OpenClips("auto", workers=1) as pool:
+        going = dense_features(replace_pool(first, pool), pool, video)
+        next(going)
+        next(going)
+        del going  # ends its threads
+    again = extractor(tmp_path, DENSE)
+    sound(dense(again, video))
+    assert again.stats.reused >= 2
+    assert again.stats.computed == 4 - again.stats.reused
+
+
+def test_of_a_video_that_has_grown_only_the_end_is_computed(stream: Path, tmp_path: Path) -> None:
+    path = tmp_path / "growing.ts"
+    data = stream.read_bytes()
+    path.write_bytes(data[: len(data) * 8 // 10 // 188 * 188])
+    before = extractor(tmp_path, DENSE)
+    part = sound(dense(before, path))
+    assert before.stats.computed == len(part) == 3
+    path.write_bytes(data)
+    after = extractor(tmp_path, DENSE)
+    whole = sound(dense(after, path))
+    assert (after.stats.reused, after.stats.computed) == (2, 2)
+    assert len(whole) == 4
+
+
+def test_a_damaged_entry_is_computed_again(video: Path, tmp_path: Path) -> None:
+    sound(dense(extractor(tmp_path, DENSE), video))
+    path = sorted(tmp_path.rglob("*.safetensors"))[0]
+    path.write_bytes(path.read_bytes()[:-5])
+    again = extractor(tmp_path, DENSE)
+    sound(dense(again, video))
+    assert (again.stats.reused, again.stats.computed) == (3, 1)
+
+
+def test_a_video_that_becomes_another_is_no_video(video: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(video, tmp_path / "video.mp4"))
+    other = encode(tmp_path / "other.mp4", "-c:v libx264 -g 45 -vf negate -preset ultrafast")
+
+    class Replaced(OpenClips):
+        """The video is replaced when its stretches are known."""
+
+        def stretches(self, path: str, fps: float) -> tuple[list[Stretch], Stamp | None]:
+            found = super().stretches(path, fps)
+            Path(path).write_bytes(other.read_bytes())
+            return found
+
+    made = extractor(tmp_path / "cache", DENSE)
+    with Replaced("auto", workers=1) as pool:
+        going = dense_features(replace_pool(made, pool), pool, path)
+        with pytest.raises(InputError, match="changed while it was read"):
+            list(going)
+    again = extractor(tmp_path / "cache", DENSE)
+    sound(dense(again, path))
+    assert again.stats.computed == 4, "nothing of the mixture is kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("xvid.avi", "-c:v mpeg4 -bf 2 -q:v 5"),
+        ("vp9.webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 50"),
+        ("mjpeg.mkv", "-c:v mjpeg"),
+        ("h264.mpg", "-c:v mpeg2video -g 12"),
+    ],
+)
+def test_other_formats(name: str, options: str, tmp_path: Path) -> None:
+    path = encode(tmp_path / name, options, 130)
+    found = dense(extractor(None, DENSE), path)
+    times = np.concatenate([entry.times for entry in sound(found)])
+    assert len(times) == pytest.approx(130 * RATE, abs=1)
+    assert (np.diff(times) > 0).all()
+    assert len(found) in (2, 3)
+
+
+def test_frame_folders_are_long_videos_too(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(20):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number:03}.png")
+    made = extractor(tmp_path / "cache", replace(DENSE, fps=0.1))  # 200 seconds
+    found = dense(made, folder)
+    assert [round(stretch.start) for stretch, _ in found] == [0, 50, 100, 150]
+    assert sum(len(entry.times) for entry in sound(found)) == 100
+    again = extractor(tmp_path / "cache", replace(DENSE, fps=0.1))
+    dense(again, folder)
+    assert again.stats.reused == 4
+
+
+def test_no_video_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "none.mp4"
+    path.write_bytes(b"this is no video" * 100)
+    with pytest.raises(InputError, match="not a video"):
+        dense(extractor(None, DENSE), path)
