@@ -131,6 +131,7 @@ class TimelineRecord(Result):
         path: The input, as it was given or found.
         ok: Whether it could be predicted.
         duration: Seconds of the video; None for a failure.
+        fps: Frames per second of it, on average; None for a failure.
         segments: By time; what lies between them is none of the classes.
         warnings: What went wrong without being fatal, such as a part that cannot be read.
         error: Why it failed, or None.
@@ -139,6 +140,7 @@ class TimelineRecord(Result):
     path: str
     ok: bool
     duration: float | None
+    fps: float | None
     segments: list[SegmentRecord]
     warnings: list[str]
     error: str | None

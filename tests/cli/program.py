@@ -33,8 +33,10 @@ class Answer:
 Vidfuse = Callable[..., Answer]
 
 
-def write_moving_square(path: Path, step: int, seed: int) -> Path:
-    """Ten frames of 48x48 pixels in which a square moves by ``step`` pixels."""
+def write_moving_square(
+    path: Path, step: int, seed: int, *, frames: int = 10, turn: int = 1000
+) -> Path:
+    """Frames of 48x48 pixels in which a square moves by ``step`` pixels, and then back."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,9 +45,9 @@ def write_moving_square(path: Path, step: int, seed: int) -> Path:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 48
         stream.pix_fmt = "yuv420p"
-        for i in range(10):
+        for i in range(frames):
             image = np.full((48, 48, 3), 40 + seed % 20, np.uint8)
-            left = (20 + i * step) % 40
+            left = (20 + (i if i < turn else 2 * turn - i) * step) % 40
             image[top : top + 12, left : left + 12] = 220
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())

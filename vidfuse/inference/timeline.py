@@ -50,11 +50,15 @@ class VideoScores:
     Attributes:
         parts: What could be read, in order.
         duration: Seconds of the video.
+        frames: How many frames the parts have.
+        seconds: How long they are.
         warnings: What went wrong without being fatal.
     """
 
     parts: list[Part] = field(default_factory=list)
     duration: float = 0.0
+    frames: int = 0
+    seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
 
@@ -118,6 +122,7 @@ class TimelinePredictor(Predictor):
             path=str(path),
             ok=True,
             duration=round(scores.duration, 6),
+            fps=round(scores.frames / scores.seconds, 3),
             segments=[
                 SegmentRecord(
                     start=round(each.start, 6),
@@ -151,6 +156,8 @@ class TimelinePredictor(Predictor):
                 continue
             run = run or Run(first, SlidingWindow(self.length, self.step, self._classify))
             run.add(entry.features, stretch.end)
+            found.frames += entry.info.count
+            found.seconds += entry.info.end - entry.info.start
             warnings |= dict.fromkeys(entry.info.warnings)
         if run is not None:
             found.parts.append(run.finish())
@@ -202,7 +209,7 @@ def first_sample(rate: float, stretch: Stretch) -> int:
 def failure(path: str, error: InputError) -> TimelineRecord:
     """The record of an input that cannot be used."""
     return TimelineRecord(
-        path=path, ok=False, duration=None, segments=[], warnings=[], error=error.reason
+        path=path, ok=False, duration=None, fps=None, segments=[], warnings=[], error=error.reason
     )
 
 

@@ -1,0 +1,96 @@
+"""``vidfuse predict --timeline``: what happens when in videos longer than a clip."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from program import CLASSES, Vidfuse, write_moving_square
+
+WINDOW = ("--window", 0.8, "--step", 0.1)
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A square that moves one way, and then the other."""
+    return write_moving_square(
+        tmp_path_factory.mktemp("long") / "there and back.mp4", 4, seed=70, frames=48, turn=24
+    )
+
+
+def records_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_video_has_segments(vidfuse: Vidfuse, trained, video):
+    answer = vidfuse(
+        "predict", video, "--timeline", "--model", trained.run, *WINDOW, "--format", "jsonl"
+    )
+    assert answer.code == 0, answer.err
+    (record,) = records_of(answer.out)
+    assert list(record) == ["path", "ok", "duration", "fps", "segments", "warnings", "error"]
+    assert (record["ok"], record["error"], record["warnings"]) == (True, None, [])
+    segments = record["segments"]
+    assert segments[0]["start"] == 0
+    assert segments[-1]["end"] == record["duration"]
+    assert all(one["end"] == two["start"] for one, two in pairwise(segments))
+    assert {each["label"] for each in segments} <= set(CLASSES)
+    assert all(0 < each["score"] <= 1 for each in segments)
+
+
+def test_forms(vidfuse: Vidfuse, trained, video, tmp_path):
+    command = ("predict", video, tmp_path / "none.mp4", "--timeline", "--model", trained.run)
+    text = vidfuse(*command, *WINDOW)
+    assert text.code == 1
+    lines = [line.split("\t") for line in text.out.splitlines()]
+    assert all(line[0] == str(video) and len(line) == 5 for line in lines[:-1])
+    assert lines[-1][:5] == [str(tmp_path / "none.mp4"), "", "", "", ""]
+    assert "no such" in lines[-1][5].lower()
+    table = vidfuse(*command, *WINDOW, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(table.out)))
+    assert [row["label"] for row in rows] == [line[3] for line in lines]
+    whole = vidfuse(*command, *WINDOW, "--format", "json")
+    answer = json.loads(whole.out)
+    assert [each["ok"] for each in answer["records"]] == [True, False]
+    assert answer["timings"]["total"] > 0
+
+
+def test_rules_shape_the_segments(vidfuse: Vidfuse, trained, video):
+    command = ("predict", video, "--timeline", "--model", trained.run, "--format", "jsonl", *WINDOW)
+    (plain,) = records_of(vidfuse(*command).out)
+    (one,) = records_of(vidfuse(*command, "--min-duration", 9).out)
+    assert len(one["segments"]) == 1
+    (nothing,) = records_of(vidfuse(*command, "--background", ",".join(CLASSES)).out)
+    assert nothing["segments"] == []
+    (sure,) = records_of(vidfuse(*command, "--threshold", 1).out)
+    assert len(sure["segments"]) <= len(plain["segments"])
+
+
+def test_nothing_is_computed_twice(vidfuse: Vidfuse, trained, video):
+    command = ("predict", video, "--timeline", "--model", trained.run, *WINDOW)
+    first = vidfuse(*command, "--format", "json")
+    again = vidfuse(*command, "--format", "json")
+    assert json.loads(first.out)["records"] == json.loads(again.out)["records"]
+    assert "forward" not in json.loads(again.out)["timings"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--window", 2), "--window is for timelines"),
+        (("--min-duration", 2), "--min-duration is for timelines"),
+        (("--timeline", "--background", "nothing"), "the model knows no class 'nothing'"),
+        (("--timeline", "--threshold", 0.3, "--low-threshold", 0.4), "it is above threshold"),
+        (("--timeline", "--views", 2), "a timeline has none"),
+        (("--timeline", "--window", 0), "window"),
+    ],
+)
+def test_wrong_settings(vidfuse: Vidfuse, trained, video, arguments, said):
+    answer = vidfuse("predict", video, "--model", trained.run, *arguments)
+    assert answer.code == 2
+    assert said in answer.err
+    assert not answer.out
