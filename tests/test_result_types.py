@@ -12,7 +12,7 @@ from vidfuse import arguments, results
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.comparison.config import CompareConfig
 from vidfuse.features.spec import FeatureConfig
-from vidfuse.inference.config import InferenceConfig
+from vidfuse.inference.config import InferenceConfig, TimelineConfig
 from vidfuse.results import ClassScore, Failure, Inspection, Record
 from vidfuse.settings import MachineConfig, Settings, typed_fields
 from vidfuse.training.config import TrainConfig
@@ -56,6 +56,7 @@ def test_a_result_can_be_made_of_its_json_again(result: results.Result) -> None:
     [
         (arguments.MachineSettings, MachineConfig),
         (arguments.InferenceSettings, InferenceConfig),
+        (arguments.TimelineSettings, TimelineConfig),
         (arguments.FeatureSettings, FeatureConfig),
         (arguments.TrainSettings, TrainConfig),
         (arguments.CompareSettings, CompareConfig),

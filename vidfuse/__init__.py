@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         list_heads,
         load_model,
         predict,
+        predict_timelines,
         train,
     )
 
@@ -38,6 +39,7 @@ __all__ = [
     "list_heads",
     "load_model",
     "predict",
+    "predict_timelines",
     "train",
 ]
 

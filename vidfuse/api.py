@@ -25,6 +25,7 @@ from vidfuse.arguments import (
     FeatureSettings,
     InferenceSettings,
     Subset,
+    TimelineSettings,
     TrainSettings,
     as_clips,
     as_inputs,
@@ -46,10 +47,11 @@ from vidfuse.features.build import finest
 from vidfuse.features.export import extract_clips
 from vidfuse.features.spec import FeatureConfig, parse_grid
 from vidfuse.heads import head_class, head_names
-from vidfuse.inference.config import InferenceConfig
+from vidfuse.inference.config import InferenceConfig, TimelineConfig
 from vidfuse.inference.evaluate import evaluate_dataset
 from vidfuse.inference.predict import predict_records
 from vidfuse.inference.predictor import Ensemble, find_model
+from vidfuse.inference.timeline import TimelinePredictor, timeline_records
 from vidfuse.inspection import inspect_dataset
 from vidfuse.loaded import LoadedModel
 from vidfuse.machine import compute_alone
@@ -66,6 +68,7 @@ from vidfuse.results import (
     HeadDescription,
     Inspection,
     Record,
+    TimelineRecord,
     TrainResult,
 )
 from vidfuse.runs import LATEST
@@ -302,6 +305,34 @@ def predict(
     paths = as_inputs("inputs", inputs)
     ensemble = _ensemble(model, plain(settings), reporter)
     return predict_records(ensemble, paths, top, owner=os.getpid())
+
+
+def predict_timelines(
+    inputs: AnyPath | Iterable[AnyPath | InputError | None],
+    *,
+    model: AnyPath | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[TimelineSettings],
+) -> Iterator[TimelineRecord]:
+    """Predict what happens when in videos of any length.
+
+    Args:
+        inputs: A video file, or several. They may come over time, as for `predict`.
+        model: A model file or run folder; None is the latest run.
+        reporter: Receives progress updates and collects the time of each stage.
+        **settings: Fields of ``TimelineConfig``.
+
+    Returns:
+        A record for each input, in order. The model is kept until the iterator ends or is closed.
+
+    Raises:
+        UserError: There is no such model, or it cannot slide over videos.
+    """
+    paths = as_inputs("inputs", inputs)
+    reporter = _watched(reporter)
+    config = TimelineConfig.from_mapping(plain(settings))
+    found = find_model(None if model is None else as_path("model", model), reporter)
+    return timeline_records(TimelinePredictor(found, config, reporter), paths)
 
 
 def inspect(

@@ -36,6 +36,18 @@ class InferenceSettings(MachineSettings, total=False):
     use_cache: bool
 
 
+class TimelineSettings(InferenceSettings, total=False):
+    """The fields of ``TimelineConfig``."""
+
+    window: float | None
+    step: float | None
+    smooth: float
+    min_duration: float
+    threshold: float
+    low_threshold: float | None
+    background: str | None
+
+
 class FeatureSettings(MachineSettings, total=False):
     """The fields of ``FeatureConfig``."""
 

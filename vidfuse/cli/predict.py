@@ -76,9 +76,11 @@ def predict(
     models = [find_model(each, reporter) for each in named]
     records: Iterator[Record | TimelineRecord]
     if timeline:
-        from vidfuse.inference.timeline import predict_timelines
+        from vidfuse.inference.timeline import TimelinePredictor, timeline_records
 
-        records = predict_timelines(models, clips, config, reporter)
+        if len(models) > 1:
+            raise UserError("a timeline is made by one model", "Name one with --model.")
+        records = timeline_records(TimelinePredictor(models[0], config, reporter), clips)
     else:
         _expect_clips(config)
         records = predict_records(Ensemble(models, config, reporter), clips, top)

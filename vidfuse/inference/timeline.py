@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -213,27 +213,16 @@ def failure(path: str, error: InputError) -> TimelineRecord:
     )
 
 
-def predict_timelines(
-    models: Sequence[AnyModel],
-    inputs: Iterable[Path | InputError | None],
-    config: TimelineConfig,
-    reporter: Reporter,
+def timeline_records(
+    predictor: TimelinePredictor, inputs: Iterable[Path | InputError | None]
 ) -> Iterator[TimelineRecord]:
     """The timeline of each input, in order.
 
     Args:
-        models: One.
+        predictor: The model; it is closed when no more records are wanted.
         inputs: Videos; an ``InputError`` stands for an input that could not be found, None says
             that the next one is not there yet.
-        config: How the model is used.
-        reporter: Receives progress updates and collects the time of each stage.
-
-    Raises:
-        UserError: There are several models, or the model cannot slide over videos.
     """
-    if len(models) > 1:
-        raise UserError("a timeline is made by one model", "Name one with --model.")
-    predictor = TimelinePredictor(models[0], config, reporter)
     try:
         for item in inputs:
             if isinstance(item, InputError):
