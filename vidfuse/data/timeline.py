@@ -1,0 +1,38 @@
+"""The timeline: what happens when in a video, as segments with a class each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a video that belongs to one class.
+
+    Attributes:
+        start: Where it begins, in seconds from the start of the file.
+        end: Where it ends (exclusive), in seconds; a point event ends where it starts.
+        label: Its class.
+        score: How probable the class is, from 0 to 1; None where nobody says.
+    """
+
+    start: float
+    end: float
+    label: str
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The segments of one video.
+
+    Attributes:
+        path: The video, as the file of annotations names it; None where it names none.
+        segments: By start, then end, then label. They may overlap.
+        duration: Seconds of the whole video; None where nobody says.
+    """
+
+    path: Path | None
+    segments: list[Segment]
+    duration: float | None = None
