@@ -1,8 +1,9 @@
 """Files of annotations: a table of formats, each one file with the same functions.
 
-A format module has ``write(timelines) -> str`` and, if it can be read, ``recognise(text) -> bool``,
-which sees the beginning of a file, and ``read(source) -> list[Timeline]``, which leaves out what
-cannot be used and reports it. To add one, write the file and put it in ``FORMATS``.
+A format module has ``write(timelines, file) -> str`` and, if it can be read,
+``recognise(text) -> bool``, which sees the beginning of a file, and
+``read(source) -> list[Timeline]``, which leaves out what cannot be used and reports it. To add one,
+write the file and put it in ``FORMATS``.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class FormatModule(Protocol):
             UserError: It cannot be understood as a whole.
         """
 
-    def write(self, timelines: Sequence[Timeline]) -> str:
-        """The text of a file; of a format that holds one video, there is one."""
+    def write(self, timelines: Sequence[Timeline], file: Path) -> str:
+        """The text of the file; a format that holds one video gets one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +162,8 @@ def write_timelines(
         raise UserError(f"{target}: not the suffix of a file of annotations", _known(False))
     module, about = load_format(name), FORMATS[name]
     checked = [_check(each) for each in timelines]
-    if about.several:
-        texts = {target: module.write(checked)}
-        if name == "csv" and target.suffix.lower() == ".tsv":
-            from vidfuse.data.timelines import table
-
-            texts = {target: table.write(checked, "\t")}
-    elif len(checked) == 1 and not target.is_dir():
-        texts = {target: module.write(checked)}
+    if about.several or (len(checked) == 1 and not target.is_dir()):
+        texts = {target: module.write(checked, target)}
     else:
         texts = _texts_in_folder(target, checked, name)
     for file, text in texts.items():
@@ -190,7 +185,8 @@ def _texts_in_folder(folder: Path, timelines: Sequence[Timeline], name: str) -> 
     for video in timelines:
         stem = video.path.stem if video.path else "video"
         taken = [file.name.removesuffix(suffix) for file in texts]
-        texts[folder / f"{free_name(stem, taken)}{suffix}"] = module.write([video])
+        file = folder / f"{free_name(stem, taken)}{suffix}"
+        texts[file] = module.write([video], file)
     return texts
 
 

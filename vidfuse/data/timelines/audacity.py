@@ -6,6 +6,7 @@ Lines that begin with a backslash hold the range of frequencies of the label bef
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from vidfuse.data.tables import BadRowError
 from vidfuse.data.timeline import Timeline
@@ -36,11 +37,8 @@ def read(source: Source) -> list[Timeline]:
             segments.append(make_segment(cells[0], cells[1], " ".join(cells[2:])))
         except BadRowError as error:
             source.report(line, error)
-    if not segments and not any(len(cells) > 1 for _, cells in _rows(source.text)):
-        if source.text.strip():
-            raise source.refuse(
-                "no labels of Audacity", "A line is start, end and label, with tabs."
-            )
+    if source.text.strip() and not any(len(cells) > 1 for _, cells in _rows(source.text)):
+        raise source.refuse("no labels of Audacity", "A line is start, end, label, with tabs.")
     return [timeline(None, segments)]
 
 
@@ -52,7 +50,7 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, [start.replace(",", "."), *end, *rest[1:]]
 
 
-def write(timelines: Sequence[Timeline]) -> str:
+def write(timelines: Sequence[Timeline], file: Path) -> str:
     """A line for each segment of one video."""
     (video,) = timelines
     return "".join(f"{each.start:.6f}\t{each.end:.6f}\t{each.label}\n" for each in video.segments)

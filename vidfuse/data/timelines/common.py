@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -202,8 +203,10 @@ def lanes_by_tier(segments: Sequence[Segment]) -> dict[str, list[Segment]]:
         tiers.setdefault(each.tier or TIER, []).append(each)
     lanes: dict[str, list[Segment]] = {}
     for name, inside in tiers.items():
-        for lane in divide_into_lanes(inside):
-            lanes[free_name(name, {*tiers, *lanes} - ({name} - lanes.keys()))] = lane
+        first, *others = divide_into_lanes(inside)
+        lanes[name] = first
+        for lane in others:
+            lanes[free_name(name, {*tiers, *lanes})] = lane
     return lanes
 
 
@@ -230,6 +233,21 @@ def at_least_one(start: int, end: int) -> int:
 def decimal(value: float, digits: int = 6) -> str:
     """A number without an exponent and without zeros at its end."""
     return f"{value:.{digits}f}".rstrip("0").rstrip(".") or "0"
+
+
+def load_json(source: Source) -> object:
+    """The content of a file with one JSON value.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        return json.loads(source.text)
+    except json.JSONDecodeError as error:
+        reason = f"line {error.lineno}: not JSON ({error.msg})"
+    except (ValueError, RecursionError) as error:  # numbers, or depth, beyond all measure
+        reason = f"not JSON that can be read ({error})"
+    raise source.refuse(reason, "Export it again.")
 
 
 def mapping(value: object) -> Mapping[str, object]:

@@ -32,7 +32,7 @@ def blocks(text: str) -> Iterator[Block]:
     """The blocks of a file, which blank lines divide."""
     together: list[str] = []
     number = 0
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):  # noqa: B007
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         if line.strip():
             together.append(line)
         elif together:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from vidfuse.data.tables import BadRowError, Row, jsonl_rows
 from vidfuse.data.timeline import Segment, Timeline
@@ -62,7 +63,7 @@ def _read_segment(item: object) -> Segment:
     return make_segment(*(item.get(key) for key in ("start", "end", "label", "score", "tier")))
 
 
-def write(timelines: Sequence[Timeline]) -> str:
+def write(timelines: Sequence[Timeline], file: Path) -> str:
     """A record for each video."""
     lines = (json.dumps(_record(each), ensure_ascii=False) for each in timelines)
     return "".join(f"{line}\n" for line in lines)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from vidfuse.data.tables import BadRowError
 from vidfuse.data.timeline import Timeline
@@ -40,7 +41,7 @@ def read(source: Source) -> list[Timeline]:
     return [timeline(None, segments)]
 
 
-def write(timelines: Sequence[Timeline]) -> str:
+def write(timelines: Sequence[Timeline], file: Path) -> str:
     """A cue for each segment of one video; point events last a millisecond."""
     (video,) = timelines
     cues = enumerate(timings(video, ","), start=1)

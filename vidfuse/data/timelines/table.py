@@ -13,7 +13,7 @@ from vidfuse.data.timelines.common import Source, decimal, make_segment, path_of
 
 _COLUMNS = ("path", "start", "end", "label", "score", "tier")
 _HINT = (
-    "A table of segments begins with the line path,start,end,label or path,start,end,label,score."
+    "A table of segments begins with the line path,start,end,label,score (without the last, too)."
 )
 
 
@@ -39,8 +39,9 @@ def read(source: Source) -> list[Timeline]:
     return [timeline(path, segments) for path, segments in videos.items()]
 
 
-def write(timelines: Sequence[Timeline], delimiter: str = ",") -> str:
+def write(timelines: Sequence[Timeline], file: Path) -> str:
     """A row for each segment; a video without any is not in the table."""
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     with_tiers = any(each.tier for video in timelines for each in video.segments)
     columns = _COLUMNS if with_tiers else _COLUMNS[:-1]
     out = io.StringIO()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from vidfuse.data.timeline import Segment, Timeline
 
 
-def write(timelines: Sequence[Timeline]) -> str:
+def write(timelines: Sequence[Timeline], file: Path) -> str:
     """A line for each segment, below the name of its video where there are several."""
     return "\n".join(_section(video, named=len(timelines) > 1) for video in timelines)
 
