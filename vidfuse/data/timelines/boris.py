@@ -1,4 +1,4 @@
-"""Projects of BORIS (``.boris``, format 7.0): observations, and an ethogram with types of events."""
+"""Projects of BORIS (``.boris``, format 7.0): observations, and an ethogram."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _observation(video: Timeline, states: frozenset[str]) -> dict[str, object]:
         "plot_data": {},
         "media_info": {
             "length": media,
-            "fps": {each: video.fps or 0.0 for each in media},
+            "fps": dict.fromkeys(media, video.fps or 0.0),
             "hasVideo": dict.fromkeys(media, True),
             "hasAudio": dict.fromkeys(media, False),
             "offset": {"1": 0.0},

@@ -54,7 +54,7 @@ def read(source: Source) -> list[Timeline]:
     tasks = [content] if isinstance(content, dict) else sequence(content)
     if not all(isinstance(task, dict) for task in tasks) or not isinstance(content, dict | list):
         raise source.refuse("no tasks of Label Studio", "Export them as JSON or JSON-MIN.")
-    found = []
+    found: list[Timeline] = []
     for count, task in enumerate(map(mapping, tasks), start=1):
         try:
             found += _read_task(task, f"task {count}", source)
@@ -110,7 +110,7 @@ def _rate_of_boxes(results: Sequence[Mapping[str, object]]) -> float | None:
 
 def _segments(item: Mapping[str, object], fps: float | None) -> Iterator[Segment]:
     value = mapping(item.get("value"))
-    score, tier = item.get("score"), item.get("from_name")
+    score = item.get("score")
     for label in sequence(value.get(_FRAMES)):
         if fps is None:
             raise BadRowError(_NO_FPS)
@@ -120,11 +120,11 @@ def _segments(item: Mapping[str, object], fps: float | None) -> Iterator[Segment
                 raise BadRowError(f"end {last:g} is before start {first:g}")
             # Frames are counted from 1; some tools begin with 0.
             start = max(first - 1, 0.0)
-            yield make_segment(start / fps, max(last, start) / fps, label, score, tier)
+            yield make_segment(start / fps, max(last, start) / fps, label, score)
     if "start" in value:
         for name in _SECONDS:
             for label in sequence(value.get(name)):
-                yield make_segment(value["start"], value.get("end"), label, score, tier)
+                yield make_segment(value["start"], value.get("end"), label, score)
 
 
 def _video(data: Mapping[str, object]) -> Path | None:
@@ -155,7 +155,7 @@ def _name(address: str) -> str:
 
 
 def write(timelines: Sequence[Timeline], file: Path) -> str:
-    """Tasks to import, with predictions where there are scores and annotations where there are none.
+    """Tasks to import: with scores they have predictions, else annotations.
 
     Times are rounded to frames. The rate of each video, or 24 where it is not known, is its task's
     ``fps``; the interface needs ``<Video name="video" value="$video" frameRate="$fps"/>``.
@@ -185,7 +185,7 @@ def _result(segment: Segment, fps: float, place: int) -> dict[str, object]:
     result: dict[str, object] = {
         "id": f"segment{place}",
         "type": _FRAMES,
-        "from_name": segment.tier or "timelineLabels",
+        "from_name": "timelineLabels",
         "to_name": "video",
         "value": {"ranges": [{"start": first, "end": last}], _FRAMES: [segment.label]},
     }

@@ -77,7 +77,9 @@ class Observation:
 
 def timelines_of(observation: Observation, source: Source) -> list[Timeline]:
     """A timeline for each media file of an observation; one without a path for a live one."""
-    files: dict[str | None, list[Segment]] = {name: [] for name in observation.media or [None]}
+    files: dict[str | None, list[Segment]] = {name: [] for name in observation.media}
+    if not files:
+        files[None] = []
     for event in _pair(observation.events, source):
         try:
             start, stop = event.time - observation.offset, event.stop - observation.offset
