@@ -611,7 +611,7 @@ def test_a_file_for_each_video(tmp_path):
     assert rows(read_timelines(files[1])) == [(0, 1, "run")]
     with pytest.raises(UserError, match="holds one video") as raised:
         write_timelines(videos, tmp_path / "all.srt")
-    assert "jsonl" in raised.value.hint
+    assert "jsonl" in (raised.value.hint or "")
     assert not (tmp_path / "all.srt").exists()
 
 

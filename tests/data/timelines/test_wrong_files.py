@@ -27,19 +27,18 @@ def attempt(file, name):
     try:
         found = read_timelines(file, format=name)
     except UserError as error:
-        told = error
-    else:
-        told = None
-    if told is not None:
-        assert str(file) in told.message
-        assert told.hint
-        return None
+        return explain(error, file)
     for problem in found.problems:
         assert problem.startswith(file.name)
     for segment in (each for video in found.timelines for each in video.segments):
         assert 0 <= segment.start <= segment.end < math.inf
         assert segment.label == segment.label.strip() != ""
     return found
+
+
+def explain(error, file):
+    assert str(file) in error.message
+    assert error.hint
 
 
 NONSENSE = {
@@ -98,15 +97,30 @@ def test_damaged_files(name, tmp_path):
         attempt(file, name)
 
 
-WRONG = [None, True, -1, 1e300, math.nan, math.inf, "x", "", [], {}, [[]], {"a": 1}, 10**400]
+WRONG: list[object] = [
+    None,
+    True,
+    -1,
+    1e300,
+    math.nan,
+    math.inf,
+    "x",
+    "",
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    10**400,
+]
 
 
 @pytest.mark.parametrize("name", ["jsonl", "boris", "label-studio"])
 def test_wrong_values_anywhere_in_json(name, tmp_path):
     (file,) = write_timelines([VIDEO], tmp_path / f"a{FORMATS[name].suffixes[0]}", format=name)
     content = json.loads(file.read_text())
+    chance = random.Random(0)
     for path in list(places(content)):
-        for wrong in WRONG:
+        for wrong in chance.sample(WRONG, 2):
             changed = json.loads(json.dumps(content))
             if not path:
                 changed = wrong
