@@ -17,6 +17,7 @@ from vidfuse.backbones import BACKBONES
 from vidfuse.cli.commands import COMMANDS
 from vidfuse.data.layouts import LAYOUTS
 from vidfuse.data.layouts.manifest import COLUMNS
+from vidfuse.data.timelines import FORMATS
 from vidfuse.heads.registry import HEADS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +67,7 @@ def test_the_python_reference_is_current():
         ("README.md", LAYOUTS),
         ("docs/datasets.md", LAYOUTS),
         ("docs/datasets.md", COLUMNS),
+        ("docs/timelines.md", FORMATS),
     ],
 )
 def test_documents_name_everything_in_the_tables(document, names):

@@ -15,12 +15,14 @@ class Segment:
         end: Where it ends (exclusive), in seconds; a point event ends where it starts.
         label: Its class.
         score: How probable the class is, from 0 to 1; None where nobody says.
+        tier: The tier (ELAN, Praat) or subject (BORIS) that it is of; None where there are none.
     """
 
     start: float
     end: float
     label: str
     score: float | None = None
+    tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,10 @@ class Timeline:
         path: The video, as the file of annotations names it; None where it names none.
         segments: By start, then end, then label. They may overlap.
         duration: Seconds of the whole video; None where nobody says.
+        fps: Frames per second of the video; None where nobody says.
     """
 
     path: Path | None
     segments: list[Segment]
     duration: float | None = None
+    fps: float | None = None

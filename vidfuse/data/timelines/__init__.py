@@ -1,0 +1,241 @@
+"""Files of annotations: a table of formats, each one file with the same functions.
+
+A format module has ``write(timelines, file) -> str`` and, if it can be read,
+``recognise(text) -> bool``, which sees the beginning of a file, and
+``read(source) -> list[Timeline]``, which leaves out what cannot be used and reports it. To add one,
+write the file and put it in ``FORMATS``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from vidfuse.atomic import write_whole
+from vidfuse.data.files import describe_os_error, is_video, read_head
+from vidfuse.data.tables import BadRowError, read_text
+from vidfuse.data.timeline import Timeline
+from vidfuse.data.timelines.common import Source, free_name, make_segment, path_of, timeline
+from vidfuse.errors import UnknownNameError, UserError
+
+_HEAD = 65536  # characters by which a format is recognised
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A line of the table.
+
+    Attributes:
+        module: Where it is.
+        suffixes: Of its files, in lower case; new files get the first.
+        several: Whether one file holds several videos, and so names them.
+        readable: Whether it is read, too.
+    """
+
+    module: str
+    suffixes: tuple[str, ...]
+    several: bool = False
+    readable: bool = True
+
+
+def _format(module: str, *suffixes: str, several: bool = False, readable: bool = True) -> Format:
+    return Format(f"vidfuse.data.timelines.{module}", suffixes, several, readable)
+
+
+FORMATS: dict[str, Format] = {
+    "jsonl": _format("jsonl", ".jsonl", ".ndjson", several=True),
+    "csv": _format("table", ".csv", ".tsv", several=True),
+    "webvtt": _format("webvtt", ".vtt"),
+    "srt": _format("srt", ".srt"),
+    "audacity": _format("audacity", ".txt"),
+    "text": _format("text", ".txt", several=True, readable=False),
+    "textgrid": _format("textgrid", ".textgrid"),
+    "eaf": _format("eaf", ".eaf"),
+    "boris-events": _format("boris_events", ".tsv", ".csv", several=True),
+    "boris": _format("boris", ".boris", several=True),
+    "label-studio": _format("label_studio", ".json", several=True),
+}
+"""Name of each format; of those with a suffix in common, the first is the one without a name."""
+
+
+class FormatModule(Protocol):
+    """The interface of a format's module."""
+
+    def recognise(self, text: str) -> bool:
+        """Check that a file with this beginning is of the format."""
+
+    def read(self, source: Source) -> list[Timeline]:
+        """The timelines of the file.
+
+        Raises:
+            UserError: It cannot be understood as a whole.
+        """
+
+    def write(self, timelines: Sequence[Timeline], file: Path) -> str:
+        """The text of the file; a format that holds one video gets one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """What a file of annotations says.
+
+    Attributes:
+        timelines: One per video, or per video and annotator.
+        problems: What was left out and why, with file and line.
+        format: The name of its format.
+    """
+
+    timelines: list[Timeline]
+    problems: list[str] = field(default_factory=list)
+    format: str = ""
+
+
+def load_format(name: str) -> FormatModule:
+    """The module of a format.
+
+    Raises:
+        UnknownNameError: There is no such format.
+    """
+    if name not in FORMATS:
+        raise UnknownNameError("format of annotations", name, FORMATS)
+    return cast(FormatModule, import_module(FORMATS[name].module))
+
+
+def read_timelines(
+    path: str | os.PathLike[str], *, format: str | None = None, fps: float | None = None
+) -> Annotations:
+    """Read a file of annotations.
+
+    Args:
+        path: The file.
+        format: One of ``FORMATS``; None finds it by the suffix and the beginning of the file.
+        fps: Frames per second of the videos, for formats that count frames.
+
+    Raises:
+        UserError: The file cannot be read, is of no known format, or cannot be understood.
+    """
+    file = Path(path)
+    if format is not None:
+        load_format(format)
+        if not FORMATS[format].readable:
+            raise UserError(f"{file}: the format '{format}' is for people; it is not read")
+    candidates = [format] if format else _formats_of(file, readable=True)
+    if not candidates:
+        hint = "To classify a video, use `vidfuse predict`." if is_video(file) else _known(True)
+        raise UserError(f"{file}: not the suffix of a file of annotations", hint)
+    _check_file(file)
+    source = Source(file, read_text(file), fps)
+    head = source.text[:_HEAD]
+    found = next((name for name in candidates if load_format(name).recognise(head)), candidates[0])
+    return Annotations(load_format(found).read(source), source.problems, found)
+
+
+def write_timelines(
+    timelines: Sequence[Timeline],
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+) -> list[Path]:
+    """Write annotations, each file whole or not at all.
+
+    Args:
+        timelines: Of the videos.
+        path: The file. For a format that holds one video: a folder, which then gets a file for
+            each, of the video's name; or the file, if there is one video.
+        format: One of ``FORMATS``; None is that of the suffix.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: There is no such format, it cannot hold the videos in one file, or a segment has
+            values that none can have.
+        UnwritableError: The file cannot be written.
+    """
+    target = Path(path)
+    name = format or next(iter(_formats_of(target)), None)
+    if name is None:
+        raise UserError(f"{target}: not the suffix of a file of annotations", _known(False))
+    module, about = load_format(name), FORMATS[name]
+    checked = [_check(each) for each in timelines]
+    if about.several or (len(checked) == 1 and not target.is_dir()):
+        texts = {target: module.write(checked, target)}
+    else:
+        texts = _texts_in_folder(target, checked, name)
+    for file, text in texts.items():
+        write_whole(file, text)
+    return list(texts)
+
+
+def _texts_in_folder(folder: Path, timelines: Sequence[Timeline], name: str) -> dict[Path, str]:
+    suffix = FORMATS[name].suffixes[0]
+    if folder.suffix.lower() in FORMATS[name].suffixes and not folder.is_dir():
+        several = ", ".join(name for name, about in FORMATS.items() if about.several)
+        raise UserError(
+            f"{folder}: a file of the format '{name}' holds one video, and there are "
+            f"{len(timelines)}",
+            f"Give a folder, or another format: {several}.",
+        )
+    module = load_format(name)
+    texts: dict[Path, str] = {}
+    for video in timelines:
+        stem = video.path.stem if video.path else "video"
+        taken = [file.name.removesuffix(suffix) for file in texts]
+        file = folder / f"{free_name(stem, taken)}{suffix}"
+        texts[file] = module.write([video], file)
+    return texts
+
+
+def _formats_of(file: Path, *, readable: bool = False) -> list[str]:
+    suffix = file.suffix.lower()
+    return [
+        name
+        for name, about in FORMATS.items()
+        if suffix in about.suffixes and (about.readable or not readable)
+    ]
+
+
+def _known(readable: bool) -> str:
+    known = (
+        f"{name} ({', '.join(about.suffixes)})"
+        for name, about in FORMATS.items()
+        if about.readable or not readable
+    )
+    return f"Known formats: {', '.join(known)}."
+
+
+def _check_file(file: Path) -> None:
+    try:
+        if file.is_dir():
+            raise UserError(f"{file}: a folder", "Give a file of annotations in it.")
+        file.stat()
+    except OSError as error:
+        raise UserError(f"{file}: {describe_os_error(error)}", "Check the path.") from None
+    except ValueError:  # a name with a zero byte
+        raise UserError(f"{str(file)!r}: no name of a file", "Check the path.") from None
+    if not file.is_file():
+        raise UserError(f"{file}: not a regular file", "Give a file of annotations.")
+    head = read_head(file, 4096)
+    if b"\0" in head and head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{file}: not text", "Give a file of annotations.")
+
+
+def _check(video: Timeline) -> Timeline:
+    """The timeline with its segments in order and its texts on one line.
+
+    Raises:
+        UserError: A value is none that a segment can have.
+    """
+    try:
+        path = path_of(None if video.path is None else str(video.path))
+        segments = [
+            make_segment(each.start, each.end, each.label, each.score, each.tier)
+            for each in video.segments
+        ]
+    except BadRowError as error:
+        raise UserError(f"annotations of {str(video.path)!a} cannot be written: {error}") from None
+    return timeline(path, segments, video.duration, video.fps)
