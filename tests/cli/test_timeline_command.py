@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from program import CLASSES, Vidfuse, write_moving_square
 
+from vidfuse.data.timelines import read_timelines
+
 WINDOW = ("--window", 0.8, "--step", 0.1)
 
 
@@ -94,3 +96,33 @@ def test_wrong_settings(vidfuse: Vidfuse, trained, video, arguments, said):
     assert answer.code == 2
     assert said in answer.err
     assert not answer.out
+
+
+def test_files_for_annotation_tools(vidfuse: Vidfuse, trained, video, dataset, tmp_path):
+    """One file of all videos, or one of each; a video that cannot be read is in none."""
+    command = ("predict", video, "none.mp4", "--timeline", "--model", trained.run, *WINDOW)
+    answer = vidfuse(*command, "--out", "all.csv", "--format", "jsonl")
+    assert answer.code == 1
+    assert "Written: all.csv" in answer.err
+    (record, _) = records_of(answer.out)
+    (timeline,) = read_timelines(tmp_path / "all.csv").timelines
+    assert timeline.path == video
+    assert [(each.start, each.end, each.label, each.score) for each in timeline.segments] == [
+        (each["start"], each["end"], each["label"], each["score"]) for each in record["segments"]
+    ]
+    answer = vidfuse(*command, "--out", "subtitles", "--out-format", "webvtt")
+    assert [path.name for path in (tmp_path / "subtitles").iterdir()] == ["there and back.vtt"]
+
+
+def test_wrong_files(vidfuse: Vidfuse, trained, video, tmp_path):
+    command = ("predict", video, "--model", trained.run)
+    for arguments, said in (
+        (("--timeline", "--out", "a.xyz"), "not the suffix of a file of annotations"),
+        (("--timeline", "--out-format", "eaf"), "--out-format says how --out is written"),
+        (("--out", "a.vtt"), "--out is for timelines"),
+        (("--timeline", "--out", "a.vtt", "--out-format", "nonsense"), "unknown format"),
+    ):
+        answer = vidfuse(*command, *arguments)
+        assert answer.code == 2
+        assert said in answer.err
+    assert not list(tmp_path.glob("a.*"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -15,8 +14,10 @@ from vidfuse.cli.app import BEGAN
 from vidfuse.cli.commands import PLAIN, Command
 from vidfuse.cli.console import ConsoleReporter, print_json, write_records
 from vidfuse.cli.options import ModelOption, chosen_models, with_settings
+from vidfuse.cli.timelines import expect_none, predict_timelines
+from vidfuse.data.timelines import FORMATS
 from vidfuse.errors import InputError, UserError
-from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
+from vidfuse.inference.config import TimelineConfig
 from vidfuse.results import Record, TimelineRecord
 
 app = typer.Typer(**PLAIN)
@@ -54,6 +55,25 @@ def predict(
         bool,
         typer.Option("--timeline", help="Say what happens when, instead of one class for all."),
     ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="Also write the timelines here, for an annotation tool: a file, or a folder that "
+            "gets one for each video.",
+            rich_help_panel="Timelines",
+        ),
+    ] = None,
+    out_format: Annotated[
+        str | None,
+        typer.Option(
+            "--out-format",
+            metavar="NAME",
+            help="Format of --out: " + ", ".join(FORMATS) + ".  [default: by its suffix]",
+            rich_help_panel="Timelines",
+        ),
+    ] = None,
     model: ModelOption = None,
     top: Annotated[
         int, typer.Option("--top", metavar="N", help="Classes listed per record.", min=1)
@@ -76,13 +96,9 @@ def predict(
     models = [find_model(each, reporter) for each in named]
     records: Iterator[Record | TimelineRecord]
     if timeline:
-        from vidfuse.inference.timeline import TimelinePredictor, timeline_records
-
-        if len(models) > 1:
-            raise UserError("a timeline is made by one model", "Name one with --model.")
-        records = timeline_records(TimelinePredictor(models[0], config, reporter), clips)
+        records = predict_timelines(models, clips, config, out, out_format, reporter)
     else:
-        _expect_clips(config)
+        expect_none(config, out, out_format)
         records = predict_records(Ensemble(models, config, reporter), clips, top)
     kept = []
     failed = False
@@ -104,18 +120,6 @@ def predict(
         print_json({"records": kept, "timings": reporter.timings()})
     if failed:
         raise typer.Exit(1)
-
-
-def _expect_clips(config: TimelineConfig) -> None:
-    """Refuse settings of timelines where there will be none.
-
-    Raises:
-        UserError: Naming one.
-    """
-    for each in fields(TimelineConfig):
-        if each.name in TIMELINE_FIELDS and getattr(config, each.name) != each.default:
-            flag = f"--{each.name.replace('_', '-')}"
-            raise UserError(f"{flag} is for timelines", "Add --timeline, or leave it out.")
 
 
 def _clips(inputs: list[str], folders: list[str]) -> Iterator[Path | InputError | None]:

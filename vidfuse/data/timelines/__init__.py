@@ -157,9 +157,7 @@ def write_timelines(
         UnwritableError: The file cannot be written.
     """
     target = Path(path)
-    name = format or next(iter(_formats_of(target)), None)
-    if name is None:
-        raise UserError(f"{target}: not the suffix of a file of annotations", _known(False))
+    name = format_of(target, format)
     module, about = load_format(name), FORMATS[name]
     checked = [_check(each) for each in timelines]
     if about.several or (len(checked) == 1 and not target.is_dir()):
@@ -169,6 +167,25 @@ def write_timelines(
     for file, text in texts.items():
         write_whole(file, text)
     return list(texts)
+
+
+def format_of(path: Path, format: str | None = None) -> str:
+    """The format in which annotations are written to a path.
+
+    Args:
+        path: The file, or the folder.
+        format: One of ``FORMATS``; None is that of the suffix.
+
+    Raises:
+        UserError: There is no such format, or none of that suffix.
+    """
+    if format is not None:
+        load_format(format)
+        return format
+    found = next(iter(_formats_of(path)), None)
+    if found is None:
+        raise UserError(f"{path}: not the suffix of a file of annotations", _known(False))
+    return found
 
 
 def _texts_in_folder(folder: Path, timelines: Sequence[Timeline], name: str) -> dict[Path, str]:
