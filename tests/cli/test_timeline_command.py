@@ -98,7 +98,7 @@ def test_wrong_settings(vidfuse: Vidfuse, trained, video, arguments, said):
     assert not answer.out
 
 
-def test_files_for_annotation_tools(vidfuse: Vidfuse, trained, video, dataset, tmp_path):
+def test_files_for_annotation_tools(vidfuse: Vidfuse, trained, video, tmp_path):
     """One file of all videos, or one of each; a video that cannot be read is in none."""
     command = ("predict", video, "none.mp4", "--timeline", "--model", trained.run, *WINDOW)
     answer = vidfuse(*command, "--out", "all.csv", "--format", "jsonl")
