@@ -86,8 +86,8 @@ def test_nothing_is_computed_twice(vidfuse: Vidfuse, trained, video):
         (("--window", 2), "--window is for timelines"),
         (("--min-duration", 2), "--min-duration is for timelines"),
         (("--timeline", "--background", "nothing"), "the model knows no class 'nothing'"),
-        (("--timeline", "--threshold", 0.3, "--low-threshold", 0.4), "it is above threshold"),
-        (("--timeline", "--views", 2), "a timeline has none"),
+        (("--timeline", "--threshold", 0.3, "--low-threshold", 0.4), "is above --threshold"),
+        (("--timeline", "--views", 2), "a timeline has no views"),
         (("--timeline", "--window", 0), "window"),
     ],
 )

@@ -164,7 +164,12 @@ def write_records(
         if form == "jsonl":
             print(json.dumps(record.to_dict()), flush=True)
         elif form == "text":
-            for cells in _cells(record):
+            lines = [[record.path, "", "", record.error or ""]]
+            if isinstance(record, TimelineRecord):
+                lines = _segments(record)
+            elif record.score is not None:
+                lines = [[record.path, record.label or "", f"{record.score:.4f}"]]
+            for cells in lines:
                 print("\t".join(map(printable, cells)), flush=True)
         elif form == "csv":
             for row in _rows(record):
@@ -176,18 +181,14 @@ def write_records(
         yield record
 
 
-def _cells(record: Record | TimelineRecord) -> list[list[str]]:
-    """The columns of each line of a record."""
-    if isinstance(record, TimelineRecord):
-        if record.error is not None:
-            return [[record.path, "", "", "", "", record.error]]
-        return [
-            [record.path, f"{each.start:.2f}", f"{each.end:.2f}", each.label, f"{each.score:.4f}"]
-            for each in record.segments
-        ] or [[record.path, "", "", "", ""]]
-    if record.score is None:
-        return [[record.path, record.label or "", "", record.error or ""]]
-    return [[record.path, record.label or "", f"{record.score:.4f}"]]
+def _segments(record: TimelineRecord) -> list[list[str]]:
+    """The columns of each line of a timeline."""
+    if record.error is not None:
+        return [[record.path, "", "", "", "", record.error]]
+    return [
+        [record.path, f"{each.start:.2f}", f"{each.end:.2f}", each.label, f"{each.score:.4f}"]
+        for each in record.segments
+    ] or [[record.path, "", "", "", ""]]
 
 
 def _rows(record: Record | TimelineRecord) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ from vidfuse.cli.app import BEGAN
 from vidfuse.cli.commands import PLAIN, Command
 from vidfuse.cli.console import ConsoleReporter, print_json, write_records
 from vidfuse.cli.options import ModelOption, chosen_models, with_settings
-from vidfuse.cli.timelines import expect_none, predict_timelines
+from vidfuse.cli.timelines import predict_timelines
 from vidfuse.data.timelines import FORMATS
 from vidfuse.errors import InputError, UserError
-from vidfuse.inference.config import TimelineConfig
+from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
 from vidfuse.results import Record, TimelineRecord
 
 app = typer.Typer(**PLAIN)
@@ -98,7 +98,10 @@ def predict(
     if timeline:
         records = predict_timelines(models, clips, config, out, out_format, reporter)
     else:
-        expect_none(config, out, out_format)
+        given = {"out": out, "out_format": out_format, **settings}
+        for name in filter(given.get, TIMELINE_FIELDS):
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} is for timelines", "Add --timeline, or leave it out.")
         records = predict_records(Ensemble(models, config, reporter), clips, top)
     kept = []
     failed = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,27 +10,12 @@ from vidfuse.atomic import ADVICE, make_writable
 from vidfuse.data.timeline import Segment, Timeline
 from vidfuse.data.timelines import FORMATS, format_of, write_timelines
 from vidfuse.errors import InputError, UserError
-from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
+from vidfuse.inference.config import TimelineConfig
 from vidfuse.progress import Reporter
 from vidfuse.results import TimelineRecord
 
 if TYPE_CHECKING:
     from vidfuse.model import StoredModel
-
-
-def expect_none(config: TimelineConfig, out: str | None, out_format: str | None) -> None:
-    """Refuse settings of timelines where there will be none.
-
-    Raises:
-        UserError: Naming one.
-    """
-    given = {"out": out, "out_format": out_format}
-    given |= {each.name: getattr(config, each.name) for each in fields(config)}
-    usual = {each.name: each.default for each in fields(config)}
-    for name in ("out", "out_format", *TIMELINE_FIELDS):
-        if given[name] != usual.get(name):
-            flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{flag} is for timelines", "Add --timeline, or leave it out.")
 
 
 def predict_timelines(

@@ -19,7 +19,7 @@ from vidfuse.features.encode import Encoder
 from vidfuse.features.extract import ExtractionStats, Extractor
 from vidfuse.features.spec import FeatureConfig, FeatureSpec, parse_grid, weights_digest
 from vidfuse.progress import Reporter
-from vidfuse.video.backends import policy
+from vidfuse.video.backends import POLICIES
 
 if TYPE_CHECKING:
     from vidfuse.backbones.engine import TorchEngine
@@ -60,7 +60,7 @@ def build_extractor(
 
         preprocessing["steps"] = count_steps(choice)
     spec = FeatureSpec(
-        decode=policy(config.decoder)[0],
+        decode=POLICIES[config.decoder][0],
         # Training jitters among cached frames; those that are cached are uniform.
         sampling="uniform" if rule.mode == "segment" else str(rule),
         frames=config.cached_frames,

@@ -130,11 +130,12 @@ class FeatureConfig(MachineConfig):
         info = find_backbone(self.backbone)[1]
         if info.fixed_size and self.size not in (None, info.size):
             found.append(f"size: {self.backbone} takes frames of {info.size} pixels only")
-        if self.rule.mode == "rate":
+        sampling = self.sampling or "uniform"
+        if sampling.startswith("rate"):
             found.append("sampling: rate is how long videos are sampled, not clips (stride:N)")
-        elif self.rule.mode == "windows" or (info.kind == "clip" and self.rule.mode != "uniform"):
+        elif sampling.startswith("windows") or (info.kind == "clip" and sampling != "uniform"):
             found.append(
-                f"sampling: {self.rule} cannot be chosen; an encoder that sees windows of frames "
+                f"sampling: {sampling} cannot be chosen; an encoder that sees windows of frames "
                 "takes those (uniform)"
             )
         if found or self.cache_frames in (None, self.frames):

@@ -36,6 +36,7 @@ class TimelineConfig(InferenceConfig):
         unset="as long as the clips that the model was trained on",
         above=0,
         max=3600,
+        envvar=False,
     )
     step: float | None = option(
         None,
@@ -43,16 +44,24 @@ class TimelineConfig(InferenceConfig):
         unset="a quarter of the window",
         above=0,
         max=3600,
+        envvar=False,
     )
     smooth: float = option(
-        0.0, "Average scores over so many seconds before segments are made.", min=0, max=3600
+        0.0,
+        "Average scores over so many seconds before segments are made.",
+        min=0,
+        max=3600,
+        envvar=False,
     )
-    min_duration: float = option(0.0, "Seconds that a segment lasts at least.", min=0, max=3600)
+    min_duration: float = option(
+        0.0, "Seconds that a segment lasts at least.", min=0, max=3600, envvar=False
+    )
     threshold: float = option(
         0.0,
         "Probability that a segment reaches somewhere; 0: every moment belongs to a class.",
         min=0,
         max=1,
+        envvar=False,
     )
     low_threshold: float | None = option(
         None,
@@ -60,26 +69,18 @@ class TimelineConfig(InferenceConfig):
         unset="--threshold",
         min=0,
         max=1,
+        envvar=False,
     )
     background: str | None = option(
         None,
         "Class, or several with commas, that is no segment.",
         unset="none",
+        envvar=False,
     )
-
-    def problems(self) -> list[str]:
-        """Problems of these settings, one line each."""
-        found = super().problems()
-        if found:
-            return found
-        if self.low_threshold is not None and self.low_threshold > self.threshold:
-            found.append("low_threshold: it is above threshold")
-        if self.views:
-            found.append("views: a timeline has none; leave them out")
-        return found
 
 
 TIMELINE_FIELDS = (
-    "window", "step", "smooth", "min_duration", "threshold", "low_threshold", "background",
+    "out", "out_format", "window", "step", "smooth", "min_duration", "threshold", "low_threshold",
+    "background",
 )  # fmt: skip
-"""Settings that only timelines have."""
+"""Options that only timelines have."""

@@ -86,6 +86,10 @@ class TimelinePredictor(Predictor):
                 f"{card.path}: it {what}, and cannot slide over a video",
                 "Train a model with another head, or with an encoder of single frames.",
             )
+        if (low := config.low_threshold) is not None and low > config.threshold:
+            raise UserError("--low-threshold is above --threshold", "Segments begin and end there.")
+        if config.views:
+            raise UserError("a timeline has no views", "Leave out --views.")
         super().__init__(card, config, reporter)
         seconds = config.window or float(card.metadata.get("clip_seconds", WINDOW))
         self.length = card.spec.frames
@@ -98,7 +102,7 @@ class TimelinePredictor(Predictor):
             smooth=round(config.smooth * self.rate),
             shortest=max(1, int(np.ceil(config.min_duration * self.rate - 1e-6))),
             threshold=config.threshold,
-            low=config.threshold if config.low_threshold is None else config.low_threshold,
+            low=config.threshold if low is None else low,
             background=tuple(filter(None, (config.background or "").split(","))),
         )
         if unknown := [name for name in self.rule.background if name not in card.classes]:

@@ -7,7 +7,6 @@ its line number; only a manifest that cannot be understood as a whole is an erro
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from vidfuse.data.clip import Clip, Dataset
@@ -62,7 +61,12 @@ def read(root: Path, split: str | None) -> Dataset:
     clips: list[Clip] = []
     problems: list[str] = []
     seen: _Seen = {}
-    for line, row in _rows(file):
+    text = read_text(file)
+    if file.suffix.lower() in _JSONL_SUFFIXES:
+        rows = jsonl_rows(file, text, "path", '{"path": "jump/a.mp4", "label": "jump"}')
+    else:
+        rows = csv_rows(file, text, find_delimiter(file, text, COLUMNS, "path", _HINT))
+    for line, row in rows:
         try:
             if isinstance(row, BadRowError):
                 raise row
@@ -82,13 +86,6 @@ def _find_manifest(root: Path) -> Path | None:
     if root.is_dir():
         return next((root / name for name in _NAMES if (root / name).is_file()), None)
     return root if root.suffix.lower() in _SUFFIXES else None
-
-
-def _rows(file: Path) -> Iterator[tuple[int, Row | BadRowError]]:
-    text = read_text(file)
-    if file.suffix.lower() in _JSONL_SUFFIXES:
-        return jsonl_rows(file, text, "path", '{"path": "jump/a.mp4", "label": "jump"}')
-    return csv_rows(file, text, find_delimiter(file, text, COLUMNS, "path", _HINT))
 
 
 def _parse_clip(row: Row, folder: Path) -> Clip:

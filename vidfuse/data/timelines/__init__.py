@@ -30,7 +30,7 @@ class Format:
     """A line of the table.
 
     Attributes:
-        module: Where it is.
+        module: Its name in this package.
         suffixes: Of its files, in lower case; new files get the first.
         several: Whether one file holds several videos, and so names them.
         readable: Whether it is read, too.
@@ -42,22 +42,18 @@ class Format:
     readable: bool = True
 
 
-def _format(module: str, *suffixes: str, several: bool = False, readable: bool = True) -> Format:
-    return Format(f"vidfuse.data.timelines.{module}", suffixes, several, readable)
-
-
 FORMATS: dict[str, Format] = {
-    "jsonl": _format("jsonl", ".jsonl", ".ndjson", several=True),
-    "csv": _format("table", ".csv", ".tsv", several=True),
-    "webvtt": _format("webvtt", ".vtt"),
-    "srt": _format("srt", ".srt"),
-    "audacity": _format("audacity", ".txt"),
-    "text": _format("text", ".txt", several=True, readable=False),
-    "textgrid": _format("textgrid", ".textgrid"),
-    "eaf": _format("eaf", ".eaf"),
-    "boris-events": _format("boris_events", ".tsv", ".csv", several=True),
-    "boris": _format("boris", ".boris", several=True),
-    "label-studio": _format("label_studio", ".json", several=True),
+    "jsonl": Format("jsonl", (".jsonl", ".ndjson"), several=True),
+    "csv": Format("table", (".csv", ".tsv"), several=True),
+    "webvtt": Format("webvtt", (".vtt",)),
+    "srt": Format("srt", (".srt",)),
+    "audacity": Format("audacity", (".txt",)),
+    "text": Format("text", (".txt",), several=True, readable=False),
+    "textgrid": Format("textgrid", (".textgrid",)),
+    "eaf": Format("eaf", (".eaf",)),
+    "boris-events": Format("boris_events", (".tsv", ".csv"), several=True),
+    "boris": Format("boris", (".boris",), several=True),
+    "label-studio": Format("label_studio", (".json",), several=True),
 }
 """Name of each format; of those with a suffix in common, the first is the one without a name."""
 
@@ -102,7 +98,7 @@ def load_format(name: str) -> FormatModule:
     """
     if name not in FORMATS:
         raise UnknownNameError("format of annotations", name, FORMATS)
-    return cast(FormatModule, import_module(FORMATS[name].module))
+    return cast(FormatModule, import_module(f"{__name__}.{FORMATS[name].module}"))
 
 
 def read_timelines(
