@@ -60,6 +60,7 @@ class Recurrent(SequenceHead):
     cell: ClassVar[Cell]
     lr = 3e-3
     legacy_settings: ClassVar = {"inputs": "frames", "input_dropout": 0.0}
+    dense_settings: ClassVar = {"readout": "mean", "bidirectional": True}
     spread: Tensor
     clip_mean: Tensor
     clip_spread: Tensor
@@ -104,6 +105,7 @@ class Recurrent(SequenceHead):
         if readout == "attention":
             self.queries = nn.Linear(size, QUERIES)
             size *= QUERIES
+        self.dense = readout == "mean"
         self.classifier = nn.Linear(size + self.mean_size, classes)
 
     @torch.no_grad()
@@ -146,13 +148,24 @@ class Recurrent(SequenceHead):
         if self.inputs == "deviations":
             mean = masked_mean(frames, lengths)
             steps = ((frames - mean[:, None]) / self.spread).clamp(-MOST_SPREADS, MOST_SPREADS)
-            cells = mean.view(len(mean), self.channels, self.grid**2)
-            mean = (cells.mean(2) - self.clip_mean) / self.clip_spread
-            mean = mean.clamp(-MOST_SPREADS, MOST_SPREADS)
+            mean = self._standardised(mean)
         else:
             steps = self.norm(frames)
             mean = masked_mean(steps, lengths)
         return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths), mean
+
+    def read_frames(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The state at each frame [B, T, S], and the frame itself [B, T, D] or [B, T, P]."""
+        frames = frame_vectors(features, lengths)
+        of_its_own = self.norm(frames) if self.inputs == "frames" else self._standardised(frames)
+        return self.states(features, lengths)[0], of_its_own
+
+    def _standardised(self, frames: Tensor) -> Tensor:
+        """Frames [..., P], the cells of each averaged, by the spread of training clips [..., D]."""
+        cells = frames.unflatten(-1, (self.channels, self.grid**2)).mean(-1)
+        cells = (cells - self.clip_mean) / self.clip_spread
+        cut: Tensor = cells.clamp(-MOST_SPREADS, MOST_SPREADS)
+        return cut
 
 
 class RNN(Recurrent):

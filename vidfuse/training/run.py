@@ -217,6 +217,9 @@ def validation(fit: Fit, clips: Sequence[Clip], classes: list[str]) -> dict[str,
         return None
     fit.take_best()
     logits = predict_parts(fit.head, fit.val, device=fit.device, batch_size=64)[0].sum(0)
-    groups = [clip.group for clip in clips]
-    metrics = summary(fit.val.labels.numpy(), logits.numpy(), classes, groups)
+    known = (fit.val.labels >= 0).view(len(clips), -1)
+    counts = known.sum(1).tolist()  # of a clip's labels: one, or those of its frames
+    groups = [clip.group for clip, count in zip(clips, counts, strict=True) for _ in range(count)]
+    labels = fit.val.labels.view(len(clips), -1)[known]
+    metrics = summary(labels.numpy(), logits.numpy(), classes, groups)
     return {"clips": len(clips), **metrics}
