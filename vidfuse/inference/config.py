@@ -74,7 +74,7 @@ class TimelineConfig(InferenceConfig):
     background: str | None = option(
         None,
         "Class, or several with commas, that is no segment.",
-        unset="none",
+        unset="that of what was not annotated in training",
         envvar=False,
     )
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from vidfuse.errors import UserError, first_sentence
 from vidfuse.features.spec import FeatureConfig
-from vidfuse.heads import build_head, head_class
+from vidfuse.heads import HEADS, build_head, head_class
 from vidfuse.heads.base import Head, threads_for
 from vidfuse.heads.registry import options_of
 from vidfuse.manifest import check_readable
-from vidfuse.training.config import TrainConfig
+from vidfuse.training.config import DENSE, TrainConfig
 from vidfuse.training.examples import Examples, predict_parts
 from vidfuse.training.optimizer import (
     AdamW,
@@ -78,8 +78,16 @@ def new_head(config: TrainConfig, *, channels: int, grid: int, classes: int) -> 
     Raises:
         UserError: It cannot be built of its settings, or could not be read from a model file.
     """
-    settings = dict(config.head_options)
-    if "dropout" in options_of(head_class(config.head)):
+    settings, cls = dict(config.head_options), head_class(config.head)
+    if config.timeline == DENSE:
+        if cls.dense_settings is None:
+            able = [name for name in HEADS if head_class(name).dense_settings is not None]
+            raise UserError(
+                f"head '{config.head}' classifies clips, and not each moment",
+                f"Choose one of: {', '.join(able)}; or --timeline windowed.",
+            )
+        settings = {**cls.dense_settings, **settings}
+    if "dropout" in options_of(cls):
         settings.setdefault("dropout", config.dropout)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which seeds those of GPUs too: the caller would not get them back.

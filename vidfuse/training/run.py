@@ -50,7 +50,13 @@ def train(
     config.validate()
     settings = config.to_file()  # what it refuses is told before the work, not behind it
     reporter = reporter or Reporter()
-    data = TrainingData(dataset, config, reporter)
+    if config.timeline is None:
+        data = TrainingData(dataset, config, reporter)
+    else:
+        from vidfuse.training.timeline import TimelineData
+
+        data = TimelineData(dataset, config, reporter)
+        config = data.config
     with ExitStack() as stack:
         run = run or resumed
         if run is None and config.out is not None:
@@ -93,7 +99,7 @@ def train(
                 run_epochs(final, run, reporter, "Refitting", {"refit": True}, kept)
         except KeyboardInterrupt:
             if fit.best_state is not None:
-                more = {"interrupted": True, "validation": validated}
+                more = {"interrupted": True, "validation": validated, "timeline": config.timeline}
                 save_model(fit, run, data, parts, classes, split.protocol, **more)
                 reporter.warn(
                     f"interrupted: the best weights so far are in {run.model}; "
@@ -101,6 +107,7 @@ def train(
                 )
             raise
         more = {"validation": validated, "refitted": final is not fit}
+        more["timeline"] = config.timeline
         save_model(final, run, data, learned, classes, split.protocol, **more)
         run.drop_state()
     return TrainResult.from_dict(
