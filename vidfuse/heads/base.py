@@ -247,7 +247,14 @@ class SequenceHead(Head):
         """
         if not self.dense:
             raise NotImplementedError
-        return self._classified(self.read_frames(features, lengths))
+        read, frames = self.read_frames(features, lengths)
+        of_read, of_frames = self.classifier.weight.tensor_split([read.shape[2]], dim=1)
+        bias = self.classifier.bias / 2
+        parts = (
+            F.linear(self.drop(read), of_read, bias),
+            F.linear(self.drop(frames), of_frames, bias),
+        )
+        return torch.stack(parts)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""
@@ -262,14 +269,11 @@ class SequenceHead(Head):
         """
         if type(self).forward is not SequenceHead.forward:
             return super().logit_parts(features, lengths)
-        return self._classified(self.read_and_mean(features, lengths)), lengths
-
-    def _classified(self, both: tuple[Tensor, Tensor]) -> Tensor:
-        """The logits [2, ..., C] of what was read [..., S] and of frames or their mean [..., P]."""
-        weights = self.classifier.weight.split([each.shape[-1] for each in both], dim=1)
+        both = self.read_and_mean(features, lengths)
+        weights = self.classifier.weight.split([each.shape[1] for each in both], dim=1)
         bias = self.classifier.bias / 2
         parts = [F.linear(self.drop(x), w, bias) for x, w in zip(both, weights, strict=True)]
-        return torch.stack(parts)
+        return torch.stack(parts), lengths
 
     @torch.no_grad()
     def weigh_parts(self, weights: Tensor) -> None:
