@@ -80,7 +80,7 @@ class TimelineConfig(InferenceConfig):
 
 
 TIMELINE_FIELDS = (
-    "out", "out_format", "window", "step", "smooth", "min_duration", "threshold", "low_threshold",
-    "background",
+    "annotate", "out", "out_format", "window", "step", "smooth", "min_duration", "threshold",
+    "low_threshold", "background",
 )  # fmt: skip
 """Options that only timelines have."""
