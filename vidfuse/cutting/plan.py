@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -47,9 +48,7 @@ def plan_parts(
     wanted = config.wanted
     chosen = [each for each in segments if wanted is None or each.label in wanted]
     points = [each for each in chosen if each.end <= each.start and not config.pad]
-    short = [
-        each for each in chosen if each.start < each.end < each.start + config.min_duration
-    ]
+    short = [each for each in chosen if each.start < each.end < each.start + config.min_duration]
     left_out = []
     if points:
         left_out.append(f"{_count(points)} without a length left out; --pad gives them one")
@@ -64,10 +63,7 @@ def plan_parts(
         for start, end in _gaps(occupied, duration, least):
             count = math.ceil((end - start) / config.max_duration)
             times = np.linspace(start, end, count + 1).tolist()
-            parts |= {
-                Part(*pair, config.background, pair[1])
-                for pair in zip(times[:-1], times[1:], strict=True)
-            }
+            parts |= {Part(*pair, config.background, pair[1]) for pair in pairwise(times)}
     return sorted(parts), left_out
 
 

@@ -54,7 +54,9 @@ class Videos:
         found = self._called(name) or self._called(name, stem=True)
         if not found:
             try:
-                beside = sorted(annotations.parent.iterdir(), key=lambda path: natural_key(path.name))
+                beside = sorted(
+                    annotations.parent.iterdir(), key=lambda path: natural_key(path.name)
+                )
             except OSError:
                 beside = []
             found = [

@@ -119,9 +119,7 @@ class DecodePool:
         finally:
             self._free.put(slot)
 
-    def order(
-        self, path: str, order: Order, seconds: float = 0.0
-    ) -> Future[tuple[Answer, bytes]]:
+    def order(self, path: str, order: Order, seconds: float = 0.0) -> Future[tuple[Answer, bytes]]:
         """Have a process carry out an order about a video, with PyAV, as soon as one is free.
 
         Args:

@@ -287,7 +287,7 @@ class Sound:
             self._warnings.append(f"sound left out, since MP4 does not hold {name}")
             source.close()
             return iter(())
-        return self._read(source, stream, output.add_stream_from_template(stream))  # type: ignore[type-var]
+        return self._read(source, stream, output.add_stream_from_template(stream))
 
     def _read(
         self, source: InputContainer, stream: Any, target: Any

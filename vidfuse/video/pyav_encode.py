@@ -118,9 +118,17 @@ def _turning(frame: VideoFrame) -> Graph | None:
         return None
     graph = Graph()
     graph.threads = 1
-    links = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format,
-                              time_base=frame.time_base or Fraction(1, 90000))]
-    links += [graph.add(name, *(["dir=cclock_flip"] if name == "transpose" else [])) for name in names]
+    links = [
+        graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=frame.time_base or Fraction(1, 90000),
+        )
+    ]
+    links += [
+        graph.add(name, *(["dir=cclock_flip"] if name == "transpose" else [])) for name in names
+    ]
     links.append(graph.add("buffersink"))
     graph.link_nodes(*links).configure()
     return graph

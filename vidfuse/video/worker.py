@@ -110,6 +110,8 @@ def answer(order: Order, cache: ReaderCache) -> Answer:
             return _index(order["path"], order["backend"])
         if order["op"] == "stretches":
             return _stretches(order["path"], order["backend"], order["fps"])
+        if order["op"] == "packets":
+            return _packets(order)
         if order["op"] in CUTTING:
             return CUTTING[order["op"]](order, cache)
         before = settled_stamp(Path(order["request"]["path"]))
@@ -206,7 +208,7 @@ def _extent(order: Order, cache: ReaderCache) -> Answer:
         reader.close()
 
 
-def _packets(order: Order, cache: ReaderCache) -> Answer:
+def _packets(order: Order) -> Answer:
     """The digest of each packet of a video, and its time in seconds."""
     from vidfuse.video.pyav_packets import list_packets
 
@@ -214,8 +216,8 @@ def _packets(order: Order, cache: ReaderCache) -> Answer:
     return {"count": len(found.times), "payload": found.times.tobytes() + found.digests.tobytes()}
 
 
-CUTTING = {"cut": _cut, "extent": _extent, "packets": _packets}
-"""Operation → its function, of those that cutting clips needs, and finding them again."""
+CUTTING = {"cut": _cut, "extent": _extent}
+"""Operation → its function, of those that keep a video open to cut clips from."""
 
 
 def main(backend: str, memory: str) -> None:
