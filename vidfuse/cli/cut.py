@@ -122,6 +122,7 @@ def _cut(files: Sequence[Path], videos: Sequence[Path | InputError], task: Task)
 
     reporter = task.reporter
     records: list[CutRecord] = []
+    said: Counter[str] = Counter()
     with closing(
         Cut(
             task.out,
@@ -138,9 +139,14 @@ def _cut(files: Sequence[Path], videos: Sequence[Path | InputError], task: Task)
             records.append(record)
             _print(record, record.status, task.format)
             for warning in record.warnings:
-                reporter.warn(f"{record.path}: {warning}")
+                if warning not in said:
+                    reporter.warn(f"{record.path}: {warning}")
+                said[warning] += 1
             if not record.ok:
                 reporter.warn_once(f"{record.path}: {record.error}")
+    for warning, count in said.items():
+        if count > 1:
+            reporter.warn(f"of {count} clips: {warning}")
     result = summarize(task.out, plan, records, dry_run=task.dry_run)
     if task.format == "json":
         print_json({**result.to_dict(), "timings": reporter.timings()})

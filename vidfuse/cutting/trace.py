@@ -44,7 +44,11 @@ MOST = 10**6  # frames
 CANDIDATES = 4  # places that are looked at frame by frame
 COMPARED = 64  # frames of a clip then
 LEAST_SCORE = 0.8
-MARGIN = 0.05  # by which the best place is better than any other
+# The best place is better than any other by so much, or leaves so many times less unexplained:
+# where little moves, all places correlate.
+MARGIN = 0.15
+RATIO = 3.0
+NOISE = 0.002  # what encoding leaves unexplained anyway
 COLUMNS = ("path", "label", "group", "start", "end", "clip", "found", "score")
 
 
@@ -188,7 +192,8 @@ class Tracer:
         if best.score < LEAST_SCORE:
             said = f"nothing in the originals looks like it (best {best.score:.2f}, in {path})"
             return _missing(clip, said)
-        if best.score - second < MARGIN:
+        left = max(1 - best.score, NOISE)
+        if best.score - second < MARGIN and 1 - second < RATIO * left:
             said = f"several places look like it: {_listed([(p, x.offset) for p, x in places[:2]])}"
             return _missing(clip, said)
         return _record(clip, path, part, best, second)
