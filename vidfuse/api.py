@@ -688,8 +688,9 @@ def _clips(
 
 def _videos(videos: AnyPath | Iterable[AnyPath]) -> list[Path | InputError]:
     """The videos that were named, and those in folders that were."""
-    named = [str(each) for each in as_paths("videos", videos)] if videos != () else []
-    return list(expand_inputs(named))
+    if isinstance(videos, (list, tuple)) and not videos:
+        return []
+    return list(expand_inputs([str(each) for each in as_paths("videos", videos)]))
 
 
 def _ensemble(
