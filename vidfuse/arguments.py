@@ -59,6 +59,7 @@ class CutSettings(TypedDict, total=False):
     pad: float
     background: str | None
     max_duration: float
+    fps: float | None
     workers: int | None
     time_limit: float | None
     memory: str | None

@@ -52,6 +52,14 @@ class CutConfig(Settings):
         max=86400,
         envvar=False,
     )
+    fps: float | None = option(
+        None,
+        "Frames per second of the videos, for annotations that count frames and do not say.",
+        unset="none",
+        above=0,
+        max=1000,
+        envvar=False,
+    )
     workers: int | None = same_option(MachineConfig, "workers")
     time_limit: float | None = option(
         None,

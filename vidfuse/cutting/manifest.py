@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from vidfuse.atomic import append_line, write_whole
+from vidfuse.cutting.names import safe_name
 from vidfuse.data.files import natural_key
 from vidfuse.data.tables import BadRowError, csv_rows, read_text
 from vidfuse.errors import UserError
@@ -82,6 +83,9 @@ def read_manifest(folder: Path) -> dict[str, ManifestRow]:
     for _, row in csv_rows(file, text, ","):
         if not isinstance(row, BadRowError) and len(row) == len(HEADER):  # else it was cut off
             found = ManifestRow(**{name: str(row[name]) for name in HEADER})
+            if not _is_ours(found):
+                hint = "Choose another --out, or correct the manifest."
+                raise UserError(f"{file}: the row of {found.path} leads elsewhere", hint)
             rows[found.path] = found
     return rows
 
@@ -109,6 +113,12 @@ def write_manifest(folder: Path, rows: Iterable[ManifestRow]) -> Path:
     lines = [_line(HEADER), *(_line(_cells(row)) for row in there)]
     write_whole(folder / NAME, "\n".join(lines) + "\n")
     return folder / NAME
+
+
+def _is_ours(row: ManifestRow) -> bool:
+    """True for a clip in a class folder: new ones get the names of folder and video from rows."""
+    parts = row.path.split("/")
+    return len(parts) == 2 and all(safe_name(part) == part for part in (parts[0], row.group))
 
 
 def _cells(row: ManifestRow) -> tuple[str, ...]:

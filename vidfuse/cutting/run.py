@@ -82,6 +82,7 @@ class Cut:
 
     Attributes:
         rows: Of the manifest, by path.
+        begun: Files of clips that are not whole yet.
 
     Raises:
         UserError: The settings do not go together, the folder cannot be written, or holds a
@@ -100,6 +101,7 @@ class Cut:
         if out.exists() and not out.is_dir():
             raise UserError(f"{out}: a file, and not a folder", "Choose another --out.")
         self.rows = read_manifest(out)
+        self.begun: set[Path] = set()
         if not dry_run:
             make_writable(out)
         folders = {row.label: row.path.split("/", 1)[0] for row in self.rows.values()}
@@ -110,8 +112,11 @@ class Cut:
         )
 
     def close(self) -> None:
-        """End the processes, and write the manifest in order."""
+        """End the processes, remove what they left, and write the manifest in order."""
         self._pool.close()
+        for partial in self.begun:
+            with suppress(OSError):
+                partial.unlink()
         if not self._dry and self.rows:
             write_manifest(self._out, self.rows.values())
 
@@ -130,7 +135,7 @@ class Cut:
             if isinstance(each, InputError):
                 plan.failures.append(_failure(each.path, each))
         places = Videos([each for each in videos if isinstance(each, Path)])
-        read = [(file, read_timelines(file)) for file in files]
+        read = [(file, read_timelines(file, fps=self._config.fps)) for file in files]
         alone = sum(len(found.timelines) for _, found in read) == 1
         segments: dict[Path, list[Timeline]] = {}
         for file, found in read:
@@ -236,6 +241,7 @@ class Cut:
             dry=self._dry,
         )
         if not self._dry:
+            self.begun.add(self._partial(clip))
             with writing(target.parent, ""):
                 target.parent.mkdir(parents=True, exist_ok=True)
         order = {"op": "cut", "job": asdict(job)}
@@ -256,8 +262,6 @@ class Cut:
         try:
             answer, _ = found.result()
         except InputError as error:
-            with suppress(OSError):
-                partial.unlink()
             return _failed(clip, target, InputError(clip.source, error.reason, error.hint))
         if "unreadable" in answer:
             unreadable[clip.source] = answer["unreadable"]
@@ -310,6 +314,8 @@ def _check_kind(source: Path) -> None:
     """
     if not source.exists():
         raise InputError(source, "no such file", "Check the path.")
+    if source.is_file() and not source.stat().st_size:
+        raise InputError(source, "the file is empty", "Copy or download it again.")
     if image_backend(str(source)):
         hint = "List its segments in a manifest with start,end, which train reads as it is."
         raise InputError(source, "images are not cut", hint)

@@ -287,7 +287,13 @@ class Sound:
             self._warnings.append(f"sound left out, since MP4 does not hold {name}")
             source.close()
             return iter(())
-        return self._read(source, stream, output.add_stream_from_template(stream))
+        try:
+            target = output.add_stream_from_template(stream)
+        except (av.error.FFmpegError, ValueError):
+            self._warnings.append(f"sound left out, since {self._job.suffix} does not hold {name}")
+            source.close()
+            return iter(())
+        return self._read(source, stream, target)
 
     def _read(
         self, source: InputContainer, stream: Any, target: Any
