@@ -38,17 +38,17 @@ from vidfuse.video.packets import PacketList
 from vidfuse.video.pool import DecodePool
 from vidfuse.video.sampling import Times, even_moments
 
-RATE = 5.0  # frames per second that are looked at first
-SIDE = 16  # pixels of a small frame
+RATE = 8.0  # frames per second that are looked at first
+SIDE = 24  # pixels of a small frame
 MOST = 10**6  # frames
-CANDIDATES = 4  # places that are looked at frame by frame
+CANDIDATES = 6  # places that are looked at frame by frame
 COMPARED = 64  # frames of a clip then
 LEAST_SCORE = 0.8
 # The best place is better than any other by so much, or leaves so many times less unexplained:
 # where little moves, all places correlate.
 MARGIN = 0.15
 RATIO = 3.0
-NOISE = 0.002  # what encoding leaves unexplained anyway
+NOISE = 0.0005  # what encoding leaves unexplained anyway
 COLUMNS = ("path", "label", "group", "start", "end", "clip", "found", "score")
 
 
