@@ -14,6 +14,7 @@ from typing import Any
 from vidfuse import api, results
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.comparison.config import CompareConfig
+from vidfuse.cutting.config import CutConfig
 from vidfuse.features.spec import FeatureConfig
 from vidfuse.inference.config import InferenceConfig
 from vidfuse.results import Result
@@ -36,6 +37,7 @@ SETTINGS = (
     TrainConfig,
     CompareConfig,
     AdaptConfig,
+    CutConfig,
 )
 SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Yields):$")
 

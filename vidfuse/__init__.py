@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         adapt,
         bench,
         compare,
+        cut,
         evaluate,
         extract,
         inspect,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         load_model,
         predict,
         predict_timelines,
+        trace_clips,
         train,
     )
 
@@ -32,6 +34,7 @@ __all__ = [
     "adapt",
     "bench",
     "compare",
+    "cut",
     "evaluate",
     "extract",
     "inspect",
@@ -40,6 +43,7 @@ __all__ = [
     "load_model",
     "predict",
     "predict_timelines",
+    "trace_clips",
     "train",
 ]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Unpack, overload
 
 from vidfuse.arguments import (
@@ -22,6 +23,7 @@ from vidfuse.arguments import (
     AdaptSettings,
     AnyPath,
     CompareSettings,
+    CutSettings,
     FeatureSettings,
     InferenceSettings,
     Subset,
@@ -41,6 +43,7 @@ from vidfuse.benchmark import bench as measure
 from vidfuse.comparison.config import CompareConfig
 from vidfuse.comparison.run import compare as run
 from vidfuse.data.clip import Clip
+from vidfuse.data.files import expand_inputs
 from vidfuse.data.layouts import read_dataset
 from vidfuse.errors import InputError
 from vidfuse.features.build import finest
@@ -62,6 +65,7 @@ from vidfuse.results import (
     BackboneDescription,
     BenchResult,
     Comparison,
+    CutResult,
     Evaluation,
     ExtractionResult,
     FoldsResult,
@@ -69,6 +73,7 @@ from vidfuse.results import (
     Inspection,
     Record,
     TimelineRecord,
+    TraceResult,
     TrainResult,
 )
 from vidfuse.runs import LATEST
@@ -80,6 +85,7 @@ __all__ = [
     "adapt",
     "bench",
     "compare",
+    "cut",
     "evaluate",
     "extract",
     "inspect",
@@ -87,6 +93,8 @@ __all__ = [
     "list_heads",
     "load_model",
     "predict",
+    "predict_timelines",
+    "trace_clips",
     "train",
 ]
 
@@ -464,6 +472,103 @@ def adapt(
     return adapt_encoder(found, config, target, reporter)
 
 
+def cut(
+    annotations: AnyPath | Iterable[AnyPath],
+    videos: AnyPath | Iterable[AnyPath] = (),
+    *,
+    out: AnyPath,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
+    **settings: Unpack[CutSettings],
+) -> CutResult:
+    """Cut segments of long videos into clips, in a folder for each class::
+
+        vidfuse.cut("labels.csv", "videos/", out="clips/")
+        vidfuse.train("clips/")
+
+    Args:
+        annotations: One or several files of annotations, in any format that is read.
+        videos: The videos that they are of, or folders; those beside the annotations, and those
+            that are where the annotations say, need not be named.
+        out: The folder, which also gets ``manifest.csv``. Clips that it has already are kept.
+        overwrite: Whether they are written anew.
+        dry_run: Whether to say what would be cut, and write nothing.
+        reporter: Receives progress updates and warnings.
+        **settings: Fields of ``CutConfig``.
+
+    Returns:
+        What became of each clip, and what was left out.
+
+    Raises:
+        UserError: The annotations cannot be read, or the folder cannot be written.
+    """
+    from vidfuse.cutting.config import CutConfig
+    from vidfuse.cutting.run import Cut, summarize
+
+    reporter = _watched(reporter)
+    config = CutConfig.from_mapping(plain(settings))
+    files = as_paths("annotations", annotations)
+    target = as_path("out", out)
+    expect("overwrite", overwrite, bool)
+    expect("dry_run", dry_run, bool)
+    found = _videos(videos)
+    run = Cut(target, config, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+    with closing(run):
+        made = run.plan(files, found)
+        records = list(run.carry_out(made))
+    return summarize(target, made, records, dry_run=dry_run)
+
+
+def trace_clips(
+    clips: AnyPath,
+    videos: AnyPath | Iterable[AnyPath],
+    *,
+    out: AnyPath | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    time_limit: float | None = None,
+    memory: str | None = None,
+    reporter: Reporter | None = None,
+) -> TraceResult:
+    """Find where clips that were cut lie in their originals.
+
+    Args:
+        clips: A dataset's folder or manifest, or a folder of clips.
+        videos: The originals, or folders of them.
+        out: The manifest of originals to write, which ends in ``.csv``; None writes none.
+        overwrite: Whether one that is there is replaced.
+        workers: Videos read at once; None is one per core.
+        time_limit: Seconds that reading one may take; None is 120, and more for big files.
+        memory: Memory that reading one may take, such as ``2G``.
+        reporter: Receives progress updates and warnings.
+
+    Returns:
+        Where each clip lies, and whether that is proven.
+
+    Raises:
+        UserError: There are no clips, or the manifest cannot be written.
+    """
+    from vidfuse.cutting.config import CutConfig
+    from vidfuse.cutting.trace import Tracer, check_out, clips_of, summarize_trace, write_trace
+    from vidfuse.video.pool import DecodePool
+
+    reporter = _watched(reporter)
+    config = CutConfig(workers=workers, time_limit=time_limit, memory=memory)
+    config.validate()
+    expect("overwrite", overwrite, bool)
+    target = None if out is None else as_path("out", out)
+    if target is not None:
+        check_out(target, overwrite=overwrite)
+    found = clips_of(as_path("clips", clips), reporter)
+    with DecodePool("auto", workers, time_limit, memory=config.memory_bytes) as pool:
+        tracer = Tracer(pool, _videos(videos), reporter)
+        records = list(tracer.trace(found))
+    if target is not None:
+        write_trace(target, found, records)
+    return summarize_trace(target, records, tracer.failures)
+
+
 def list_backbones(
     names: str | Iterable[str] | None = None, *, reporter: Reporter | None = None
 ) -> list[BackboneDescription]:
@@ -579,6 +684,13 @@ def _clips(
     for line in data.problems:
         reporter.warn(line)
     return list(data.clips)
+
+
+def _videos(videos: AnyPath | Iterable[AnyPath]) -> list[Path | InputError]:
+    """The videos that were named, and those in folders that were."""
+    if isinstance(videos, (list, tuple)) and not videos:
+        return []
+    return list(expand_inputs([str(each) for each in as_paths("videos", videos)]))
 
 
 def _ensemble(
