@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,6 +167,24 @@ def test_the_test_part_of_a_dataset_is_left_out(
     kept = sorted(clip.name for i, clip in enumerate(clips) if i % 4 < 3)
     assert caught.value.message == " ".join(kept)
     assert f"Left out: {len(clips) // 4} clips of the dataset's test part" in heard.lines
+
+
+@pytest.mark.parametrize("loose", [0, 3])
+def test_a_folder_is_all_of_its_videos(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loose: int
+) -> None:
+    clips = sorted(dataset.rglob("*.mkv"))[:5]
+    for number, clip in enumerate(clips):
+        folder = tmp_path / "videos" / ("" if number < loose else "one/two")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, folder / f"{number}.mkv")
+
+    def read(clips: list[Clip], *_: Any) -> None:
+        raise UserError(" ".join(sorted(clip.path.name for clip in clips)))
+
+    monkeypatch.setattr(run_module, "gather", read)
+    with pytest.raises(UserError, match=r"0\.mkv 1\.mkv 2\.mkv 3\.mkv 4\.mkv"):
+        vidfuse.adapt(tmp_path / "videos", out=tmp_path / "mine.safetensors", **QUICK)
 
 
 @pytest.mark.parametrize(
