@@ -451,20 +451,22 @@ def adapt(
         Agreement with the teacher before and after, on clips that were held out.
 
     Raises:
-        UserError: The settings or the machine do not allow it, too few clips can be read, or the
-            encoder became no better; then nothing was written.
+        UserError: The settings or the machine do not allow it, too few clips can be read, the
+            budget was over before anything was learned, or the encoder became no better; then
+            nothing was written.
     """
     from vidfuse.adaptation.config import AdaptConfig
 
     reporter = _watched(reporter)
     config = AdaptConfig.from_mapping(plain(settings))
+    budget = config.start_budget()
     target = as_path("out", out)
     with reporter.measure("scan"):
         found = _clips(clips, layout, reporter, labelled=False)
     with reporter.measure("imports"):
         import_torch()
         from vidfuse.adaptation.run import adapt_encoder
-    return adapt_encoder(found, config, target, reporter)
+    return adapt_encoder(found, config, target, reporter, budget)
 
 
 def list_backbones(
