@@ -278,7 +278,7 @@ class Tried(Result):
             (significantly worse than the best so far), ``no time`` (for all folds) or ``failed``.
         folds: Inner folds that it was judged on.
         accuracy: On these; None without any.
-        accuracy_interval: Its 95 % interval.
+        accuracy_interval: Its 95 % interval (Wilson, over clips), whose lower end chooses.
         seconds: All fits together.
         multiply_adds: For one clip, with the encoder.
         error: Why it failed, or None.

@@ -131,12 +131,19 @@ def test_nothing_is_written_where_it_became_no_better(dataset: Path, tmp_path: P
 
 @pytest.mark.usefixtures("improving")
 def test_a_budget_ends_it_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = count()
-    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
     monkeypatch.setattr(budget_module, "time", clock)
+    learn = run_module.Training._step
+
+    def slowly(*given: Any) -> float:
+        clock.now += 1.0
+        return learn(*given)
+
+    monkeypatch.setattr(run_module.Training, "_step", slowly)
     options = {**QUICK, "epochs": 1000}
-    done = vidfuse.adapt(CLIPS, out=tmp_path / "a.safetensors", **options, budget="1000s")
-    assert 1 < done.epochs < 500  # a step a tick, of what reading left
+    done = vidfuse.adapt(CLIPS, out=tmp_path / "a.safetensors", **options, budget="5s")
+    assert 2.4 <= done.epochs <= 2.5  # of two steps each
 
 
 @pytest.mark.usefixtures("improving")
