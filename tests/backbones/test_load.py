@@ -442,3 +442,20 @@ def test_another_packages_damaged_weights_are_not_called_bundled(
         weights_digest(choice, ContentIndex(tmp_path), Reporter())
     assert re.search(step, error.value.hint or "")
     assert "bundled" not in str(error.value)
+
+
+def test_a_model_is_no_file_of_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"head.weight": torch.zeros(1)}, path, {"vidfuse": "{}"})
+    with pytest.raises(UserError, match="model.safetensors: a model of vidfuse, and not") as error:
+        choose("thin_resnet", str(path))
+    assert "--model" in str(error.value.hint)
+    save_file({"other": torch.zeros(1)}, path)
+    assert choose("thin_resnet", str(path)).weights == path
+
+
+def test_what_is_no_file_of_weights_says_why_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("ehello")
+    with pytest.raises(UserError, match=r"not a file of weights \([A-Z][a-z]+"):
+        read_weights(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 from heard import Heard
@@ -17,7 +18,7 @@ QUICK = (
     *(*NETWORK, "--frames", "3", "--workers", "1", "--epochs", "1", "--head", "auto"),
     *("--split", "random", "--out", "run"),
 )
-TINY_SETTINGS = {
+TINY_SETTINGS: dict[str, Any] = {
     **{"backbone": "resnet18", "layer": "layer1", "weights": "random", "size": 32, "frames": 3},
     **{"workers": 1, "epochs": 1, "head": "auto", "split": "random"},
 }
@@ -59,7 +60,7 @@ def test_the_table_as_text(vidfuse, dataset):
 def test_ctrl_c_while_extracting_then_resume(dataset, tmp_path, monkeypatch):
     """As a function: how far an extraction of few clips is cannot be seen from outside."""
     heard, out = Heard(), tmp_path / "run"
-    options = {**TINY_SETTINGS, "cache": str(tmp_path / "cache")}
+    options: dict[str, Any] = {**TINY_SETTINGS, "cache": str(tmp_path / "cache")}
 
     def press(*_: object) -> None:
         raise KeyboardInterrupt
@@ -77,7 +78,7 @@ def test_features_that_cannot_be_extracted_leave_no_run_to_resume(dataset, tmp_p
         raise UserError("too many clips failed")
 
     monkeypatch.setattr("vidfuse.comparison.tables.Tables.fill", fail)
-    options = {**TINY_SETTINGS, "cache": str(tmp_path / "cache")}
+    options: dict[str, Any] = {**TINY_SETTINGS, "cache": str(tmp_path / "cache")}
     for _ in range(2):  # the same command again
         with pytest.raises(UserError, match="too many clips failed"):
             train(dataset, out=tmp_path / "run", **options)

@@ -80,6 +80,7 @@ def adapt_encoder(
     with reporter.measure("model"):
         choice = choose(config.backbone, config.weights)
         teacher = load_teacher(config, device, reporter, narrow=narrow)
+        student = begin_student(choice, teacher, device)  # weights that do not fit are told here
     if tested := {clip for clip in good if clip.split == "test"}:
         # Without labels an encoder still remembers frames.
         good = [clip for clip in good if clip not in tested]
@@ -92,7 +93,6 @@ def adapt_encoder(
         )
     failures += unread
 
-    student = begin_student(choice, teacher, device)
     measuring = time.monotonic()
     with reporter.measure("agreement"):
         before = agreement(student, trained, held_out)

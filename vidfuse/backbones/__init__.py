@@ -263,4 +263,25 @@ def choose(
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{weights}: no such file of weights", "Check --weights.")
+    _refuse_model(path)
     return BackboneChoice(name, layer, path, published=False, info=info)
+
+
+def _refuse_model(path: Path) -> None:
+    """See that a file of weights is no model of vidfuse, before clips are read for it.
+
+    Raises:
+        UserError: It is one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            is_model = "vidfuse" in (file.metadata() or {})
+    except (SafetensorError, OSError):  # no safetensors, or damaged: who reads the weights says so
+        return
+    if is_model:
+        raise UserError(
+            f"{path}: a model of vidfuse, and not the weights of an encoder",
+            "Give a file of weights with --weights, or leave it out; models are used with --model.",
+        )

@@ -23,7 +23,7 @@ from vidfuse.comparison.leaderboard import multiply_adds_of
 from vidfuse.comparison.plan import Candidate, FitSettings, Plan, fit_digests, make_plan
 from vidfuse.comparison.race import Race
 from vidfuse.comparison.run import jobs_for
-from vidfuse.comparison.tables import Tables, load_table
+from vidfuse.comparison.tables import Tables, check_encoders, load_table
 from vidfuse.comparison.workers import WorkerPool
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import Folds, make_folds
@@ -152,8 +152,7 @@ def _read(dataset: Path | str, config: TrainConfig, reporter: Reporter) -> dict[
         data[each.backbone] = first.with_config(each)
     with reporter.measure("imports"):
         import_torch()
-    for training in data.values():
-        _ = training.extractor
+    check_encoders(data)
     return data
 
 
@@ -347,7 +346,8 @@ def _inner_folds(data: TrainingData, clips: Sequence[Clip], config: TrainConfig)
         except UserError as error:
             problem = error
     raise UserError(
-        f"its training clips are too few to choose a head by: {problem and problem.message}",
+        f"{part.root}: its training clips are too few to choose a head by: "
+        f"{str(problem and problem.message).removeprefix(f'{part.root}: ')}",
         "Name one with --head, or add clips or groups.",
     )
 
