@@ -447,7 +447,9 @@ def test_another_packages_damaged_weights_are_not_called_bundled(
 def test_a_model_is_no_file_of_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"head.weight": torch.zeros(1)}, path, {"vidfuse": "{}"})
-    with pytest.raises(UserError, match="model.safetensors: a model of vidfuse, and not") as error:
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: a model of vidfuse, and not"
+    ) as error:
         choose("thin_resnet", str(path))
     assert "--model" in str(error.value.hint)
     save_file({"other": torch.zeros(1)}, path)
