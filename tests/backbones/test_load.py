@@ -456,8 +456,9 @@ def test_a_model_is_no_file_of_weights(tmp_path: Path) -> None:
     assert choose("thin_resnet", str(path)).weights == path
 
 
-def test_what_is_no_file_of_weights_says_why_in_words(tmp_path: Path) -> None:
+def test_text_is_no_file_of_weights_and_no_number_says_why(tmp_path: Path) -> None:
     path = tmp_path / "text.mp4"
-    path.write_text("ehello")
-    with pytest.raises(UserError, match=r"not a file of weights \([A-Z][a-z]+"):
+    path.write_text("hello")  # to pickle, an order with a key that it does not have
+    with pytest.raises(UserError) as error:
         read_weights(path)
+    assert error.value.message == f"{path}: not a file of weights"

@@ -126,7 +126,7 @@ class TestFewGroups:
         assert make_split(dataset(clips), split="random").test
 
     def test_random_is_advised_only_where_it_would_do(self):
-        few = [Clip(Path(f"{n}.avi"), "ab"[n % 2], "g") for n in range(4)]
+        few = [Clip(Path(f"{n}.avi"), "ab"[n % 2], "g") for n in range(2)]
         for split in ("auto", "random"):
             with pytest.raises(UserError) as error:
                 make_split(dataset(few), split=split)

@@ -274,9 +274,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # each format has its own kinds of errors
         raise_if_out_of_memory(error)
-        said = first_sentence(error)  # of pickle, often no more than a number
+        said = first_sentence(error)
+        reason = f" ({said})" if " " in said else ""  # of pickle, a KeyError with a number
         raise UserError(
-            f"{path}: not a file of weights ({said if ' ' in said else type(error).__name__})",
+            f"{path}: not a file of weights{reason}",
             "Give a .safetensors file or a state dict saved with torch.save.",
         ) from error
     for wrapper in ("state_dict", "model"):

@@ -73,7 +73,7 @@ def is_tree(root: Path, *, labelled: bool) -> bool:
     """
     name = recognised_layout(root)
     if labelled:
-        return name == PLAINEST and bool(class_folders.count_loose(root))
+        return name == PLAINEST and class_folders.has_loose_videos(root)
     return name == PLAINEST or (name is None and root.is_dir())
 
 
@@ -99,7 +99,7 @@ def read_dataset(
     root = Path(path)
     _check_readable(root)
     if layout is None:
-        layout = recognised_layout(root)
+        layout = next((name for name in LAYOUTS if load_layout(name).recognise(root)), None)
     if layout is None:
         raise UserError(
             f"{root}: not a dataset that vidfuse recognises ({_describe(root)})",

@@ -59,14 +59,15 @@ def read_class_folders(root: Path, split: str | None = None) -> tuple[list[Clip]
             continue
         if len(clips) == before:
             problems.append(f"{folder}: no video in this folder, so no class was made of it")
-    if loose := count_loose(root):
+    loose = sum(is_video(name) and not is_ignored(name) for name in os.listdir(root))
+    if loose:
         problems.append(f"{root}: {loose} videos outside any class folder were left out")
     return clips, problems + [error.message for error in unread]
 
 
-def count_loose(root: Path) -> int:
-    """Number of videos beside the class folders."""
-    return sum(is_video(name) and not is_ignored(name) for name in os.listdir(root))
+def has_loose_videos(root: Path) -> bool:
+    """True where videos lie beside the class folders."""
+    return any(is_video(name) and not is_ignored(name) for name in os.listdir(root))
 
 
 def subfolders(root: Path) -> list[Path]:
