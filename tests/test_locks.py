@@ -97,3 +97,24 @@ def test_a_drive_without_locks_keeps_nobody_out(
         pass
     with alone_in(tmp_path, "another one"):
         pass
+
+
+def test_a_folder_in_which_nothing_was_made_is_removed_again(tmp_path: Path) -> None:
+    folder = tmp_path / "one" / "two"
+    with alone_in(folder, "another one"):
+        refused(folder)
+    assert not list(tmp_path.iterdir())
+    with alone_in(folder, "another one"):
+        (folder / "kept").touch()
+    assert sorted(each.name for each in folder.iterdir()) == [LOCK, "kept"]
+    (folder / "kept").unlink()
+    with alone_in(folder, "another one"):
+        pass
+    assert (folder / LOCK).exists(), "it was there before"
+
+
+def test_a_refused_training_leaves_no_folder(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="no groups"):
+        vidfuse.train(dataset, out=out, head="mean", split="group")
+    assert not out.exists()

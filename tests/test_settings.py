@@ -86,7 +86,12 @@ def test_defaults_are_sound_and_every_field_has_its_help(cls: type[Settings]) ->
     [
         ({"grid": "x"}, "grid: grid 'x'"),
         ({"sampling": "unifrom"}, "sampling: unknown sampling 'unifrom'. Did you mean 'uniform'"),
-        ({"sampling": "stride:0"}, "sampling: "),
+        ({"sampling": "stride:0"}, "frames above 0, as in stride:4"),
+        ({"sampling": "foo"}, "'foo'. Known: dense, segment, stride:N, uniform"),
+        (
+            {"backbone": "r3d_18", "cache_frames": 48},
+            "frames needs an encoder of single frames; r3d_18 sees",
+        ),
         ({"cache_frames": 32, "sampling": "segment"}, "not an odd multiple of 16"),
         ({"cache_frames": 48, "sampling": "dense"}, "needs --sampling segment"),
         ({"cache_frames": 8}, "not an odd multiple"),

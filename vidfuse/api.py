@@ -44,7 +44,7 @@ from vidfuse.comparison.config import CompareConfig
 from vidfuse.comparison.run import compare as run
 from vidfuse.data.clip import Clip
 from vidfuse.data.files import expand_inputs
-from vidfuse.data.layouts import read_dataset
+from vidfuse.data.layouts import is_tree, read_dataset
 from vidfuse.errors import InputError
 from vidfuse.features.build import finest
 from vidfuse.features.export import extract_clips
@@ -111,7 +111,8 @@ def extract(
     """Fill the feature cache.
 
     Args:
-        clips: A dataset's folder or manifest, or several clips or video files.
+        clips: A dataset's folder or manifest, or several clips or video files. A folder of class
+            folders with videos beside them is read as clips without classes.
         heads: Heads to extract for, where ``grid`` is not given.
         out: Folder that also gets one ``.npy`` per clip and ``index.csv``.
         layout: Name of the dataset's layout; None finds out.
@@ -404,7 +405,8 @@ def bench(
     """Benchmark feature extraction on this machine and find the bottleneck.
 
     Args:
-        clips: A dataset's folder or manifest, or several clips or video files.
+        clips: A dataset's folder or manifest, or several clips or video files. A folder of class
+            folders with videos beside them is read as clips without classes.
         repeats: Rounds of measurement.
         seconds: What the pipeline takes in a round, about.
         layout: Name of the dataset's layout; None finds out.
@@ -445,8 +447,8 @@ def adapt(
         vidfuse.train("data/", backbone="thin_efficientnet", weights="mine.safetensors")
 
     Args:
-        clips: A dataset's folder or manifest, or several clips or video files. Labels are not
-            looked at.
+        clips: A folder of any depth, a manifest, or several clips or video files. Labels are not
+            looked at, but a dataset's own test part is left out.
         out: The file of weights to write, which ends in ``.safetensors``.
         layout: Name of the dataset's layout; None finds out.
         reporter: Receives progress updates and collects the time of each stage.
@@ -456,20 +458,22 @@ def adapt(
         Agreement with the teacher before and after, on clips that were held out.
 
     Raises:
-        UserError: The settings or the machine do not allow it, too few clips can be read, or the
-            encoder became no better; then nothing was written.
+        UserError: The settings or the machine do not allow it, too few clips can be read, the
+            budget was over before anything was learned, or the encoder became no better; then
+            nothing was written.
     """
     from vidfuse.adaptation.config import AdaptConfig
 
     reporter = _watched(reporter)
     config = AdaptConfig.from_mapping(plain(settings))
+    budget = config.start_budget()
     target = as_path("out", out)
     with reporter.measure("scan"):
-        found = _clips(clips, layout, reporter)
+        found = _clips(clips, layout, reporter, labelled=False)
     with reporter.measure("imports"):
         import_torch()
         from vidfuse.adaptation.run import adapt_encoder
-    return adapt_encoder(found, config, target, reporter)
+    return adapt_encoder(found, config, target, reporter, budget)
 
 
 def cut(
@@ -673,14 +677,22 @@ def _watched(reporter: Reporter | None) -> Reporter:
 
 
 def _clips(
-    clips: AnyPath | Iterable[Clip | AnyPath | InputError], layout: str | None, reporter: Reporter
+    clips: AnyPath | Iterable[Clip | AnyPath | InputError],
+    layout: str | None,
+    reporter: Reporter,
+    *,
+    labelled: bool = True,
 ) -> list[Clip | InputError]:
-    """The clips that were given, or those of the dataset that was."""
-
+    """The clips that were given, or those of the dataset or the tree of videos that was."""
     expect("layout", layout, str, optional=True)
     if not isinstance(clips, PATHS):
         return as_clips("clips", clips)
-    data = read_dataset(as_path("clips", clips), layout=layout)
+    path = as_path("clips", clips)
+    if layout is None and is_tree(path, labelled=labelled):
+        if labelled:
+            reporter.info(f"{path}: read as clips without classes, for some lie beside its folders")
+        return as_clips("clips", expand_inputs([str(path)]))
+    data = read_dataset(path, layout=layout)
     for line in data.problems:
         reporter.warn(line)
     return list(data.clips)

@@ -53,7 +53,8 @@ def reason_of(error: OSError) -> str:
 
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is closest to a mistyped one; None where none is like it."""
-    return next(iter(get_close_matches(name, list(known), n=1)), None)
+    names = {each.lower(): each for each in known}
+    return next((names[each] for each in get_close_matches(name.lower(), names, n=1)), None)
 
 
 class UnknownNameError(UserError):

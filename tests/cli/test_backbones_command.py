@@ -34,8 +34,31 @@ def test_names_choose_and_are_explained(vidfuse):
     assert "windows of 16 frames at 15 a second" in details
 
 
+def test_a_name_without_a_tag_says_which_weights_it_means(vidfuse):
+    answer = vidfuse("backbones", "resnet50")
+    assert answer.code == 0, answer.err
+    assert "weights: IMAGENET1K_V1, " in answer.out
+    plain = next(row for row in answer.out.splitlines() if row.startswith("resnet50 "))
+    assert "IMAGENET1K_V1" in plain
+    tags = {
+        each["name"]: each["tag"]
+        for each in json.loads(vidfuse("backbones", "--format", "json").out)["backbones"]
+    }
+    assert tags["resnet50"] == "IMAGENET1K_V1"
+    assert tags["resnet50.IMAGENET1K_V2"] == "IMAGENET1K_V2"
+    assert tags["thin_resnet"] is None
+    assert " 0.04 " in vidfuse("backbones", "shufflenet_v2_x0_5").out
+
+
 def test_an_unknown_one_suggests_another(vidfuse):
     answer = vidfuse("backbones", "convnxt_tiny")
     assert answer.code == 2
     assert "Did you mean 'convnext_tiny" in answer.err
     assert "vidfuse backbones" in answer.err
+
+
+def test_an_empty_name_and_one_in_capitals(vidfuse):
+    assert vidfuse("backbones", "").code == 2
+    answer = vidfuse("backbones", "RESNET18")
+    assert answer.code == 2
+    assert "Did you mean 'resnet18'?" in answer.err

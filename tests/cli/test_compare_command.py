@@ -7,6 +7,8 @@ import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from program import NETWORK, interrupt
@@ -92,6 +94,17 @@ def test_the_table_of_encoders(vidfuse, dataset):
     ]
 
 
+@pytest.mark.parametrize("orders", [True, False])
+def test_orders_are_named_only_where_they_were_measured(orders):
+    from vidfuse.cli.compare import _text_of_several
+
+    protocol = {"settings": {"orders": orders}}
+    made_up: Any = SimpleNamespace(
+        heads=[], backbones=[], baselines={}, advice="", out="out", protocol=protocol
+    )
+    assert ("Orders of frames" in _text_of_several(made_up)) == orders
+
+
 def test_what_choosing_frames_is_worth(vidfuse, dataset, tmp_path):
     words = ("compare", dataset, *QUICK, "--heads", "policy")
     answer = vidfuse(*words, "--format", "json")
@@ -139,7 +152,7 @@ def test_ctrl_c_then_the_same_command(vidfuse, feature_cache, dataset, tmp_path)
     [
         (("--heads", "lstn"), "unknown: lstn"),
         (("--budget", "soon"), "budget: 'soon' is not a time such as 90s, 10m or 1h30m"),
-        (("--folds", "9"), "3 groups cannot make 9 folds\nChoose --folds from 2 to 3."),
+        (("--folds", "9"), "3 groups cannot make 9 folds\nUse --folds 3."),
         (("--backbones", "resnet18,resnett"), "backbones: unknown backbone 'resnett'"),
         (("--lrs", "0"), "lrs: 0 is not above 0"),
     ],

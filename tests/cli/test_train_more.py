@@ -33,7 +33,7 @@ def test_folds_as_text(vidfuse, dataset, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--folds", "9"), "3 groups cannot make 9 folds\nChoose --folds from 2 to 3."),
+        (("--folds", "9"), "3 groups cannot make 9 folds\nUse --folds 3."),
         (("--folds", "1"), "must be at least 2"),
     ],
 )

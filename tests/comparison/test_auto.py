@@ -192,6 +192,19 @@ def test_too_few_groups_to_choose_by(dataset, shared_cache, tmp_path):
     with pytest.raises(UserError, match="too few to choose a head by") as error:
         vidfuse.train(manifest, **{**QUICK, "cache": shared_cache})
     assert "--head" in str(error.value.hint)
+    assert error.value.message.count(str(manifest)) == 1
+    assert "groups cannot make folds" in error.value.message
+
+
+def test_an_error_of_one_of_several_encoders_names_it(dataset, shared_cache):
+    options = {
+        **QUICK,
+        "cache": shared_cache,
+        "backbone": "resnet18,thin_resnet",
+        "layer": "maxpool",
+    }
+    with pytest.raises(UserError, match="with thin_resnet: unknown layer 'maxpool'"):
+        vidfuse.train(dataset, **options)
 
 
 def interrupted_after(monkeypatch, fitted, count):

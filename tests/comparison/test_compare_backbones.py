@@ -165,3 +165,23 @@ def test_the_advice_names_the_encoder_and_those_that_are_worse():
         "it (p >= 0.05, uncorrected). With `small` every head is significantly worse. Of the heads "
         "on `big`: Take `mean`."
     )
+
+
+@pytest.mark.parametrize(
+    ("p_values", "told"),
+    [
+        ([], "is the best, with 0.900."),
+        ([0.5], "; the other is not distinguishable from it (p >= 0.05"),
+        ([0.01], "; the other is distinguishable from it (p < 0.05"),
+        ([0.5, 0.01], "; 1 of the 2 others is not distinguishable"),
+        ([0.5, 0.6, 0.01], "; 2 of the 3 others are not distinguishable"),
+        ([0.01, 0.02], "; all 2 others are distinguishable from it (p < 0.05"),
+    ],
+)
+def test_how_many_are_as_good_in_words(p_values, told):
+    rows = [
+        {"name": "mean", "backbone": f"net{n}", "accuracy": 0.9, "to_best_p_value": value}
+        for n, value in enumerate([None, *p_values])
+    ]
+    advices = {row["backbone"]: Advice("mean", "Take it.") for row in rows}
+    assert told in advise_of_several(rows, advices).text

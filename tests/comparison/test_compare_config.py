@@ -50,6 +50,7 @@ def test_budgets(text, seconds):
         ({"heads": "lstn,qq"}, "heads: unknown: lstn (did you mean 'lstm'?), qq; known: "),
         ({"heads": ","}, "heads: names no head"),
         ({"backbones": "resnet18,resnet81"}, "backbones: unknown backbone 'resnet81'"),
+        ({"backbones": "resnet18,nosuch"}, "'nosuch'. List them with: vidfuse backbones"),
         ({"backbones": " , "}, "backbones: names no encoder"),
         ({"backbones": 5}, "backbones: 5 is not text"),
         ({"backbones": "resnet18,vit_b_16", "size": 64}, "size: vit_b_16 takes frames of 224"),

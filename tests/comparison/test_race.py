@@ -18,6 +18,7 @@ from vidfuse.comparison.race import Race
 from vidfuse.comparison.workers import WorkerPool
 from vidfuse.data.clip import Clip
 from vidfuse.errors import UserError
+from vidfuse.statistics import wilson_interval
 
 CLIPS = [Clip(Path(f"{i}.mp4"), "ab"[i % 2], f"g{i // 2}") for i in range(48)]
 SPLITS = [
@@ -123,6 +124,21 @@ def test_the_most_accurate_is_chosen_and_all_are_told(start):
 def test_of_equally_accurate_ones_the_cheapest(start):
     choice, _, _ = start({MEAN: 9, LSTM: 9, GRU: 9}, costs={MEAN: 30, LSTM: 20, GRU: 25})
     assert choice.head == "lstm"
+    assert "is one of the most accurate on all 4 inner folds" in choice.reason
+    told = "; `gru` on grid 1 of `net`, `mean` on grid 1 of `net` are as accurate, and this one "
+    assert f"{told}costs less. Of the 2 others: 2 judged" in choice.reason
+    choice, _, _ = start({MEAN: 9, LSTM: 9})
+    told = (
+        "`lstm` on grid 1 of `net` is as accurate, and this one stands first. The other: 1 judged"
+    )
+    assert told in choice.reason
+
+
+def test_all_intervals_are_of_one_kind_and_choose(start):
+    choice, _, _ = start({MEAN: 8, LSTM: 12, GRU: 0})
+    for each in choice.tried:
+        clips = 12 * each.folds
+        assert each.accuracy_interval == pytest.approx(wilson_interval(each.accuracy, clips))
 
 
 def test_who_is_significantly_worse_goes_no_further(start):
@@ -168,7 +184,7 @@ def test_where_time_runs_out_the_lower_end_of_the_interval_chooses(start):
     assert (choice.head, choice.judged) == ("lstm", True)
     assert outcomes(choice) == {"lstm": "chosen", "mean": "judged"}
     assert "on 1 of 4 inner folds of 48 training clips: " in choice.reason
-    assert "; there was no time for more. Of the" in choice.reason
+    assert "; there was no time for more. The other: 1 judged" in choice.reason
     # gru: 9 of 12 on four folds is at least .61; lstm: 10 of 12 on one at least .55.
     choice, _, _ = start({GRU: 9, LSTM: 10}, seconds=130, taken={LSTM: 90})
     assert choice.head == "gru"
@@ -195,7 +211,8 @@ def test_a_budget_that_is_too_small_for_any_takes_the_default(start):
     assert done == [("mean", 0)]
     assert (choice.head, choice.judged) == ("lstm", False)
     assert set(outcomes(choice).values()) == {"no time"}
-    assert choice.reason.startswith("a budget of 5 s was too small to judge even `lstm`, which is")
+    told = "a budget of 5 s was too small to judge even `lstm` on grid 1 of `net`, which is taken"
+    assert choice.reason.startswith(told)
     assert all(each.accuracy is None for each in choice.tried)
     choice, done, _ = start({MEAN: 9, LSTM: 5}, seconds=15)
     assert done == [("mean", 0)], "another would take longer"

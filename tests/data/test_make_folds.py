@@ -113,11 +113,12 @@ def test_groups_of_one_class_are_dealt_evenly():
     [
         (grid(4), 5, "4 groups cannot make 5 folds", "--folds from 2 to 4"),
         (grid(4), 1, "4 groups cannot make 1 folds", "--folds from 2 to 4"),
-        (grid(2), 2, "2 groups cannot make 2 folds", "Three are the least"),
+        (grid(2), 2, "2 groups cannot make folds", "Three are the least"),
+        (grid(3), 5, "3 groups cannot make 5 folds", "Use --folds 3."),
+        (grid(3), 2, "3 groups cannot make 2 folds", "Use --folds 3."),
         (ungrouped(4), 7, "4 video files cannot make 7 folds", "--folds from 2 to 4"),
-        (dataset([]), 2, "0 video files cannot make 2 folds", "Add clips"),
+        (dataset([]), 2, "0 video files cannot make folds", "Add clips"),
         (dataset([Clip(Path(f"{i}.avi")) for i in range(9)]), 2, "0 video files", "Add clips"),
-        (grid(3), 2, "3 groups are too few for 2 folds", "another number of --folds"),
     ],
 )
 def test_what_cannot_be_divided(data, count, message, hint):

@@ -125,6 +125,18 @@ class TestFewGroups:
             make_split(dataset(clips))
         assert make_split(dataset(clips), split="random").test
 
+    def test_random_is_advised_only_where_it_would_do(self):
+        few = [Clip(Path(f"{n}.avi"), "ab"[n % 2], "g") for n in range(2)]
+        for split in ("auto", "random"):
+            with pytest.raises(UserError) as error:
+                make_split(dataset(few), split=split)
+            assert "random" not in str(error.value.hint)
+        many = [Clip(Path(f"{n}.avi"), "ab"[n % 2], "g") for n in range(20)]
+        with pytest.raises(UserError) as error:
+            make_split(dataset(many), split="auto")
+        assert "--split random" in str(error.value.hint)
+        assert make_split(dataset(many), split="random").test
+
     def test_one_group_per_class_is_an_error(self):
         clips = [Clip(Path(f"{c}{i}.avi"), c, c) for c in "abcdef" for i in range(5)]
         with pytest.raises(UserError, match=r"(?s)validation or test is empty.*--split random"):

@@ -115,3 +115,22 @@ def test_cells_that_a_spreadsheet_would_compute_are_text(
     assert (row["label"], row["group"]) == ("'=1+2", "'@a")
     assert row["file"] == "_1+2.npy"
     assert (out / row["file"]).exists()
+
+
+def test_a_folder_with_videos_beside_its_folders_is_a_tree_of_clips(
+    dataset: Path, tmp_path: Path, shared_cache: str
+) -> None:
+    clips = sorted(dataset.rglob("*.mkv"))[:4]
+    mixed = tmp_path / "mixed"
+    (mixed / "more").mkdir(parents=True)
+    for number, clip in enumerate(clips):
+        shutil.copy(clip, mixed / ("more" if number == 3 else "") / f"{number}.mkv")
+    heard = Heard()
+    options: dict[str, Any] = {"cache": shared_cache, "workers": 1, **CHEAP}
+    report = vidfuse.extract(mixed, out=tmp_path / "a", reporter=heard, **options)
+    assert (report.clips, report.failed) == (4, 0)
+    assert [row["label"] for row in index(tmp_path / "a")] == [""] * 4
+    assert "clips without classes" in heard.infos[0]
+    classes = vidfuse.extract(mixed, out=tmp_path / "b", layout="class-folders", **options)
+    assert classes.clips == 1
+    assert [row["label"] for row in index(tmp_path / "b")] == ["more"]

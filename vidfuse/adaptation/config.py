@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
+from vidfuse.adaptation.budget import Budget
 from vidfuse.backbones import BACKBONES, DEFAULT_BACKBONE, find_backbone
 from vidfuse.errors import UserError
 from vidfuse.features.spec import FeatureConfig
@@ -44,7 +46,9 @@ class AdaptConfig(MachineConfig):
     )
     epochs: int = option(5, "How often each crop is learned from.", min=1)
     budget: str | None = option(
-        None, "Time for everything, such as 20m: ends before --epochs.", unset="as long as it takes"
+        None,
+        "Time for everything, such as 20m: reading takes half of it at most, then it learns.",
+        unset="as long as it takes",
     )
     lr: float = option(3e-4, "Peak learning rate (AdamW, warm-up, cosine).", above=0.0)
     seed: int = option(0, "Decides crops, their order, and which clips are held out.", min=0)
@@ -63,7 +67,7 @@ class AdaptConfig(MachineConfig):
         wrong = {problem.partition(":")[0] for problem in found}
         checks: tuple[tuple[str, Any], ...] = (
             ("teacher", self._check_teacher),
-            ("budget", self.budget_seconds),
+            ("budget", self.start_budget),
         )
         for name, check in checks:
             try:
@@ -73,13 +77,13 @@ class AdaptConfig(MachineConfig):
                 found.append(f"{name}: {error.message} {error.hint or ''}".strip())
         return found
 
-    def budget_seconds(self) -> float | None:
-        """Seconds for everything, None for as many as it takes.
+    def start_budget(self) -> Budget:
+        """The time for everything, which begins now.
 
         Raises:
             UserError: The text is no duration.
         """
-        return None if self.budget is None else parse_duration(self.budget)
+        return Budget(self.budget, inf if self.budget is None else parse_duration(self.budget))
 
     def _check_teacher(self) -> None:
         name, info = find_backbone(self.teacher)

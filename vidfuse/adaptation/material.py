@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vidfuse.adaptation.budget import READING, Budget
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.adaptation.learning import Batch
 from vidfuse.adaptation.teacher import Teacher, answers
@@ -29,6 +31,7 @@ from vidfuse.video.pool import DecodePool
 TEACHER = "teacher"
 HELD_OUT = 0.15  # share of the clips
 FEWEST, FEWEST_HELD_OUT = 64, 12  # frames
+TOGETHER = 64  # views that the teacher sees between two looks at the clock
 DECODED_AHEAD = 2  # clips for each decode process
 ADVICE = "Name another folder with --cache, or take fewer --crops."
 
@@ -100,13 +103,18 @@ class Collector:
 
     def __init__(self, folder: Path, teacher: Teacher, size: int) -> None:
         self.views, self.maps = Rows(folder), Rows(folder)
-        self.teacher, self.size, self.clips = teacher, size, 0
+        self.teacher, self.size = teacher, size
+        self.clips = self.frames = 0
 
     def add(self, views: Pixels) -> None:
-        """Take over the views of a clip, at the larger of both networks' sizes."""
+        """Take over some views of a clip, at the larger of both networks' sizes."""
         self.maps.append(answers(self.teacher, views))
         self.views.append(resize(torch.from_numpy(views), self.size).contiguous().numpy())
+
+    def count(self, frames: int) -> None:
+        """Count a clip all of whose views were added, and the frames that they show."""
         self.clips += 1
+        self.frames += frames
 
     def material(self) -> Material:
         """All of it."""
@@ -114,9 +122,17 @@ class Collector:
 
 
 def gather(
-    clips: Sequence[Clip], config: AdaptConfig, teacher: Teacher, size: int, reporter: Reporter
+    clips: Sequence[Clip],
+    config: AdaptConfig,
+    teacher: Teacher,
+    size: int,
+    reporter: Reporter,
+    budget: Budget,
 ) -> tuple[Material, Material, list[InputError]]:
     """Read clips, and let the teacher look at views of them.
+
+    With a budget clips are read in a random order, so that those that were read in time stand for
+    all; none are read behind half of it where there is enough to learn from, or behind all of it.
 
     Args:
         clips: Where frames are taken from; labels are not looked at.
@@ -124,6 +140,7 @@ def gather(
         teacher: Who looks.
         size: Side of the student's frames, in pixels.
         reporter: Receives progress updates and warnings.
+        budget: What is left of the time.
 
     Returns:
         Random views to learn from; whole squares of frames of other clips, to measure on; and why
@@ -134,6 +151,9 @@ def gather(
             folder of the cache cannot be written.
     """
     chosen = choose_clips(clips, config, reporter)
+    if budget.limited:
+        order = np.random.default_rng((config.seed, 6)).permutation(len(chosen))
+        chosen = [chosen[each] for each in order]
     apart = hold_out(chosen, config.seed)
     rng = np.random.default_rng((config.seed, 5))
     learned = [number for number, held in enumerate(apart) if not held]
@@ -141,11 +161,15 @@ def gather(
     make_writable(config.cache_folder, ADVICE)
     trained, held_out = (Collector(config.cache_folder, teacher, size) for _ in range(2))
     failures: list[InputError] = []
-    shown = 0
-    side = max(teacher.size, size)
+    side, read = max(teacher.size, size), 0
     reporter.start(f"Reading clips for {config.teacher}", len(chosen))
     try:
         for number, future in enumerate(_frames(chosen, config)):
+            enough = trained.frames >= FEWEST and held_out.frames >= FEWEST_HELD_OUT
+            until = budget.left(READING if enough else 1.0)
+            if not _is_here(future, until):
+                break
+            read += 1
             try:
                 frames = list(future.result().pixels)
             except InputError as error:
@@ -156,16 +180,35 @@ def gather(
                 reporter.advance()
             if apart[number]:
                 held_out.add(squares(frames, side))
+                held_out.count(len(frames))
                 continue
             rng = np.random.default_rng((config.seed, number))
             counts = shares(crops[number], len(frames), rng)
             repeated = [each for each, n in zip(frames, counts, strict=True) for _ in range(n)]
-            trained.add(np.stack([random_view(each, Zoom(), rng, side) for each in repeated]))
-            shown += int(np.count_nonzero(counts))
+            for at in range(0, len(repeated), TOGETHER):
+                if budget.left() <= 0:
+                    break
+                part = repeated[at : at + TOGETHER]
+                trained.add(np.stack([random_view(each, Zoom(), rng, side) for each in part]))
+            else:
+                trained.count(int(np.count_nonzero(counts)))
     finally:
         reporter.finish()
-    _check(shown, held_out.views.count, failures)
+    late = budget.limited and read < len(chosen)
+    if late:
+        reporter.info(
+            f"{read} of {len(chosen)} clips were read in {budget.used():.0f} s of the budget of "
+            f"{budget.text}; more with a longer --budget"
+        )
+    _check(trained.frames, held_out.frames, failures, budget if late else None)
     return trained.material(), held_out.material(), failures
+
+
+def _is_here(future: Future[Frames], seconds: float) -> bool:
+    """Wait for a clip, as long as there is time."""
+    if seconds == inf:
+        return True
+    return seconds > 0 and bool(wait([future], seconds).done)
 
 
 def shares(total: int, parts: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -219,15 +262,24 @@ def _frames(clips: Sequence[Clip], config: AdaptConfig) -> Iterator[Future[Frame
             yield pending.popleft()
 
 
-def _check(trained: int, held_out: int, failures: Sequence[InputError]) -> None:
+def _check(
+    trained: int, held_out: int, failures: Sequence[InputError], late: Budget | None
+) -> None:
     """See that there is enough.
 
     Raises:
-        UserError: There is not.
+        UserError: There is not; where the budget ``late`` was over, it says so.
     """
     if trained >= FEWEST and held_out >= FEWEST_HELD_OUT:
         return
     unread = f" ({len(failures)} clips could not be read)" if failures else ""
+    if late is not None:
+        raise UserError(
+            f"the budget of {late.text} was over before there was enough to learn from: "
+            f"{trained} frames to learn from and {held_out} of other clips to measure on were "
+            f"read, and {FEWEST} and {FEWEST_HELD_OUT} are needed{unread}; nothing was written",
+            "Give more time with --budget, or take fewer --crops.",
+        )
     raise UserError(
         f"too few frames: {trained} to learn from and {held_out} of other clips to measure on, "
         f"and {FEWEST} and {FEWEST_HELD_OUT} are needed{unread}",

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from vidfuse.adaptation.agreement import Described, neighbour_overlap, predicted
+from vidfuse.adaptation.budget import Budget
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.adaptation.depthwise import quicken
 from vidfuse.adaptation.learning import (
@@ -59,12 +60,18 @@ ADVICE = "Name a file in a folder that you can write with --out."
 
 
 def adapt_encoder(
-    clips: Sequence[Clip | InputError], config: AdaptConfig, out: Path, reporter: Reporter
+    clips: Sequence[Clip | InputError],
+    config: AdaptConfig,
+    out: Path,
+    reporter: Reporter,
+    budget: Budget,
 ) -> AdaptResult:
     """Go on training a bundled encoder; see ``api.adapt``."""
-    began = time.monotonic()
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: not a name of weights", "Let it end in .safetensors.")
+    failures = [clip for clip in clips if isinstance(clip, InputError)]
+    good = list(dict.fromkeys(clip for clip in clips if isinstance(clip, Clip)))
+    _check_there(good, failures)
     make_writable(out.absolute().parent, ADVICE)
     device = resolve_device(config.device, reporter)
     narrow = config.precision == "bf16" or (
@@ -73,28 +80,29 @@ def adapt_encoder(
     with reporter.measure("model"):
         choice = choose(config.backbone, config.weights)
         teacher = load_teacher(config, device, reporter, narrow=narrow)
-    good = list(dict.fromkeys(clip for clip in clips if isinstance(clip, Clip)))
+        student = begin_student(choice, teacher, device)  # weights that do not fit are told here
     if tested := {clip for clip in good if clip.split == "test"}:
         # Without labels an encoder still remembers frames.
         good = [clip for clip in good if clip not in tested]
         reporter.info(f"Left out: {len(tested)} clips of the dataset's test part")
-    failures = [clip for clip in clips if isinstance(clip, InputError)]
     for error in failures:
         reporter.warn(one_line(error))
     with reporter.measure("read"):
-        trained, held_out, unread = gather(good, config, teacher, choice.info.size, reporter)
+        trained, held_out, unread = gather(
+            good, config, teacher, choice.info.size, reporter, budget
+        )
     failures += unread
 
-    student = begin_student(choice, teacher, device)
-    run = Training(trained, config, began, narrow)
+    measuring = time.monotonic()
     with reporter.measure("agreement"):
         before = agreement(student, trained, held_out)
+    run = Training(trained, config, budget, narrow, reserve=time.monotonic() - measuring)
     with reporter.measure("train"):
         student = run.train(student, reporter)
     with reporter.measure("agreement"):
         after = agreement(student, trained, held_out)
     if not after["r2"] > before["r2"]:  # nor is NaN
-        raise UserError(
+        raise NoGainError(
             f"the encoder became no better: on {held_out.clips} clips that it did not learn from, "
             f"R² of what {config.teacher} sees was {before['r2']:.3f} and is {after['r2']:.3f}; "
             "nothing was written",
@@ -116,6 +124,28 @@ def adapt_encoder(
             "failures": [{"path": each.path, "error": each.reason} for each in failures],
             "timings": reporter.timings(),
         }
+    )
+
+
+class NoGainError(UserError):
+    """All went well, and the encoder became no better."""
+
+    exit_code = 1
+
+
+def _check_there(clips: Sequence[Clip], failures: Sequence[InputError]) -> None:
+    """See that there is a clip at all, before anything slow is done.
+
+    Raises:
+        UserError: There is none.
+    """
+    if any(clip.path.exists() for clip in clips):
+        return
+    reasons = [each.message for each in failures]
+    reasons += [f"{clip.path}: no such file or folder" for clip in clips]
+    raise UserError(
+        f"no videos to learn from: {reasons[0] if reasons else 'none were given'}",
+        "Give videos, a folder of them, or a list (-).",
     )
 
 
@@ -167,15 +197,17 @@ class Training:
     Attributes:
         trained: What it learns from.
         config: How.
-        began: When the command did, by the monotonic clock, for ``config.budget``.
+        budget: What is left of the time for everything.
         narrow: Whether it computes in bfloat16.
+        reserve: Seconds that are kept for measuring agreement at the end.
         steps: Steps that were made.
     """
 
     trained: Material
     config: AdaptConfig
-    began: float
+    budget: Budget
     narrow: bool
+    reserve: float = 0.0
     steps: int = 0
 
     @property
@@ -198,21 +230,17 @@ class Training:
         fit_heads(student, self.trained.rows(some_rows(self.trained, MEASURED, 0), device))
         averaged = copy.deepcopy(student)
         optimizer = make_optimizer(student, config.lr, WEIGHT_DECAY)
-        most, here = config.epochs * self.per_epoch, time.monotonic()
-        seconds = config.budget_seconds()
-        end = None if seconds is None else self.began + seconds
-        if end is not None and here >= end:
+        most, time_left = config.epochs * self.per_epoch, self._time_left()
+        if time_left <= 0:
             raise UserError(
-                f"the budget of {config.budget} was over before the training began, after "
-                f"{here - self.began:.0f} s",
+                f"the budget of {self.budget.text} was over before the training began, after "
+                f"{self.budget.used():.0f} s",
                 "Give more time with --budget, or take fewer --crops.",
             )
         reporter.start("Learning from the teacher", most)
         try:
             while self.steps < most:
-                progress = self.steps / most
-                if end is not None:
-                    progress = max(progress, (time.monotonic() - here) / (end - here))
+                progress = max(self.steps / most, 1 - self._time_left() / time_left)
                 if progress >= 1:
                     break
                 for group in optimizer.param_groups:
@@ -224,6 +252,10 @@ class Training:
         finally:
             reporter.finish()
         return averaged.eval()
+
+    def _time_left(self) -> float:
+        """Seconds of the training that are left; any number above 0 where it has no budget."""
+        return self.budget.left() - self.reserve if self.budget.limited else 1.0
 
     def _step(self, student: Student, optimizer: torch.optim.Optimizer, device: str) -> float:
         seed = self.config.seed

@@ -125,6 +125,7 @@ BACKBONES = {
 
 DEFAULT_CHANNELS = BACKBONES[DEFAULT_BACKBONE].channels
 
+FIRST_EDITION_TAG = "IMAGENET1K_V1"
 FIRST_EDITION = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "vgg16",
     "vgg16_bn",
@@ -145,7 +146,8 @@ def find_backbone(name: str) -> tuple[str, BackboneInfo]:
     """Look an encoder up.
 
     Args:
-        name: As users give it; a network's name without a tag means its default weights.
+        name: As users give it; a network's name without a tag means its default weights, but those
+            of ``FIRST_EDITION`` mean what they always did.
 
     Returns:
         Its full name, and its line of the table.
@@ -158,7 +160,7 @@ def find_backbone(name: str) -> tuple[str, BackboneInfo]:
         return name, BACKBONES[name]
     table = torchvision_backbones()
     if name in FIRST_EDITION:
-        return name, replace(table[f"{name}.IMAGENET1K_V1"], crop_fraction=1.0)
+        return name, replace(table[f"{name}.{FIRST_EDITION_TAG}"], crop_fraction=1.0)
     for full, info in table.items():  # default weights stand first
         if name in (full, full.partition(".")[0]):
             return full, info
@@ -261,4 +263,25 @@ def choose(
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{weights}: no such file of weights", "Check --weights.")
+    _refuse_model(path)
     return BackboneChoice(name, layer, path, published=False, info=info)
+
+
+def _refuse_model(path: Path) -> None:
+    """See that a file of weights is no model of vidfuse, before clips are read for it.
+
+    Raises:
+        UserError: It is one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            is_model = "vidfuse" in (file.metadata() or {})
+    except (SafetensorError, OSError):  # no safetensors, or damaged: who reads the weights says so
+        return
+    if is_model:
+        raise UserError(
+            f"{path}: a model of vidfuse, and not the weights of an encoder",
+            "Give a file of weights with --weights, or leave it out; models are used with --model.",
+        )

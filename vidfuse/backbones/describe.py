@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vidfuse.backbones import backbone_names, find_backbone, place_of
+from vidfuse.backbones import (
+    FIRST_EDITION,
+    FIRST_EDITION_TAG,
+    backbone_names,
+    find_backbone,
+    place_of,
+)
 from vidfuse.backbones.info import BackboneInfo
 from vidfuse.errors import UserError
 
@@ -25,6 +31,8 @@ def describe_backbones(names: Sequence[str], warnings: list[str]) -> list[dict[s
     """
     known = backbone_names()
     found: dict[str, BackboneInfo] = {}
+    if "" in names:
+        raise UserError("an empty name names no encoder", "Leave it out, and all are listed.")
     for wanted in names or [""]:
         alike = [name for name in known if name.startswith(wanted)]
         # A name without its tag is given a tag; a wrong one has its error here.
@@ -46,6 +54,7 @@ def _described(name: str, info: BackboneInfo) -> dict[str, Any]:
     weights = info.weights
     return {
         "name": name,
+        "tag": FIRST_EDITION_TAG if name in FIRST_EDITION else name.partition(".")[2] or None,
         **data,
         "mean": list(info.mean),
         "std": list(info.std),

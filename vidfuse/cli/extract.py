@@ -78,14 +78,12 @@ def extract(
 def source(inputs: list[str], layout: str | None) -> str | Iterable[Clip | InputError]:
     """A dataset where the one argument is one, else the clips that the arguments name."""
     from vidfuse.data.files import expand_inputs
-    from vidfuse.data.layouts import LAYOUTS, load_layout
+    from vidfuse.data.layouts import recognised_layout
 
     if layout is not None and (len(inputs) > 1 or inputs[0] == "-"):
         raise UserError("--layout is for one dataset, and clips were given", "Leave it out.")
     only = Path(inputs[0]) if len(inputs) == 1 else None
-    if only is not None and (
-        layout is not None or any(load_layout(name).recognise(only) for name in LAYOUTS)
-    ):
+    if only is not None and (layout is not None or recognised_layout(only) is not None):
         return inputs[0]
     if sys.stdin is not None:  # as where it was closed
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]

@@ -166,4 +166,6 @@ def _tried(choice: Choice) -> str:
         )
     header = ("head", "encoder", "grid", "accuracy", "95 % interval", "folds", "s", "")
     rest = len(choice.tried) - len(tried)
+    if not tried:
+        return f"There was no time for any of the {rest} candidates."
     return table(header, rows) + f"\nThere was no time for {rest} more." * bool(rest)

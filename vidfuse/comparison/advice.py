@@ -78,11 +78,16 @@ def advise_of_several(rows: Sequence[Row], advices: Mapping[str, Advice]) -> Adv
     """
     best, others = rows[0], rows[1:]
     near = [row for row in others if row["to_best_p_value"] >= ALPHA]
-    text = (
-        f"`{best['name']}` on `{best['backbone']}` is the best, with {best['accuracy']:.3f}; "
-        f"{len(near)} of the {len(others)} others are not distinguishable from it (p >= 0.05, "
-        "uncorrected)."
-    )
+    text = f"`{best['name']}` on `{best['backbone']}` is the best, with {best['accuracy']:.3f}"
+    if others:
+        verb = "is" if len(near) == 1 else "are"
+        those = f"{len(near)} of the {len(others)} others {verb} not distinguishable"
+        if not near:
+            those = f"all {len(others)} others are distinguishable"
+        if len(others) == 1:
+            those = f"the other is {'not ' if near else ''}distinguishable"
+        text += f"; {those} from it (p {'>=' if near else '<'} 0.05, uncorrected)"
+    text += "."
     kept = {row["backbone"] for row in (best, *near)}
     lost = dict.fromkeys(row["backbone"] for row in others if row["backbone"] not in kept)
     if lost:

@@ -23,7 +23,7 @@ from vidfuse.comparison.leaderboard import multiply_adds_of
 from vidfuse.comparison.plan import Candidate, FitSettings, Plan, fit_digests, make_plan
 from vidfuse.comparison.race import Race
 from vidfuse.comparison.run import jobs_for
-from vidfuse.comparison.tables import Tables, load_table
+from vidfuse.comparison.tables import Tables, check_encoders, load_table
 from vidfuse.comparison.workers import WorkerPool
 from vidfuse.data.clip import Clip
 from vidfuse.data.folds import Folds, make_folds
@@ -152,8 +152,7 @@ def _read(dataset: Path | str, config: TrainConfig, reporter: Reporter) -> dict[
         data[each.backbone] = first.with_config(each)
     with reporter.measure("imports"):
         import_torch()
-    for training in data.values():
-        _ = training.extractor
+    check_encoders(data)
     return data
 
 
@@ -185,12 +184,19 @@ def _carry_out(
     chosen = [_with_choice(config, choice) for choice in asked.choices]
     if asked.folds is not None:
         folds = train_folds(
-            dataset, chosen[-1], asked.folds, reporter=reporter, run=run, chosen=chosen
+            dataset,
+            chosen[-1],
+            asked.folds,
+            reporter=reporter,
+            run=run,
+            chosen=chosen,
+            data=first.with_config(chosen[-1]),
         )
         _drop_fits(run)
         return replace(folds, choices=asked.choices, **_extracted(folds, asked, data))
     begun = {"resumed": run} if run.state.exists() else {"run": run}
-    trained = train(dataset, chosen[0], reporter=reporter, **begun)
+    own = first.with_config(chosen[0])
+    trained = train(dataset, chosen[0], reporter=reporter, data=own, **begun)
     _drop_fits(run)
     test = _test(run, dataset, config, reporter) if tested else None
     replace(asked, test=test).save(run)
@@ -231,8 +237,7 @@ def _choose(
     wanted = list(dict.fromkeys(clip for folds in inner for clip in folds.clips))
     seconds = _seconds(asked.budget)
     with Tables(run.folder) as tables:
-        clips = tables.fill(data, wanted, candidates)
-        asked.save(run)  # from here on it can be resumed
+        clips = _fill(tables, run, asked, data, wanted, candidates)
         plan = make_plan(clips, [first.hashes[clip] for clip in clips], inner)
         costs = {each: _cost(each, plan, tables, data[each.backbone]) for each in candidates}
         keys = fit_digests(plan, {each: _settings(each, data) for each in candidates})
@@ -269,6 +274,37 @@ def _choose(
                 asked.save(run)
                 (reporter.info if choice.judged else reporter.warn)(choice.reason)
     return asked
+
+
+def _fill(
+    tables: Tables,
+    run: Run,
+    asked: AutoRun,
+    data: Mapping[str, TrainingData],
+    wanted: Sequence[Clip],
+    candidates: Sequence[Candidate],
+) -> Sequence[Clip]:
+    """Extract features for all candidates; from the beginning of it the run can be resumed.
+
+    Raises:
+        UserError: They cannot be extracted; then a new run leaves nothing to be resumed.
+        KeyboardInterrupt: After saying how to go on.
+    """
+    request = run.folder / AUTO_FILE
+    new = not request.exists()
+    asked.save(run)
+    try:
+        return tables.fill(data, wanted, candidates)
+    except KeyboardInterrupt:
+        next(iter(data.values())).reporter.warn(
+            "interrupted: the features that were extracted are kept; go on with: "
+            f"vidfuse train --resume {run.folder}"
+        )
+        raise
+    except UserError:
+        if new:
+            request.unlink(missing_ok=True)
+        raise
 
 
 def candidates_of(config: TrainConfig, backbones: Sequence[str]) -> list[Candidate]:
@@ -310,7 +346,8 @@ def _inner_folds(data: TrainingData, clips: Sequence[Clip], config: TrainConfig)
         except UserError as error:
             problem = error
     raise UserError(
-        f"its training clips are too few to choose a head by: {problem and problem.message}",
+        f"{part.root}: its training clips are too few to choose a head by: "
+        f"{str(problem and problem.message).removeprefix(f'{part.root}: ')}",
         "Name one with --head, or add clips or groups.",
     )
 

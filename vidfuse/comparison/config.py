@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from vidfuse.backbones import DEFAULT_BACKBONE
-from vidfuse.errors import UserError, closest
+from vidfuse.errors import UnknownNameError, UserError, closest
 from vidfuse.features.spec import FeatureConfig, named_backbones
 from vidfuse.heads import head_names
 from vidfuse.settings import option, parse_duration
@@ -190,7 +190,8 @@ def _complaints(name: str, read: Any) -> list[str]:
     try:
         read()
     except UserError as error:
-        return [f"{name}: {error.message}"]
+        hint = f" {error.hint}" if isinstance(error, UnknownNameError) else ""
+        return [f"{name}: {error.message}{hint}"]
     return []
 
 

@@ -30,8 +30,8 @@ from vidfuse.comparison.fit_store import ORDERED, FitResult
 from vidfuse.comparison.plan import Candidate, Plan, Task
 from vidfuse.comparison.scheduler import request_of
 from vidfuse.comparison.workers import WorkerPool
+from vidfuse.data.grouping import listing
 from vidfuse.errors import UserError
-from vidfuse.metrics import repeated_summary
 from vidfuse.progress import Reporter
 from vidfuse.results import Choice, Interval, Tried
 from vidfuse.statistics import paired_sign_flip, wilson_interval
@@ -233,28 +233,38 @@ class Race:
         """Accuracy on the folds that it was judged on, with its interval."""
         if not self._judged(candidate):
             return None, None
-        rows, right = self._hits(candidate)
-        labels = self._labels[rows]
-        # Whatever else was predicted: accuracy asks for right and wrong only.
-        predicted = np.where(right, labels, (labels + 1) % len(self.plan.classes))
-        groups = [self._groups[row] for row in rows]
-        found = repeated_summary(labels, predicted[None], len(self.plan.classes), groups)
-        return found["accuracy"], found["accuracy_interval"]
+        _, right = self._hits(candidate)
+        accuracy = float(right.mean())
+        return accuracy, wilson_interval(accuracy, len(right))  # that which chooses
 
     def _reason(self, tried: Sequence[Tried], clips: int) -> str:
         """Why the first of them was chosen, in words."""
         best, *others = tried
         on_all = best.folds == len(self.folds)
         rule = f"has the highest lower end of a 95 % interval on {best.folds} of {len(self.folds)}"
+        ties = [
+            each
+            for each in others
+            if each.outcome in (JUDGED, NO_TIME)
+            and (each.folds, each.accuracy) == (best.folds, best.accuracy)
+        ]
         if on_all:
-            rule = f"is the most accurate on all {best.folds}"
+            alone = "the most accurate" if not ties else "one of the most accurate"
+            rule = f"is {alone} on all {best.folds}"
         text = f"{_name(best)} {rule} inner folds of {clips} training clips: {best.accuracy:.3f}"
         if best.accuracy_interval:
             text += " ({:.3f} to {:.3f})".format(*best.accuracy_interval)
         if not on_all:
             text += "; there was no time for more"
         judged = [each for each in others if each.outcome == JUDGED]
-        if judged and on_all:
+        if ties:
+            costs_less = best.multiply_adds < ties[0].multiply_adds
+            text += (
+                f"; {listing([_name(each) for each in ties])} "
+                f"{'are' if len(ties) > 1 else 'is'} as accurate, and this one "
+                f"{'costs less' if costs_less else 'stands first'}"
+            )
+        elif judged and on_all:
             text += f"; then {_name(judged[0])}, {judged[0].accuracy:.3f}"
         told = {
             JUDGED: "judged on all folds",
@@ -264,13 +274,16 @@ class Race:
         }
         counts = {each: sum(one.outcome == each for one in others) for each in told}
         more = ", ".join(f"{counts[each]} {told[each]}" for each in told if counts[each])
-        return f"{text}. Of the {len(others)} others: {more}." if others else f"{text}."
+        if not others:
+            return f"{text}."
+        rest = "The other" if len(others) == 1 else f"Of the {len(others)} others"
+        return f"{text}. {rest}: {more}."
 
     def _no_time(self, chosen: Candidate) -> str:
         assert self.seconds is not None
         budget = f"a budget of {format_duration(self.seconds)}"
         if chosen.head == DEFAULT_HEAD:
-            text = f"{budget} was too small to judge even `{chosen.head}`, which is taken"
+            text = f"{budget} was too small to judge even {_name(chosen)}, which is taken"
         else:
             text = (
                 f"`{DEFAULT_HEAD}` failed and {budget} was too small to judge another head; "

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidfuse.atomic import writing
 from vidfuse.backbones import Grid
 from vidfuse.backbones.imports import import_torch, resolve_device
 from vidfuse.comparison.advice import RULE, Advice, advise, advise_of_several
@@ -28,7 +27,7 @@ from vidfuse.comparison.leaderboard import (
 from vidfuse.comparison.plan import Candidate, Plan, make_plan
 from vidfuse.comparison.results import refuse_results_of_another, write_results
 from vidfuse.comparison.scheduler import FitScheduler
-from vidfuse.comparison.tables import Tables, load_table
+from vidfuse.comparison.tables import Tables, check_encoders, load_table
 from vidfuse.comparison.workers import MOST_PROCESSES, WorkerPool
 from vidfuse.data.folds import make_folds
 from vidfuse.errors import UserError
@@ -37,7 +36,7 @@ from vidfuse.features.spec import parse_grid
 from vidfuse.heads import head_class
 from vidfuse.machine import cores
 from vidfuse.progress import Reporter
-from vidfuse.runs import OTHER_FOLDER, RUNS, alone_in
+from vidfuse.runs import RUNS, alone_in
 from vidfuse.training.data import TrainingData
 
 Grids = dict[str, Grid]
@@ -79,8 +78,7 @@ def compare(
         data[name] = training.with_config(replace(training.config, backbone=name))
     with reporter.measure("imports"):
         import_torch()
-    for each in data.values():
-        _ = each.extractor  # an encoder that is not here is told before any work
+    check_encoders(data)
     grids, left_out = choose_heads(config, reporter)
     candidates = [Candidate(head, name, grids[head]) for head in grids for name in backbones]
     folds = [
@@ -159,10 +157,7 @@ def choose_heads(config: CompareConfig, reporter: Reporter) -> tuple[Grids, list
 
 def _folder(config: CompareConfig, dataset: str) -> Path:
     name = re.sub(r"[^\w.-]+", "_", dataset).strip("_") or "dataset"
-    folder = Path(config.out).expanduser() if config.out else RUNS / f"compare-{name}"
-    with writing(folder, OTHER_FOLDER):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(config.out).expanduser() if config.out else RUNS / f"compare-{name}"
 
 
 def jobs_for(wanted: int | None, device: str, tasks: int) -> int:

@@ -6,8 +6,8 @@ They lie where all processes find them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from vidfuse.atomic import write_whole
 from vidfuse.comparison.job_spec import JobSpec, table_name
 from vidfuse.comparison.plan import Candidate, Plan
 from vidfuse.data.clip import Clip
+from vidfuse.errors import UserError
 from vidfuse.features.cache import EntryInfo
 from vidfuse.features.table import OF_CLIPS, FeatureTable, map_buffer
 from vidfuse.training.config import TrainConfig
@@ -89,7 +90,10 @@ class Tables:
             training = data[each.backbone]
             path = self.folder / f"features-{training.spec(each.grid).digest}.safetensors"
             self._paths[name] = path
-            found = training.gather(clips, augmented=clips, grid=each.grid, path=features_of(path))
+            with naming_encoder(each.backbone, data):
+                found = training.gather(
+                    clips, augmented=clips, grid=each.grid, path=features_of(path)
+                )
             clips = [clip for clip in clips if clip in found.rows]
             mirrored = [clip for clip in mirrored if clip in found.mirrored_rows]
             tables[path] = found
@@ -125,6 +129,28 @@ class Tables:
             splits=plan.splits,
         ).save(self._job_spec)
         return self._job_spec
+
+
+def check_encoders(data: Mapping[str, TrainingData]) -> None:
+    """See that every encoder can be built, before any work.
+
+    Raises:
+        UserError: One cannot; of several it is named.
+    """
+    for name, each in data.items():
+        with naming_encoder(name, data):
+            _ = each.extractor
+
+
+@contextmanager
+def naming_encoder(name: str, data: Mapping[str, TrainingData]) -> Iterator[None]:
+    """Say which encoder an error is about, where there are several."""
+    try:
+        yield
+    except UserError as error:
+        if len(data) > 1 and name not in error.message:
+            error.message = f"with {name}: {error.message}"
+        raise
 
 
 def _order(candidate: Candidate, backbones: list[str]) -> tuple[int, int]:

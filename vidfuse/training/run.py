@@ -33,6 +33,7 @@ def train(
     reporter: Reporter | None = None,
     resumed: Run | None = None,
     run: Run | None = None,
+    data: TrainingData | None = None,
 ) -> TrainResult:
     """Train a head on a dataset and leave a run folder.
 
@@ -42,6 +43,7 @@ def train(
         reporter: Receives progress updates and collects the time of each stage.
         resumed: A run of the same settings that was cut off; it goes on where it stopped.
         run: A new run whose folder the caller holds; None opens one.
+        data: The dataset with these settings, where the caller has read it.
 
     Raises:
         UserError: The dataset, the settings or the machine do not allow it.
@@ -51,7 +53,7 @@ def train(
     settings = config.to_file()  # what it refuses is told before the work, not behind it
     reporter = reporter or Reporter()
     if config.timeline is None:
-        data = TrainingData(dataset, config, reporter)
+        data = data or TrainingData(dataset, config, reporter)
     else:
         from vidfuse.training.timeline import TimelineData
 

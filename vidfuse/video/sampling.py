@@ -115,7 +115,7 @@ class Sampling:
         if mode == "stride":
             if not (step.isdecimal() and int(step) > 0):
                 raise UserError(
-                    f"sampling '{text}' needs a whole number of frames", "Example: stride:4"
+                    f"sampling '{text}' needs a whole number of frames above 0, as in stride:4"
                 )
             return cls("stride", int(step))
         match = re.fullmatch(r"(?:windows:([1-9]\d{0,3})@|rate:)(\d{1,4}(?:\.\d{1,6})?)", text)

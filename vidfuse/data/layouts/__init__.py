@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 from vidfuse.data.clip import Dataset
 from vidfuse.data.files import describe_os_error, is_ignored, is_video, walk_videos
+from vidfuse.data.layouts import class_folders
 from vidfuse.errors import InputError, UnknownNameError, UserError
 
 LAYOUTS: dict[str, str] = {
@@ -27,6 +28,9 @@ LAYOUTS: dict[str, str] = {
     "class-folders": "vidfuse.data.layouts.class_folders",
 }
 """Name of each layout and its module, in the order in which they are tried."""
+
+PLAINEST = "class-folders"
+"""The layout that nearly any tree of videos looks like."""
 
 _RULES = ("auto", "group", "random")  # values of --split that name no official list
 
@@ -53,6 +57,24 @@ def load_layout(name: str) -> Layout:
     if name not in LAYOUTS:
         raise UnknownNameError("layout", name, LAYOUTS)
     return cast(Layout, import_module(LAYOUTS[name]))
+
+
+def recognised_layout(root: Path) -> str | None:
+    """Name of the first layout that recognises a folder or file; None where none does."""
+    return next((name for name in LAYOUTS if load_layout(name).recognise(root)), None)
+
+
+def is_tree(root: Path, *, labelled: bool) -> bool:
+    """Check that a folder is best read as a tree of videos, although it may have class folders.
+
+    Args:
+        root: A dataset, or a folder of videos.
+        labelled: Whether classes are of use: then videos beside the class folders tell a tree.
+    """
+    name = recognised_layout(root)
+    if labelled:
+        return name == PLAINEST and class_folders.has_loose_videos(root)
+    return name == PLAINEST or (name is None and root.is_dir())
 
 
 def read_dataset(
@@ -100,7 +122,7 @@ def read_dataset(
 def _check_readable(root: Path) -> None:
     try:
         if root.is_file():
-            if any(load_layout(name).recognise(root) for name in LAYOUTS):
+            if recognised_layout(root) is not None:
                 return
             if is_video(root):
                 hint = "To classify single videos, use `vidfuse predict`."

@@ -65,6 +65,11 @@ def read_class_folders(root: Path, split: str | None = None) -> tuple[list[Clip]
     return clips, problems + [error.message for error in unread]
 
 
+def has_loose_videos(root: Path) -> bool:
+    """True where videos lie beside the class folders."""
+    return any(is_video(name) and not is_ignored(name) for name in os.listdir(root))
+
+
 def subfolders(root: Path) -> list[Path]:
     """The visible folders in ``root``, in natural order; none where it cannot be read."""
     try:
