@@ -110,11 +110,10 @@ def test_frames_by_hand():
 @pytest.mark.parametrize("seed", range(5))
 def test_frames_agree_with_scikit_learn(seed):
     pairs = random_pairs(seed)
-    true, guessed = [], []
+    true: list[str] = []
+    guessed: list[str] = []
     for pair in pairs:
         for found, segments in ((true, pair.truth), (guessed, pair.predicted)):
-            best = {each.label: each.score for each in segments}
-            assert best or not segments
             for k in range(int(SECONDS * RATE)):
                 inside = [s for s in segments if s.start <= (k + 0.5) / RATE < s.end]
                 inside.sort(key=lambda s: (-(s.score or 0), CLASSES.index(s.label)))
@@ -488,6 +487,8 @@ def test_intervals_draw_whole_groups():
     """The bootstrap of frame accuracy, drawn by hand."""
     pairs = random_pairs(2, videos=8, groups=4)
     result = summarise_timelines(pairs, CLASSES, rate=RATE)
+    assert result.frame_accuracy.interval is not None
+    assert result.frame_accuracy.value is not None
     low, high = result.frame_accuracy.interval
     right = np.zeros(4)
     for index, pair in enumerate(pairs):
@@ -514,6 +515,6 @@ def test_baselines_by_hand():
     assert result.edit_score.most_frequent == 0.5
     assert result.mean_ap["0.3"].most_frequent == 0.5
     assert result.frame_accuracy.most_frequent == pytest.approx(0.5)
-    many = [replace(VideoPair(f"{i}", truth, guess, 40)) for i in range(200)]
+    many = [replace(VideoPair(f"{i}", truth, guess, 40)) for i in range(60)]
     chance = summarise_timelines(many, CLASSES, rate=RATE).frame_accuracy.chance
-    assert chance == pytest.approx(0.4**2 + 0.1**2 + 0.5**2, abs=0.01)
+    assert chance == pytest.approx(0.4**2 + 0.1**2 + 0.5**2, abs=0.03)
