@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -20,6 +21,7 @@ from vidfuse.timeline_metrics import (
     overlaps,
     segments_right,
 )
+from vidfuse.timeline_results import TimelineMetrics
 from vidfuse.timeline_summary import (
     NOTHING,
     OVERLAPS,
@@ -440,6 +442,11 @@ def test_the_order_of_videos_means_nothing():
         replace(pair, truth=pair.truth[::-1], predicted=pair.predicted[::-1]) for pair in shuffled
     ]
     assert summarise_timelines(backwards, CLASSES, rate=RATE) == result
+
+
+def test_a_result_can_be_made_of_its_json_again():
+    result = summarise_timelines(random_pairs(1, groups=3), CLASSES, rate=RATE)
+    assert TimelineMetrics.from_dict(json.loads(json.dumps(result.to_dict()))) == result
 
 
 def test_cutting_a_segment_changes_segments_and_no_frame():

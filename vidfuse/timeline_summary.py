@@ -412,7 +412,7 @@ def _baselines(
 
     often = measured([[Segment(0.0, pair.seconds, label, score)] for pair in pairs])
     lengths = [each.end - each.start for pair in pairs for each in pair.truth]
-    length = float(np.mean(lengths)) or 1.0
+    length = max(float(np.mean(lengths)), 1 / rate)
     generator = np.random.default_rng(seed)
     draws = [
         measured([_drawn(pair.seconds, length, classes, shares, generator) for pair in pairs])

@@ -29,6 +29,7 @@ from vidfuse.timeline_summary import VideoPair, summarise_timelines
 RATE = 25.0
 """Moments per second at which timelines are compared."""
 BEYOND = 1.0  # second that annotations may go on after the end of a video
+MOST_MOMENTS = 100_000_000  # in a video: a month at the usual rate
 
 
 @dataclass(slots=True)
@@ -103,6 +104,12 @@ def evaluate_timelines(
         raise ValueError("neither a model nor predictions")
     _check_background(background, truth, found)
     pairs = _pairs(truth, found)
+    for pair in pairs:
+        if pair.seconds * rate > MOST_MOMENTS:
+            raise UserError(
+                f"{pair.path}: {pair.seconds:g} seconds at a rate of {rate:g} are too many moments",
+                "Check that times are in seconds, and --rate.",
+            )
     classes = _classes(pairs, found)
     warnings += found.warnings
     for line in warnings:
