@@ -88,6 +88,7 @@ def test_videos_are_found(evaluate, trained, videos, tmp_path):
     (tmp_path / "moved/v2.mp4").unlink()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "moved/v1.mp4").rename(tmp_path / "elsewhere/v1.mp4")
+    shutil.copy(videos / "v2.mp4", tmp_path / "elsewhere/another.mp4")
     (tmp_path / "moved/t.csv").write_text(
         "path,start,end,label\nv0,0,2,right\nC:\\data\\v1.avi,0,2,right\nv2.mp4,0,1,left\n",
         encoding="utf-8",
@@ -99,6 +100,7 @@ def test_videos_are_found(evaluate, trained, videos, tmp_path):
         {"path": "v2.mp4", "error": "the video is neither there, nor beside the annotations"}
     ]
     assert "v2.mp4: the video is neither there" in err
+    assert "1 videos are not annotated: elsewhere/another.mp4" in err
 
 
 def test_a_folder_of_annotations_and_a_class_that_is_background(evaluate, trained, videos):
@@ -187,7 +189,7 @@ def test_classes_that_are_never_predicted_are_missed(evaluate, trained, videos, 
         (("t.csv", "--predictions", "t.csv", "--background", "left"), "no annotated segment"),
         (("empty.csv", "--predictions", "t.csv"), "there are no timelines in it"),
         (("twice.jsonl", "--predictions", "t.csv"), "there are 2 timelines of a.mp4"),
-        (("t.csv", "--predictions", "."), "twice.jsonl"),
+        (("t.csv", "--predictions", "."), "there are 3 timelines of a.mp4"),
     ],
 )
 def test_wrong_arguments(vidfuse: Vidfuse, trained, tmp_path, arguments, said):

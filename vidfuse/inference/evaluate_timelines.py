@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +95,15 @@ def evaluate_timelines(
         truth = read_annotations(annotations, fps=fps)
     warnings = list(truth.problems)
     background = tuple(filter(None, (config.background or "").split(",")))
+    if not any(each.label not in background for one in truth.timelines for each in one.segments):
+        raise UserError(f"{annotations}: no annotated segment to measure on", *warnings[:1])
     if predictions is not None:
         found = _from_file(truth, read_annotations(predictions, fps=fps), background, reporter)
     elif model is not None:
         folder = annotations if annotations.is_dir() else annotations.parent
-        found = _by_model(truth, folder, videos, model, config, reporter)
+        found = _by_model(truth, folder, videos, model, config, background, reporter)
     else:
         raise ValueError("neither a model nor predictions")
-    _check_background(background, truth, found)
     pairs = _pairs(truth, found)
     for pair in pairs:
         if pair.seconds * rate > MOST_MOMENTS:
@@ -116,8 +117,8 @@ def evaluate_timelines(
         reporter.warn(line)
     if not any(pair.truth for pair in pairs):
         raise UserError(
-            f"{annotations}: no annotated segment to measure on",
-            "Check that videos and predictions are found, and --background.",
+            f"{annotations}: no annotated segment of a video to measure on",
+            "Check that the videos are found, or their predictions.",
         )
     reporter.info(f"{len(pairs)} videos, {sum(len(pair.truth) for pair in pairs)} segments")
     with reporter.measure("metrics"):
@@ -145,13 +146,17 @@ def _by_model(
     videos: Sequence[Path],
     model: AnyModel,
     config: TimelineConfig,
+    background: tuple[str, ...],
     reporter: Reporter,
 ) -> Predicted:
     """The timelines that the model makes of the annotated videos."""
-    known = [name for name in (config.background or "").split(",") if name in model.classes]
-    config = TimelineConfig(**{**vars(config), "background": ",".join(known) or None})
-    predictor = TimelinePredictor(model, config, reporter)
-    found = Predicted({}, model.classes, predictor.rule.background, 0, str(model.path))
+    _check_background(background, truth, model.classes)
+    known = [name for name in background if name in model.classes]
+    predictor = TimelinePredictor(
+        model, replace(config, background=",".join(known) or None), reporter
+    )
+    nothing = (*background, *predictor.rule.background)
+    found = Predicted({}, model.classes, nothing, 0, str(model.path))
     named: list[Path] = []
     for each in expand_inputs([str(video) for video in videos]):
         if isinstance(each, InputError):
@@ -163,6 +168,8 @@ def _by_model(
     for place in places.values():
         if isinstance(place, InputError):
             found.fail(place, reporter)
+    if more := [str(each) for each in named if each not in places.values()]:
+        found.warnings.append(f"{len(more)} videos are not annotated: {', '.join(more[:5])}")
     seen = 0
     with closing(predictor.pool):
         for path, video in places.items():
@@ -192,6 +199,7 @@ def _from_file(
 ) -> Predicted:
     """The timelines of a file that are of the annotated videos."""
     names = {each.label for one in predictions.timelines for each in one.segments}
+    _check_background(background, truth, names)
     found = Predicted({}, sorted(names), background)
     found.warnings += predictions.problems
     absent: list[Path] = []
@@ -226,8 +234,8 @@ def _path(video: Timeline) -> Path:
     return video.path
 
 
-def _check_background(names: Sequence[str], truth: Annotations, found: Predicted) -> None:
-    labels = {each.label for one in truth.timelines for each in one.segments} | {*found.classes}
+def _check_background(names: Sequence[str], truth: Annotations, classes: Iterable[str]) -> None:
+    labels = {*classes, *(each.label for one in truth.timelines for each in one.segments)}
     for name in names:
         if name not in labels:
             raise UnknownNameError("class of --background", name, labels)
