@@ -13,6 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from vidfuse.data.timeline import Segment
+from vidfuse.timeline_counts import OVERLAPS, TIOUS, VideoPair
 from vidfuse.timeline_metrics import (
     average_precision,
     detections_right,
@@ -22,13 +23,7 @@ from vidfuse.timeline_metrics import (
     segments_right,
 )
 from vidfuse.timeline_results import TimelineMetrics
-from vidfuse.timeline_summary import (
-    NOTHING,
-    OVERLAPS,
-    TIOUS,
-    VideoPair,
-    summarise_timelines,
-)
+from vidfuse.timeline_summary import NOTHING, summarise_timelines
 
 CLASSES = ["jump", "run", "sit"]
 RATE = 10.0
