@@ -114,9 +114,7 @@ class TimelineCounts:
             seconds=pair.seconds,
             frame_accuracy=float(values["frame_accuracy"][0]),
             foreground_accuracy=first_of(values["foreground_accuracy"], None),
-            segment_f1={
-                str(each): first_of(values[f"segment_f1@{each}"], None) for each in OVERLAPS
-            },
+            segment_f1=f1,
             edit_score=float(self.edit[video]),
             true_events=len(pair.truth),
             predicted_events=len(pair.predicted),
