@@ -117,6 +117,10 @@ class TrainSettings(_FitSettings, total=False):
     lr: float | None
     dropout: float
     patience: int
+    timeline: str | None
+    window: float | None
+    rate: float
+    background: str
 
 
 class CompareSettings(_FitSettings, total=False):

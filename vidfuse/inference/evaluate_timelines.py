@@ -152,10 +152,10 @@ def _by_model(
 ) -> Predicted:
     """The timelines that the model makes of the annotated videos."""
     _check_background(background, truth, model.classes)
-    known = [name for name in background if name in model.classes]
-    predictor = TimelinePredictor(
-        model, replace(config, background=",".join(known) or None), reporter
-    )
+    if background:  # of which the predictor takes only what the model knows
+        known = ",".join(name for name in background if name in model.classes)
+        config = replace(config, background=known or None)
+    predictor = TimelinePredictor(model, config, reporter)
     nothing = (*background, *predictor.rule.background)
     found = Predicted({}, model.classes, nothing, 0, str(model.path))
     named: list[Path] = []
