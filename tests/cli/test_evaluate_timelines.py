@@ -97,9 +97,9 @@ def test_videos_are_found(evaluate, trained, videos, tmp_path):
     result, err = evaluate(*command, code=1)
     assert [each["path"] for each in result["videos"]] == ["C:\\data\\v1.avi", "v0"]
     assert result["failures"] == [
-        {"path": "v2.mp4", "error": "the video is neither there, nor beside the annotations"}
+        {"path": "v2.mp4", "error": "there is no such video, nor one of that name"}
     ]
-    assert "v2.mp4: the video is neither there" in err
+    assert "v2.mp4: there is no such video" in err
     assert "1 videos are not annotated: elsewhere/another.mp4" in err
 
 

@@ -27,6 +27,9 @@ def test_the_named_file_comes_first_then_those_named_by_the_user_then_those_besi
     assert find_video(Path("b"), labels, named) == other / "b.avi"
     assert find_video(Path("D:\\rat\\b.mov"), labels, named) == other / "b.avi"
     assert find_video(Path("c"), labels, named) == labels / "c.mkv"
+    touch(labels / "frames/1.png", labels / "frames/2.png", labels / "empty/notes.txt")
+    assert find_video(Path("frames"), labels) == labels / "frames"
+    assert isinstance(find_video(Path("empty"), labels), InputError)
     missing = find_video(Path("d.mp4"), labels, named)
     assert isinstance(missing, InputError)
 

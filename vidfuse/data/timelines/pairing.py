@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import TypeVar
 
-from vidfuse.data.files import describe_os_error, is_ignored, is_video
+from vidfuse.data.files import describe_os_error, is_frame_folder, is_ignored, is_video
 from vidfuse.data.timeline import Timeline
 from vidfuse.data.timelines import FORMATS, Annotations, read_timelines
 from vidfuse.errors import InputError, UserError
@@ -66,8 +66,8 @@ def _files_in(folder: Path) -> list[Path]:
     return files
 
 
-def find_video(path: Path, folder: Path, videos: Sequence[Path]) -> Path | InputError:
-    """The video that annotations are of.
+def find_video(path: Path, folder: Path, videos: Sequence[Path] = ()) -> Path | InputError:
+    """The video, or the folder of frames, that annotations are of.
 
     It is the file that they name, relative to their folder or to the working folder; else the one
     of that name, or of that name with another suffix, among `videos`, then beside the annotations.
@@ -78,15 +78,19 @@ def find_video(path: Path, folder: Path, videos: Sequence[Path]) -> Path | Input
         videos: Those that the user named.
     """
     for candidate in (folder / path, path):
-        if is_video(candidate) and candidate.exists():
+        if _holds_video(candidate):
             return candidate
-    beside = [each for each in _listed(folder) if is_video(each)]
+    beside = [each for each in _listed(folder) if _holds_video(each)]
     for among in (videos, beside):
         found = namesake(path, among, lambda each: each)
         if found is not None:
             return found
     hint = "Name it, or its folder, behind the annotations."
-    return InputError(path, "the video is neither there, nor beside the annotations", hint)
+    return InputError(path, "there is no such video, nor one of that name", hint)
+
+
+def _holds_video(path: Path) -> bool:
+    return (is_video(path) and path.exists()) or is_frame_folder(path)
 
 
 def _listed(folder: Path) -> list[Path]:
