@@ -45,13 +45,15 @@ from vidfuse.comparison.run import compare as run
 from vidfuse.data.clip import Clip
 from vidfuse.data.files import expand_inputs
 from vidfuse.data.layouts import is_tree, read_dataset
-from vidfuse.errors import InputError
+from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import finest
 from vidfuse.features.export import extract_clips
 from vidfuse.features.spec import FeatureConfig, parse_grid
 from vidfuse.heads import head_class, head_names
-from vidfuse.inference.config import InferenceConfig, TimelineConfig
+from vidfuse.inference.config import TIMELINE_FIELDS, InferenceConfig, TimelineConfig
 from vidfuse.inference.evaluate import evaluate_dataset
+from vidfuse.inference.evaluate_timelines import RATE
+from vidfuse.inference.evaluate_timelines import evaluate_timelines as measure_timelines
 from vidfuse.inference.predict import predict_records
 from vidfuse.inference.predictor import Ensemble, find_model
 from vidfuse.inference.timeline import TimelinePredictor, timeline_records
@@ -78,6 +80,7 @@ from vidfuse.results import (
 )
 from vidfuse.runs import LATEST
 from vidfuse.start import run_training
+from vidfuse.timeline_results import TimelineEvaluation
 from vidfuse.training.config import TrainConfig
 
 __all__ = [
@@ -87,6 +90,7 @@ __all__ = [
     "compare",
     "cut",
     "evaluate",
+    "evaluate_timelines",
     "extract",
     "inspect",
     "list_backbones",
@@ -249,6 +253,72 @@ def evaluate(
         return evaluate_dataset(
             ensemble, root, subset=subset, split=split, layout=layout, reporter=reporter
         )
+
+
+def evaluate_timelines(
+    annotations: AnyPath,
+    videos: AnyPath | Iterable[AnyPath] = (),
+    *,
+    model: AnyPath | None = None,
+    predictions: AnyPath | None = None,
+    rate: float | None = None,
+    fps: float | None = None,
+    out: AnyPath | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[TimelineSettings],
+) -> TimelineEvaluation:
+    """Measure timelines on annotated videos.
+
+    Args:
+        annotations: The truth: a file of any format that is read, or a folder of such files.
+        videos: Files and folders with the videos, where the annotations do not name them and they
+            are not beside them.
+        model: A model file or run folder, which makes the timelines; None is the latest run.
+        predictions: Timelines that were made before, as ``annotations``, instead of a model.
+        rate: Moments per second at which they are compared; None is 25.
+        fps: Frames per second of the videos, for annotations that count frames.
+        out: Folder that gets ``videos.csv``, ``confusion.csv`` and ``predictions.jsonl``.
+        reporter: Receives progress updates and collects the time of each stage.
+        **settings: Fields of ``TimelineConfig``; with ``predictions``, ``background`` alone means
+            something.
+
+    Returns:
+        Metrics with intervals and trivial baselines, over all, per class and per video.
+
+    Raises:
+        UserError: Files cannot be read or written, there is no such model or it cannot slide over
+            videos, or there is nothing to measure on.
+    """
+    truth = as_path("annotations", annotations)
+    several = [videos] if isinstance(videos, PATHS) else list(videos)
+    places = as_paths("videos", several) if several else []
+    for name, value in (("rate", rate), ("fps", fps)):
+        expect(name, value, float, optional=True, least=0.001)
+    reporter = _watched(reporter)
+    config = TimelineConfig.from_mapping(plain(settings))
+    given = None if predictions is None else as_path("predictions", predictions)
+    if given is not None:
+        if model is not None:
+            raise UserError(
+                "predictions are there, and a model that makes some", "Give one of the two."
+            )
+        for name in TIMELINE_FIELDS:
+            if name != "background" and settings.get(name):
+                raise UserError(f"{name}: predictions are measured as they are", "Leave it out.")
+    card = None
+    if given is None:
+        card = find_model(None if model is None else as_path("model", model), reporter)
+    return measure_timelines(
+        truth,
+        model=card,
+        config=config,
+        videos=places,
+        predictions=given,
+        rate=RATE if rate is None else rate,
+        fps=fps,
+        out=None if out is None else as_path("out", out),
+        reporter=reporter,
+    )
 
 
 def compare(

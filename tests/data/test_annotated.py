@@ -40,7 +40,7 @@ def test_files_beside_their_videos(tmp_path: Path) -> None:
     videos, problems = read_annotated(tmp_path)
     assert [video.path.name for video in videos] == ["a.mp4", "b [1].avi"]
     assert [video.segments[0].label for video in videos] == ["run", "sit"]
-    assert problems == ["lost.srt: there is no video lost beside it"]
+    assert problems == ["lost.srt: lost: there is no such video, nor one of that name"]
 
 
 def test_records_of_predict(tmp_path: Path) -> None:
@@ -62,3 +62,14 @@ def test_the_class_at_a_moment() -> None:
     video = AnnotatedVideo(Path("a.mp4"), segments)
     moments = {0.0: "sit", 1.5: "wave", 2.0: "sit", 4.0: None, 5.0: None, 6.5: "run"}
     assert {moment: video.label_at(moment) for moment in moments} == moments
+
+
+def test_groups_of_annotations_are_those_of_their_videos(tmp_path):
+    touch(tmp_path / "a.mp4")
+    touch(tmp_path / "b.mp4")
+    touch(
+        tmp_path / "t.jsonl",
+        '{"path": "a.mp4", "group": "rat 7", "segments": []}\n{"path": "b.mp4", "segments": []}\n',
+    )
+    videos, _ = read_annotated(tmp_path / "t.jsonl")
+    assert [video.group for video in videos] == ["rat 7", None]

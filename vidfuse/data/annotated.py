@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidfuse.data.clip import Clip
-from vidfuse.data.files import is_ignored, is_video
+from vidfuse.data.files import is_ignored
 from vidfuse.data.layouts import manifest
 from vidfuse.data.tables import read_text
-from vidfuse.data.timeline import Segment, Timeline
+from vidfuse.data.timeline import Segment
 from vidfuse.data.timelines import FORMATS, read_timelines
-from vidfuse.errors import UserError
+from vidfuse.data.timelines.pairing import find_video
+from vidfuse.errors import InputError, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,17 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
         return _of_clips(dataset.clips), list(dataset.problems)
     files = sorted(_annotations_in(root)) if root.is_dir() else [root]
     found: dict[Path, list[Segment]] = {}
+    groups: dict[Path, str | None] = {}
     for file in files:
         annotations = read_timelines(file)
         problems += annotations.problems
         for timeline in annotations.timelines:
-            video = find_video(timeline, file)
-            if video is None:
-                named = timeline.path or file.stem
-                problems.append(f"{file.name}: there is no video {named} beside it")
+            video = find_video(timeline.path or Path(file.stem), file.parent)
+            if isinstance(video, InputError):
+                problems.append(f"{file.name}: {video.message}")
                 continue
             found.setdefault(video, []).extend(timeline.segments)
+            groups.setdefault(video, timeline.group)
     if not found:
         reason = f" ({problems[0]})" if problems else ""
         raise UserError(
@@ -77,38 +79,11 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
             "Name a manifest with the columns path,label,start,end, a file of annotations, or a "
             "folder of videos with such a file beside each.",
         )
-    videos = [AnnotatedVideo(path, sorted(found[path], key=_by_time)) for path in sorted(found)]
+    videos = [
+        AnnotatedVideo(path, sorted(found[path], key=_by_time), groups[path])
+        for path in sorted(found)
+    ]
     return videos, problems
-
-
-def find_video(timeline: Timeline, file: Path, folders: Iterable[Path] = ()) -> Path | None:
-    """The video that annotations are of.
-
-    Args:
-        timeline: It may name one.
-        file: Where the annotations stand; without a name the video has that of the file.
-        folders: Other places where it may be.
-
-    Returns:
-        The video, or None where there is none: by the path as it stands, else by its name in the
-        folder of the file and in the others.
-    """
-    if timeline.path is not None:
-        name = timeline.path.name
-        places = [file.parent / timeline.path, file.parent / name]
-        places += [folder / name for folder in folders]
-        return next((place for place in places if place.exists()), None)
-    stems = (file.stem, file.name.removesuffix(file.suffix))
-    for folder in (file.parent, *folders):
-        for stem in stems:
-            for place in sorted(folder.glob(f"{_escaped(stem)}.*")):
-                if is_video(place):
-                    return place
-    return None
-
-
-def _escaped(stem: str) -> str:
-    return "".join(f"[{each}]" if each in "*?[" else each for each in stem)
 
 
 def _by_time(segment: Segment) -> tuple[float, float, str]:
