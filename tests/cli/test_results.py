@@ -262,7 +262,7 @@ def test_evaluate_as_text_and_json(vidfuse, trained, dataset):
 
 
 def test_the_matrix_tells_long_names_apart():
-    from vidfuse.cli.evaluate import shortened
+    from vidfuse.cli.console import shortened
 
     assert shortened(["push", "applauding"]) == ["push", "applauding"]
     assert shortened(["push", "applauding loudly"]) == ["push", "applaudin…"]
