@@ -283,8 +283,8 @@ def measure(bench: Bench) -> str:
     body = [(title, *(cell(each) for each in chosen(found))) for title, found in rows]
     first = rows[0][1]
     for title, which in (("most frequent class", "most_frequent"), ("chance", "chance")):
-        values = [getattr(each, which) for each in chosen(first)]
-        body.append((title, *(f"{100 * value:.1f}" for value in values)))
+        others = [getattr(each, which) for each in chosen(first)]
+        body.append((title, *(f"{100 * value:.1f}" for value in others)))
     clips = api.evaluate(
         bench.folder / "test-clips.csv", model=clip_model, subset="all", **bench.cache
     )
