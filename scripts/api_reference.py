@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from vidfuse import api, results
+from vidfuse import api, results, timeline_results
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.comparison.config import CompareConfig
+from vidfuse.cutting.config import CutConfig
 from vidfuse.features.spec import FeatureConfig
-from vidfuse.inference.config import InferenceConfig
+from vidfuse.inference.config import InferenceConfig, TimelineConfig
 from vidfuse.results import Result
 from vidfuse.settings import MachineConfig, Settings
 from vidfuse.training.config import TrainConfig
@@ -32,10 +33,12 @@ More of it, such as predicting clips that come over time: [scripting.md](scripti
 SETTINGS = (
     MachineConfig,
     InferenceConfig,
+    TimelineConfig,
     FeatureConfig,
     TrainConfig,
     CompareConfig,
     AdaptConfig,
+    CutConfig,
 )
 SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Yields):$")
 
@@ -56,7 +59,7 @@ def main() -> None:
             print(call(f"vidfuse.{name}", thing))
     print("## Results\n")
     print("Each has `to_dict()`, which is what the command prints with `--format json`.\n")
-    for name, thing in vars(results).items():
+    for name, thing in (vars(results) | vars(timeline_results)).items():
         if inspect.isclass(thing) and issubclass(thing, Result) and not name.startswith("_"):
             print(result(thing))
     print("## Settings\n")

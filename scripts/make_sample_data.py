@@ -13,6 +13,9 @@ its own: prediction from earlier frames would leave traces behind a shape that m
 A group is one look: kinds of shape, colours, background, sizes, camera. Every group holds every
 class with the same durations, so neither the look nor the length of a clip says anything either.
 
+Two longer videos, of looks that no clip has, show one motion after another and in between the shape
+at rest; `long/timelines.csv` says what happens when.
+
 Each clip draws from its own generator, `numpy.random.default_rng([seed, group, class, take])`.
 What is guaranteed for a seed are the frames; the bytes may change with the version of FFmpeg.
 """
@@ -48,6 +51,9 @@ CYCLES = (0.9, 1.3)
 """Cycles of a motion in one clip: crossings of the frame, turns, growths."""
 SWINGS = (2.0, 2.6)
 """Cycles of the motions that go to and fro: wave, bounce, blink."""
+LONG_SECONDS = 80.0
+MOTION_SECONDS, REST_SECONDS = (2.5, 5.0), (1.0, 2.5)
+"""Lengths of motions in a long video, and of what lies between them."""
 FINE = 4
 """Frames are drawn this many times larger and averaged down, which smooths edges and steps."""
 
@@ -110,6 +116,12 @@ LOOKS = {
     "g12": Look(("drop", "hexagon"), ((255, 210, 120), (230, 160, 200)),
                 ((24, 62, 78), (30, 72, 88)), "gradient", (0.23, 0.28), "plain", 0.5, 0.0),
 }
+LONG_LOOKS = {
+    "g13": Look(("ring", "hexagon"), ((250, 230, 120), (255, 160, 90)),
+                ((52, 60, 44), (60, 70, 50)), "waves", (0.23, 0.28), "plain", 0.5, 0.0),
+    "g14": Look(("square", "star"), ((36, 50, 130), (110, 30, 90)),
+                ((214, 206, 190), (206, 198, 182)), "gradient", (0.24, 0.29), "plain", 0.5, 0.2),
+}
 # fmt: on
 
 
@@ -123,14 +135,17 @@ class State:
     opacity: float = 1.0
 
 
-def motion(label: str, look: Look, frames: int, rng: np.random.Generator) -> list[State]:
-    """The states of a clip's shape.
+def motion(
+    label: str, look: Look, frames: int, rng: np.random.Generator, clips: float = 1.0
+) -> list[State]:
+    """The states of a shape, with as many cycles as so many clips have.
 
     Both classes of a pair make the same draws in the same order and use them in the same way, but
     for the sign of the speed.
     """
     phase = rng.uniform()
     cycles = rng.uniform(*(SWINGS if label in ("wave", "bounce", "blink") else CYCLES))
+    cycles *= clips
     sign = -1 if label in ("left", "recede", "counter-clockwise") else 1
     times = (phase + sign * cycles * (np.arange(frames) + 0.5) / frames) % 1.0
     radius = rng.uniform(*look.size)
@@ -259,7 +274,12 @@ def paste(canvas: Image.Image, shape: Image.Image, state: State, offset: NDArray
 
 def pixels(label: str, look: Look, frames: int, rng: np.random.Generator) -> Iterator[Pixels]:
     """The frames of a clip: uint8 [SIDE, SIDE, 3] each."""
-    states = motion(label, look, frames, rng)
+    return draw(motion(label, look, frames, rng), look, rng)
+
+
+def draw(states: list[State], look: Look, rng: np.random.Generator) -> Iterator[Pixels]:
+    """The frames of a shape's states: uint8 [SIDE, SIDE, 3] each."""
+    frames = len(states)
     shape, ground = draw_shape(look, rng), draw_ground(look, rng)
     # What does not move, half of the time: it is drawn first, so the shape passes before it.
     still = draw_shape(look, rng)
@@ -328,8 +348,57 @@ def generate(out: Path, seed: int = 0, only: set[str] | None = None) -> list[tup
     return rows
 
 
+def long_motion(
+    look: Look, rng: np.random.Generator
+) -> tuple[list[State], list[tuple[int, int, str]]]:
+    """The states of the shape in a long video, and first frame, end and class of each motion.
+
+    Every class comes as often as any other, as far as there is time, and never twice in a row.
+    """
+    states: list[State] = []
+    segments: list[tuple[int, int, str]] = []
+    order: list[str] = []
+    while len(states) < LONG_SECONDS * FPS:
+        if not order:
+            order = rng.permutation(CLASSES).tolist()
+        label = order.pop()
+        if segments and segments[-1][2] == label:
+            order.insert(0, label)
+            label = order.pop()
+        seconds = rng.uniform(*MOTION_SECONDS)
+        x, y = rng.uniform(0.25, 0.75, 2)
+        rest = State(x, y, rng.uniform(*look.size))
+        states += [rest] * round(rng.uniform(*REST_SECONDS) * FPS)
+        first = len(states)
+        states += motion(label, look, round(seconds * FPS), rng, 2 * seconds / sum(SECONDS))
+        segments.append((first, len(states), label))
+    return states, segments
+
+
+def generate_long(out: Path, seed: int = 0) -> list[tuple[str, str, str, str, str]]:
+    """Write the long videos.
+
+    Args:
+        out: Folder to write to.
+        seed: Another seed gives other videos.
+
+    Returns:
+        Path, start, end, class and group of each motion.
+    """
+    rows = []
+    for number, (group, look) in enumerate(LONG_LOOKS.items()):
+        rng = np.random.default_rng([seed, len(LOOKS) + number])
+        states, segments = long_motion(look, rng)
+        write(out / f"{group}.mp4", draw(states, look, rng))
+        rows += [
+            (f"{group}.mp4", f"{first / FPS:.2f}", f"{end / FPS:.2f}", label, group)
+            for first, end, label in segments
+        ]
+    return rows
+
+
 def main() -> None:
-    """Write the clips and the manifest."""
+    """Write the clips and the manifest, and the long videos and their timelines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "sample_data")
     parser.add_argument("--seed", type=int, default=0)
@@ -339,6 +408,13 @@ def main() -> None:
         csv.writer(file, lineterminator="\n").writerows([("path", "label", "group"), *rows])
     size = sum((arguments.out / path).stat().st_size for path, _, _ in rows)
     print(f"{len(rows)} clips, {size / 1e6:.2f} MB in {arguments.out}")
+    folder = arguments.out / "long"
+    segments = generate_long(folder, arguments.seed)
+    with (folder / "timelines.csv").open("w", newline="", encoding="utf-8") as file:
+        header = ("path", "start", "end", "label", "group")
+        csv.writer(file, lineterminator="\n").writerows([header, *segments])
+    size = sum(path.stat().st_size for path in folder.glob("*.mp4"))
+    print(f"{len(LONG_LOOKS)} long videos, {size / 1e6:.2f} MB in {folder}")
 
 
 if __name__ == "__main__":

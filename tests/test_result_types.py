@@ -11,6 +11,7 @@ import pytest
 from vidfuse import arguments, results
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.comparison.config import CompareConfig
+from vidfuse.cutting.config import CutConfig
 from vidfuse.features.spec import FeatureConfig
 from vidfuse.inference.config import InferenceConfig, TimelineConfig
 from vidfuse.results import ClassScore, Failure, Inspection, Record
@@ -61,6 +62,7 @@ def test_a_result_can_be_made_of_its_json_again(result: results.Result) -> None:
         (arguments.TrainSettings, TrainConfig),
         (arguments.CompareSettings, CompareConfig),
         (arguments.AdaptSettings, AdaptConfig),
+        (arguments.CutSettings, CutConfig),
     ],
 )
 def test_keywords_are_the_fields_of_the_settings(settings: type, cls: type[Settings]) -> None:

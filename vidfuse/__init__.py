@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         adapt,
         bench,
         compare,
+        cut,
         evaluate,
+        evaluate_timelines,
         extract,
         inspect,
         list_backbones,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         load_model,
         predict,
         predict_timelines,
+        trace_clips,
         train,
     )
 
@@ -32,7 +35,9 @@ __all__ = [
     "adapt",
     "bench",
     "compare",
+    "cut",
     "evaluate",
+    "evaluate_timelines",
     "extract",
     "inspect",
     "list_backbones",
@@ -40,6 +45,7 @@ __all__ = [
     "load_model",
     "predict",
     "predict_timelines",
+    "trace_clips",
     "train",
 ]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Unpack, overload
 
 from vidfuse.arguments import (
@@ -22,6 +23,7 @@ from vidfuse.arguments import (
     AdaptSettings,
     AnyPath,
     CompareSettings,
+    CutSettings,
     FeatureSettings,
     InferenceSettings,
     Subset,
@@ -43,13 +45,15 @@ from vidfuse.comparison.run import compare as run
 from vidfuse.data.clip import Clip
 from vidfuse.data.files import expand_inputs
 from vidfuse.data.layouts import is_tree, read_dataset
-from vidfuse.errors import InputError
+from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import finest
 from vidfuse.features.export import extract_clips
 from vidfuse.features.spec import FeatureConfig, parse_grid
 from vidfuse.heads import head_class, head_names
-from vidfuse.inference.config import InferenceConfig, TimelineConfig
+from vidfuse.inference.config import TIMELINE_FIELDS, InferenceConfig, TimelineConfig
 from vidfuse.inference.evaluate import evaluate_dataset
+from vidfuse.inference.evaluate_timelines import RATE
+from vidfuse.inference.evaluate_timelines import evaluate_timelines as measure_timelines
 from vidfuse.inference.predict import predict_records
 from vidfuse.inference.predictor import Ensemble, find_model
 from vidfuse.inference.timeline import TimelinePredictor, timeline_records
@@ -63,6 +67,7 @@ from vidfuse.results import (
     BackboneDescription,
     BenchResult,
     Comparison,
+    CutResult,
     Evaluation,
     ExtractionResult,
     FoldsResult,
@@ -70,10 +75,12 @@ from vidfuse.results import (
     Inspection,
     Record,
     TimelineRecord,
+    TraceResult,
     TrainResult,
 )
 from vidfuse.runs import LATEST
 from vidfuse.start import run_training
+from vidfuse.timeline_results import TimelineEvaluation
 from vidfuse.training.config import TrainConfig
 
 __all__ = [
@@ -81,13 +88,17 @@ __all__ = [
     "adapt",
     "bench",
     "compare",
+    "cut",
     "evaluate",
+    "evaluate_timelines",
     "extract",
     "inspect",
     "list_backbones",
     "list_heads",
     "load_model",
     "predict",
+    "predict_timelines",
+    "trace_clips",
     "train",
 ]
 
@@ -242,6 +253,72 @@ def evaluate(
         return evaluate_dataset(
             ensemble, root, subset=subset, split=split, layout=layout, reporter=reporter
         )
+
+
+def evaluate_timelines(
+    annotations: AnyPath,
+    videos: AnyPath | Iterable[AnyPath] = (),
+    *,
+    model: AnyPath | None = None,
+    predictions: AnyPath | None = None,
+    rate: float | None = None,
+    fps: float | None = None,
+    out: AnyPath | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[TimelineSettings],
+) -> TimelineEvaluation:
+    """Measure timelines on annotated videos.
+
+    Args:
+        annotations: The truth: a file of any format that is read, or a folder of such files.
+        videos: Files and folders with the videos, where the annotations do not name them and they
+            are not beside them.
+        model: A model file or run folder, which makes the timelines; None is the latest run.
+        predictions: Timelines that were made before, as ``annotations``, instead of a model.
+        rate: Moments per second at which they are compared; None is 25.
+        fps: Frames per second of the videos, for annotations that count frames.
+        out: Folder that gets ``videos.csv``, ``confusion.csv`` and ``predictions.jsonl``.
+        reporter: Receives progress updates and collects the time of each stage.
+        **settings: Fields of ``TimelineConfig``; with ``predictions``, ``background`` alone means
+            something.
+
+    Returns:
+        Metrics with intervals and trivial baselines, over all, per class and per video.
+
+    Raises:
+        UserError: Files cannot be read or written, there is no such model or it cannot slide over
+            videos, or there is nothing to measure on.
+    """
+    truth = as_path("annotations", annotations)
+    several = [videos] if isinstance(videos, PATHS) else list(videos)
+    places = as_paths("videos", several) if several else []
+    for name, value in (("rate", rate), ("fps", fps)):
+        expect(name, value, float, optional=True, least=0.001)
+    reporter = _watched(reporter)
+    config = TimelineConfig.from_mapping(plain(settings))
+    given = None if predictions is None else as_path("predictions", predictions)
+    if given is not None:
+        if model is not None:
+            raise UserError(
+                "predictions are there, and a model that makes some", "Give one of the two."
+            )
+        for name in TIMELINE_FIELDS:
+            if name != "background" and settings.get(name):
+                raise UserError(f"{name}: predictions are measured as they are", "Leave it out.")
+    card = None
+    if given is None:
+        card = find_model(None if model is None else as_path("model", model), reporter)
+    return measure_timelines(
+        truth,
+        model=card,
+        config=config,
+        videos=places,
+        predictions=given,
+        rate=RATE if rate is None else rate,
+        fps=fps,
+        out=None if out is None else as_path("out", out),
+        reporter=reporter,
+    )
 
 
 def compare(
@@ -469,6 +546,103 @@ def adapt(
     return adapt_encoder(found, config, target, reporter, budget)
 
 
+def cut(
+    annotations: AnyPath | Iterable[AnyPath],
+    videos: AnyPath | Iterable[AnyPath] = (),
+    *,
+    out: AnyPath,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
+    **settings: Unpack[CutSettings],
+) -> CutResult:
+    """Cut segments of long videos into clips, in a folder for each class::
+
+        vidfuse.cut("labels.csv", "videos/", out="clips/")
+        vidfuse.train("clips/")
+
+    Args:
+        annotations: One or several files of annotations, in any format that is read.
+        videos: The videos that they are of, or folders; those beside the annotations, and those
+            that are where the annotations say, need not be named.
+        out: The folder, which also gets ``manifest.csv``. Clips that it has already are kept.
+        overwrite: Whether they are written anew.
+        dry_run: Whether to say what would be cut, and write nothing.
+        reporter: Receives progress updates and warnings.
+        **settings: Fields of ``CutConfig``.
+
+    Returns:
+        What became of each clip, and what was left out.
+
+    Raises:
+        UserError: The annotations cannot be read, or the folder cannot be written.
+    """
+    from vidfuse.cutting.config import CutConfig
+    from vidfuse.cutting.run import Cut, summarize
+
+    reporter = _watched(reporter)
+    config = CutConfig.from_mapping(plain(settings))
+    files = as_paths("annotations", annotations)
+    target = as_path("out", out)
+    expect("overwrite", overwrite, bool)
+    expect("dry_run", dry_run, bool)
+    found = _videos(videos)
+    run = Cut(target, config, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+    with closing(run):
+        made = run.plan(files, found)
+        records = list(run.carry_out(made))
+    return summarize(target, made, records, dry_run=dry_run)
+
+
+def trace_clips(
+    clips: AnyPath,
+    videos: AnyPath | Iterable[AnyPath],
+    *,
+    out: AnyPath | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    time_limit: float | None = None,
+    memory: str | None = None,
+    reporter: Reporter | None = None,
+) -> TraceResult:
+    """Find where clips that were cut lie in their originals.
+
+    Args:
+        clips: A dataset's folder or manifest, or a folder of clips.
+        videos: The originals, or folders of them.
+        out: The manifest of originals to write, which ends in ``.csv``; None writes none.
+        overwrite: Whether one that is there is replaced.
+        workers: Videos read at once; None is one per core.
+        time_limit: Seconds that reading one may take; None is 120, and more for big files.
+        memory: Memory that reading one may take, such as ``2G``.
+        reporter: Receives progress updates and warnings.
+
+    Returns:
+        Where each clip lies, and whether that is proven.
+
+    Raises:
+        UserError: There are no clips, or the manifest cannot be written.
+    """
+    from vidfuse.cutting.config import CutConfig
+    from vidfuse.cutting.trace import Tracer, check_out, clips_of, summarize_trace, write_trace
+    from vidfuse.video.pool import DecodePool
+
+    reporter = _watched(reporter)
+    config = CutConfig(workers=workers, time_limit=time_limit, memory=memory)
+    config.validate()
+    expect("overwrite", overwrite, bool)
+    target = None if out is None else as_path("out", out)
+    if target is not None:
+        check_out(target, overwrite=overwrite)
+    found = clips_of(as_path("clips", clips), reporter)
+    with DecodePool("auto", workers, time_limit, memory=config.memory_bytes) as pool:
+        tracer = Tracer(pool, _videos(videos), reporter)
+        records = list(tracer.trace(found))
+    if target is not None:
+        write_trace(target, found, records)
+    return summarize_trace(target, records, tracer.failures)
+
+
 def list_backbones(
     names: str | Iterable[str] | None = None, *, reporter: Reporter | None = None
 ) -> list[BackboneDescription]:
@@ -592,6 +766,13 @@ def _clips(
     for line in data.problems:
         reporter.warn(line)
     return list(data.clips)
+
+
+def _videos(videos: AnyPath | Iterable[AnyPath]) -> list[Path | InputError]:
+    """The videos that were named, and those in folders that were."""
+    if isinstance(videos, (list, tuple)) and not videos:
+        return []
+    return list(expand_inputs([str(each) for each in as_paths("videos", videos)]))
 
 
 def _ensemble(

@@ -48,6 +48,23 @@ class TimelineSettings(InferenceSettings, total=False):
     background: str | None
 
 
+class CutSettings(TypedDict, total=False):
+    """The fields of ``CutConfig``."""
+
+    exact: bool
+    crf: int
+    audio: bool
+    labels: str | None
+    min_duration: float
+    pad: float
+    background: str | None
+    max_duration: float
+    fps: float | None
+    workers: int | None
+    time_limit: float | None
+    memory: str | None
+
+
 class FeatureSettings(MachineSettings, total=False):
     """The fields of ``FeatureConfig``."""
 
@@ -117,6 +134,10 @@ class TrainSettings(_FitSettings, total=False):
     lr: float | None
     dropout: float
     patience: int
+    timeline: str | None
+    window: float | None
+    rate: float
+    background: str
 
 
 class CompareSettings(_FitSettings, total=False):

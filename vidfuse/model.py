@@ -157,6 +157,8 @@ class Model(ModelCard):
         features: NDArray[np.float16],
         lengths: NDArray[np.int64],
         device: str | torch.device = "cpu",
+        *,
+        of_frames: bool = False,
     ) -> NDArray[np.float64]:
         """Class probabilities ``[B, C]`` of a batch of clips.
 
@@ -164,6 +166,7 @@ class Model(ModelCard):
             features: ``[B, T, D, g, g]``.
             lengths: How many of the T frames are each clip's own ``[B]``.
             device: Where to compute.
+            of_frames: Those of each frame instead ``[B, T, C]``, of a head that is `dense`.
 
         Raises:
             UserError: The head reads features of another shape.
@@ -177,7 +180,8 @@ class Model(ModelCard):
         threads = threads_for(self.head, features.shape[1], len(features), device)
         with threads, torch.inference_mode():
             batch = torch.from_numpy(features).to(device).float()
-            logits = self.head(batch, torch.from_numpy(lengths).to(device))
+            classify = self.head.forward_frames if of_frames else self.head
+            logits = classify(batch, torch.from_numpy(lengths).to(device))
             return np.asarray(logits.double().softmax(-1).cpu())
 
     def check_features(self, features: Tensor | NDArray[np.float16]) -> None:

@@ -147,6 +147,119 @@ class TimelineRecord(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutRecord(Result):
+    """What became of one clip that was to be cut, or of a video that cannot be.
+
+    Attributes:
+        path: The clip; of a video that cannot be found or read, the video.
+        ok: Whether the clip is there.
+        status: ``cut``, ``kept`` (it was there already), ``planned`` (nothing is written) or
+            ``failed``.
+        source: The video.
+        label: The class; None for a video as a whole.
+        start: When the clip's first frame is shown in the video, in seconds; of a failure, when it
+            should be.
+        end: When its last frame leaves the screen there.
+        early: Seconds from the key frame before the start, which a copy holds too.
+        late: Seconds that a copy shows more behind the end.
+        clip_start: Where the segment begins in the clip; None where the clip begins with it.
+        clip_end: Where it ends in the clip; None where the clip ends with it.
+        warnings: What went wrong without being fatal.
+        error: Why it failed, or None.
+    """
+
+    path: str
+    ok: bool
+    status: str
+    source: str
+    label: str | None
+    start: float | None
+    end: float | None
+    early: float
+    late: float
+    clip_start: float | None
+    clip_end: float | None
+    warnings: list[str]
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutResult(Result):
+    """What became of all clips of a cut.
+
+    Attributes:
+        out: The folder.
+        manifest: The manifest in it, which ``train`` reads; None where nothing was written.
+        clips: Each clip, and each video that cannot be cut.
+        left_out: What became no clip, and why; one line each.
+        cut: Number of clips that were written.
+        kept: Number of those that were there already.
+        failed: Number of failures.
+        seconds: Seconds of video in all clips.
+    """
+
+    out: str
+    manifest: str | None
+    clips: list[CutRecord]
+    left_out: list[str]
+    cut: int
+    kept: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceRecord(Result):
+    """Where a clip lies in an original.
+
+    Attributes:
+        path: The clip.
+        ok: Whether it was found.
+        found: ``proven`` (each of its packets is in the original, all by the same time apart),
+            ``likely`` (its frames look like those there, and like none elsewhere), or None.
+        source: The original; None where it was not found.
+        label: Its class.
+        start: When its first frame is shown in the original, in seconds.
+        end: When its last frame leaves the screen there.
+        score: Of likely ones, the correlation of the frames, 1 at most.
+        runner_up: Of likely ones, the correlation at the best place elsewhere.
+        error: Why it was not found, or None.
+    """
+
+    path: str
+    ok: bool
+    found: str | None
+    source: str | None
+    label: str | None
+    start: float | None
+    end: float | None
+    score: float | None
+    runner_up: float | None
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceResult(Result):
+    """Where the clips of a folder lie in their originals.
+
+    Attributes:
+        manifest: The manifest of originals that was written; None where none was.
+        clips: Each clip.
+        failures: Originals that cannot be read.
+        proven: Number of clips whose place is proven.
+        likely: Number of clips whose place is likely.
+        missing: Number of clips that were not found.
+    """
+
+    manifest: str | None
+    clips: list[TraceRecord]
+    failures: list[Failure]
+    proven: int
+    likely: int
+    missing: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassMetrics(Result):
     """The metrics of one class; ``support`` is the number of its clips."""
 

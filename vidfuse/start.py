@@ -52,6 +52,11 @@ def run_training(
     if dataset is None:
         raise UserError("missing argument 'DATASET'", "Try: vidfuse train --help")
     config = TrainConfig.from_mapping(settings)
+    if config.timeline is not None and (folds is not None or config.head == AUTO):
+        raise UserError(
+            "long videos are learned from in one run, with a head that is named",
+            "Leave out --folds and --head auto, or --timeline.",
+        )
     if config.head == AUTO:
         from vidfuse.comparison.auto import train_auto
 

@@ -262,12 +262,12 @@ def test_evaluate_as_text_and_json(vidfuse, trained, dataset):
 
 
 def test_the_matrix_tells_long_names_apart():
-    from vidfuse.cli.evaluate import _shortened
+    from vidfuse.cli.console import shortened
 
-    assert _shortened(["push", "applauding"]) == ["push", "applauding"]
-    assert _shortened(["push", "applauding loudly"]) == ["push", "applaudin…"]
+    assert shortened(["push", "applauding"]) == ["push", "applauding"]
+    assert shortened(["push", "applauding loudly"]) == ["push", "applaudin…"]
     alike = ["playing guitar", "playing gut strings"]
-    assert _shortened(alike) == alike
+    assert shortened(alike) == alike
 
 
 def test_extract_writes_arrays_and_an_index(vidfuse, dataset, tmp_path):

@@ -8,7 +8,10 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from PIL import Image
 from program import CLASSES, Vidfuse, write_moving_square
 
 from vidfuse.data.timelines import read_timelines
@@ -114,12 +117,37 @@ def test_files_for_annotation_tools(vidfuse: Vidfuse, trained, video, tmp_path):
     assert [path.name for path in (tmp_path / "subtitles").iterdir()] == ["there and back.vtt"]
 
 
+def test_copies_with_the_timeline_in_them(vidfuse: Vidfuse, trained, video, tmp_path):
+    """All frames are there at their times; what is not a video is named, and the rest is done."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(frames / f"{number}.png")
+    command = ("predict", video, frames, "--timeline", "--model", trained.run, *WINDOW)
+    answer = vidfuse(*command, "--annotate", "copies", "--format", "jsonl")
+    assert answer.code == 1
+    assert "no copy was drawn" in answer.err
+    assert all(record["ok"] for record in records_of(answer.out))
+    assert [path.name for path in (tmp_path / "copies").iterdir()] == ["there and back.mp4"]
+    with av.open(str(video)) as before, av.open(str(tmp_path / "copies" / video.name)) as after:
+        times, copied = (
+            [(frame.time, frame.to_ndarray(format="rgb24")) for frame in each.decode(video=0)]
+            for each in (before, after)
+        )
+    assert [time for time, _ in copied] == pytest.approx([time for time, _ in times])
+    change = np.abs(copied[5][1].astype(int) - times[5][1])
+    assert change[:20].mean() < 8, "the picture stays"
+    assert change[-4:].mean() > 20, "the bar is drawn"
+
+
 def test_wrong_files(vidfuse: Vidfuse, trained, video, tmp_path):
     command = ("predict", video, "--model", trained.run)
     for arguments, said in (
         (("--timeline", "--out", "a.xyz"), "not the suffix of a file of annotations"),
         (("--timeline", "--out-format", "eaf"), "--out-format says how --out is written"),
         (("--out", "a.vtt"), "--out is for timelines"),
+        (("--annotate", "a.mp4"), "--annotate is for timelines"),
+        (("--timeline", "--annotate", "a.avi"), "--annotate writes MP4"),
         (("--timeline", "--out", "a.vtt", "--out-format", "nonsense"), "unknown format"),
     ):
         answer = vidfuse(*command, *arguments)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from vidfuse import __version__
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.cli.options import with_settings
+from vidfuse.cutting.config import CutConfig
 from vidfuse.inference.config import InferenceConfig
 from vidfuse.settings import typed_fields
 from vidfuse.training.config import TrainConfig
@@ -262,6 +263,7 @@ def test_a_configuration_that_names_an_argument_is_told(vidfuse, tmp_path):
         (TrainConfig, {"backbone", "weights", "views", "epochs"}),
         (AdaptConfig, {"epochs", "crops"}),
         (InferenceConfig, set()),
+        (CutConfig, set()),
     ],
 )
 def test_no_variable_is_read_where_its_name_means_something_else(cls, read):

@@ -127,8 +127,8 @@ def test_temporal_attention_can_be_viewed():
     with torch.no_grad():
         head.energy[0].weight.fill_(0.0)
     torch.testing.assert_close(head.attention(features, lengths)[0], torch.full((5,), 0.2))
-    states, mean = head.states(features, lengths)
-    answer = head.classifier(torch.cat([states[0].mean(0), mean[0]]))
+    states, frames = head.states(features, lengths)
+    answer = head.classifier(torch.cat([states[0].mean(0), frames[0].mean(0)]))
     torch.testing.assert_close(head(features, lengths)[0], answer)
 
 

@@ -14,7 +14,10 @@ from vidfuse.heads.registry import options_of
 D, C = 3, 4
 # float64, so that "the same" can be tested far below what a real difference would be.
 SAME: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
-VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in sorted(HEADS)] + [
+# Of six rectified units all may be at rest.
+WIDER = {"ms-tcn": {"hidden": 32}}
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, WIDER.get(name, {})) for name in sorted(HEADS)),
     ("lstm", {"bidirectional": True}),
     ("lstm", {"inputs": "frames", "readout": "max"}),
     ("lstm", {"layers": 2, "bidirectional": True, "hidden": 5}),
@@ -35,6 +38,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in sorted(HEAD
     ("tcn", {"kernel": 1}),
     ("tcn", {"kernel": 1, "readout": "last"}),
     ("self-attention", {"readout": "mean"}),
+    ("transformer", {"readout": "mean"}),
     ("attentive-probe", {"blocks": 1, "queries": 1}),
     ("attentive-probe", {"blocks": 3}),
     ("attentive-probe", {"blocks": 4, "queries": 1}),

@@ -15,8 +15,11 @@ import av
 import numpy as np
 import pytest
 
+from vidfuse.data.annotated import read_annotated
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "sample_data"
+LONG = FOLDER / "long"
 PAIRS = (("left", "right"), ("approach", "recede"), ("clockwise", "counter-clockwise"))
 THUMBNAIL = 12
 
@@ -71,10 +74,12 @@ def thumbnails(videos: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def test_manifest_lists_every_clip_and_is_small(rows: list[Row], script: ModuleType) -> None:
-    on_disk = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.mp4")}
+    clips = set(FOLDER.rglob("*.mp4")) - set(LONG.iterdir())
+    on_disk = {path.relative_to(FOLDER).as_posix() for path in clips}
     assert [row.path for row in rows] == sorted({row.path for row in rows}, key=_order(rows))
     assert on_disk == {row.path for row in rows}
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 3_000_000
+    assert sum(path.stat().st_size for path in clips) <= 3_000_000
+    assert sum(path.stat().st_size for path in LONG.iterdir()) <= 2_000_000
     assert {row.label for row in rows} == set(script.CLASSES)
     assert script.PAIRS == PAIRS
 
@@ -230,3 +235,23 @@ def test_single_frames_do_not_tell_the_direction(
                 hits["/".join(pair)].append(float((np.sign(scores) == signs[i]).mean()))
     accuracies = {pair: np.mean(each) for pair, each in hits.items()}
     assert all(0.38 <= accuracy <= 0.62 for accuracy in accuracies.values()), accuracies
+
+
+def test_long_videos_have_timelines_of_unseen_looks(script: ModuleType, rows: list[Row]) -> None:
+    videos, problems = read_annotated(LONG / "timelines.csv")
+    assert not problems
+    assert {video.group for video in videos} == set(script.LONG_LOOKS)
+    assert not {row.group for row in rows} & set(script.LONG_LOOKS)
+    for number, video in enumerate(videos):
+        rng = np.random.default_rng([0, len(script.LOOKS) + number])
+        states, segments = script.long_motion(script.LONG_LOOKS[str(video.group)], rng)
+        assert len(decode(video.path)) == len(states)
+        expected = [(first / 25, end / 25, label) for first, end, label in segments]
+        found = [(each.start, each.end, each.label) for each in video.segments]
+        assert [each[2] for each in found] == [each[2] for each in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert one[:2] == pytest.approx(other[:2], abs=0.005)
+        # At rest nothing moves but the light and the camera's noise; in motion the shape does.
+        first, end, _ = segments[0]
+        assert states[first - 1] == states[0]
+        assert len({*states[first:end]}) > 10

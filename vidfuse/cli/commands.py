@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("vidfuse.cli.train", "Train an action classifier on a dataset."),
     "predict": ("vidfuse.cli.predict", "Predict the class of clips with a trained model."),
     "evaluate": ("vidfuse.cli.evaluate", "Measure a trained model on a dataset."),
+    "cut": ("vidfuse.cli.cut", "Cut segments of long videos into clips, and find clips again."),
     "compare": ("vidfuse.cli.compare", "Compare heads on a dataset, and say which to take."),
     "extract": ("vidfuse.cli.extract", "Extract features of clips into the cache."),
     "adapt": ("vidfuse.cli.adapt", "Adapt a bundled encoder to your videos, without labels."),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WARNINGS_KEPT = 256  # by which it is known what was said already
 SECONDS_BETWEEN_LINES = 30.0  # how often a log file hears of a long task
+WIDEST_COLUMN = 10  # of a matrix, for names above it
 ROWS_AROUND_BOARD = 7  # header, rules, margin and bar: a taller table would scroll away
 
 
@@ -224,6 +225,13 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def shortened(names: list[str]) -> list[str]:
+    """Names that fit above a column, if they still differ then."""
+    wide = WIDEST_COLUMN
+    short = [name if len(name) <= wide else name[: wide - 1] + "…" for name in names]
+    return short if len(set(short)) == len(set(names)) else names
 
 
 def human_size(count: float) -> str:

@@ -14,7 +14,7 @@ from vidfuse.cli.app import BEGAN
 from vidfuse.cli.commands import PLAIN, Command
 from vidfuse.cli.console import ConsoleReporter, print_json, write_records
 from vidfuse.cli.options import ModelOption, chosen_models, with_settings
-from vidfuse.cli.timelines import predict_timelines
+from vidfuse.cli.timelines import Files, predict_timelines
 from vidfuse.data.timelines import FORMATS
 from vidfuse.errors import InputError, UserError
 from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
@@ -74,6 +74,15 @@ def predict(
             rich_help_panel="Timelines",
         ),
     ] = None,
+    annotate: Annotated[
+        str | None,
+        typer.Option(
+            "--annotate",
+            metavar="PATH",
+            help="Also draw the timelines into copies of the videos: an .mp4, or a folder.",
+            rich_help_panel="Timelines",
+        ),
+    ] = None,
     model: ModelOption = None,
     top: Annotated[
         int, typer.Option("--top", metavar="N", help="Classes listed per record.", min=1)
@@ -96,9 +105,10 @@ def predict(
     models = [find_model(each, reporter) for each in named]
     records: Iterator[Record | TimelineRecord]
     if timeline:
-        records = predict_timelines(models, clips, config, out, out_format, reporter)
+        files = Files(out, out_format, annotate)
+        records = predict_timelines(models, clips, config, files, reporter)
     else:
-        given = {"out": out, "out_format": out_format, **settings}
+        given = {"out": out, "out_format": out_format, "annotate": annotate, **settings}
         for name in filter(given.get, TIMELINE_FIELDS):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} is for timelines", "Add --timeline, or leave it out.")

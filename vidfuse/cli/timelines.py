@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,22 +19,35 @@ if TYPE_CHECKING:
     from vidfuse.model import StoredModel
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files that are asked for beside the records.
+
+    Attributes:
+        out: For annotation tools: a file, or a folder that gets one for each video; None is none.
+        out_format: One of ``FORMATS``; None is that of the suffix.
+        annotate: For copies of the videos: an MP4, or a folder; None is none.
+    """
+
+    out: str | None
+    out_format: str | None
+    annotate: str | None
+
+
 def predict_timelines(
     models: Sequence[StoredModel],
     inputs: Iterable[Path | InputError | None],
     config: TimelineConfig,
-    out: str | None,
-    out_format: str | None,
+    files: Files,
     reporter: Reporter,
 ) -> Iterator[TimelineRecord]:
-    """The timeline of each input, and a file of them.
+    """The timeline of each input, and files of them.
 
     Args:
         models: One.
         inputs: Videos; see `timeline_records`.
         config: How the model is used.
-        out: A file, or a folder that gets one for each video; None writes none.
-        out_format: One of ``FORMATS``; None is that of the suffix.
+        files: What is written.
         reporter: Receives progress updates and collects the time of each stage.
 
     Raises:
@@ -42,18 +56,67 @@ def predict_timelines(
     """
     if len(models) > 1:
         raise UserError("a timeline is made by one model", "Name one with --model.")
-    if out is None and out_format is not None:
+    if files.out is None and files.out_format is not None:
         raise UserError("--out-format says how --out is written", "Name a file or folder: --out")
-    target = None if out is None else Path(out).expanduser()
-    name = "" if target is None else format_of(target, out_format)
-    if target is not None:
-        one_each = not FORMATS[name].several and target.suffix.lower() not in FORMATS[name].suffixes
-        make_writable(target if one_each else target.parent, ADVICE)
+    out, name = None, ""
+    if files.out is not None:
+        out = Path(files.out).expanduser()
+        name = format_of(out, files.out_format)
+        one_each = not FORMATS[name].several and out.suffix.lower() not in FORMATS[name].suffixes
+        make_writable(out if one_each else out.parent, ADVICE)
+    copies = None
+    if files.annotate is not None:
+        copies = Path(files.annotate).expanduser()
+        make_writable(copies.parent if copies.suffix else copies, ADVICE)
+        if copies.suffix.lower() not in ("", ".mp4"):
+            raise UserError(f"--annotate writes MP4, not {copies.suffix}", f"{copies.stem}.mp4")
 
     from vidfuse.inference.timeline import TimelinePredictor, timeline_records
 
     records = timeline_records(TimelinePredictor(models[0], config, reporter), inputs)
-    return records if target is None else _written(records, target, name, reporter)
+    if copies is not None:
+        records = _drawn(records, copies, reporter)
+    return records if out is None else _written(records, out, name, reporter)
+
+
+def _drawn(
+    records: Iterator[TimelineRecord], target: Path, reporter: Reporter
+) -> Iterator[TimelineRecord]:
+    """Pass records on, each when its timeline is drawn into a copy of the video.
+
+    Raises:
+        InputError: At the end: some could not be drawn.
+        UserError: One file is named for several videos.
+    """
+    from vidfuse.video.annotate import annotate_video
+
+    errors: list[InputError] = []
+    taken: set[Path] = set()
+    for record in records:
+        if record.ok and record.duration is not None:
+            path = Path(record.path)
+            copy = target if target.suffix else target / f"{path.stem}.mp4"
+            if target.suffix and taken:
+                yield record
+                raise UserError(f"--annotate {target} is one file", "For several videos, a folder.")
+            number = 2
+            while copy in taken or copy.resolve() == path.resolve():
+                copy, number = copy.with_name(f"{path.stem}-{number}.mp4"), number + 1
+            taken.add(copy)
+            try:
+                segments = _segments(record)
+                annotate_video(path, segments, record.duration, copy, reporter)
+                reporter.info(f"Drawn: {copy}")
+            except InputError as error:
+                errors.append(error)
+        yield record
+    if errors:
+        reason = f"no copy was drawn ({errors[0].reason})"
+        raise InputError(errors[0].path, reason + f"; {len(errors)} in all" * (len(errors) > 1))
+
+
+def _segments(record: TimelineRecord) -> list[Segment]:
+    return [Segment(each.start, each.end, each.label, each.score) for each in record.segments]
 
 
 def _written(
@@ -64,11 +127,7 @@ def _written(
     try:
         for record in records:
             if record.ok:
-                segments = [
-                    Segment(each.start, each.end, each.label, each.score)
-                    for each in record.segments
-                ]
-                path = Path(record.path)
+                path, segments = Path(record.path), _segments(record)
                 done.append(Timeline(path, segments, record.duration, record.fps))
             yield record
     finally:

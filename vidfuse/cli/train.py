@@ -84,7 +84,7 @@ def train(
     elif isinstance(result, FoldsResult):
         _print_folds(result, reporter)
     else:
-        _print_result(result, reporter)
+        _print_result(result, bool(settings.get("timeline")), reporter)
 
 
 def _print_folds(result: FoldsResult, reporter: Reporter) -> None:
@@ -107,12 +107,14 @@ def _print_folds(result: FoldsResult, reporter: Reporter) -> None:
     print(result.model)
 
 
-def _print_result(result: TrainResult, reporter: Reporter) -> None:
+def _print_result(result: TrainResult, timeline: bool, reporter: Reporter) -> None:
     """The result of one run."""
     if result.choice is not None:
         reporter.info(_tried(result.choice))
     views = result.computed + result.reused + result.failed
     what = "clips" if views == result.clips else f"clips in {views} views"
+    if timeline:
+        what = f"windows in {views} stretches of video"
     reporter.info(
         f"{result.clips} {what} ({result.reused} from the cache, {result.failed} "
         f"failed); best epoch {result.best_epoch} of {result.epochs}"
@@ -136,7 +138,7 @@ def _print_result(result: TrainResult, reporter: Reporter) -> None:
             f"Test, which nothing was chosen by: accuracy {test.accuracy:.3f}{spread}, "
             f"macro F1 {test.macro_f1:.3f} ({test.clips} clips)"
         )
-    measure = ["vidfuse", "evaluate", result.dataset]
+    measure = ["vidfuse", "evaluate", result.dataset, *["--timeline"] * timeline]
     if result.run != str(latest_run()):  # which is found by itself
         measure += ["--model", result.run]
     if result.split["test"] and test is None:

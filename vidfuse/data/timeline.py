@@ -34,9 +34,11 @@ class Timeline:
         segments: By start, then end, then label. They may overlap.
         duration: Seconds of the whole video; None where nobody says.
         fps: Frames per second of the video; None where nobody says.
+        group: What must not be on two sides of a split, as of clips; None where nobody says.
     """
 
     path: Path | None
     segments: list[Segment]
     duration: float | None = None
     fps: float | None = None
+    group: str | None = None

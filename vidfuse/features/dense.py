@@ -21,6 +21,7 @@ from vidfuse.features.extract import Extractor
 from vidfuse.features.spec import FeatureSpec
 from vidfuse.progress import Reporter
 from vidfuse.video.pool import DecodePool
+from vidfuse.video.sampling import even_moments
 from vidfuse.video.stretch import MAX_SECONDS, Stretch
 
 MANY_SECONDS = 600  # to be computed, for which a calibration of the precision pays
@@ -109,6 +110,14 @@ class _Pace:
         note = f"{self._computed / took:.1f} times as fast as it plays" if self._computed else ""
         self._reporter.advance(round(end) - self._reached, note)
         self._reached = round(end)
+
+
+def first_sample(rate: float, stretch: Stretch) -> int:
+    """The number of a stretch's first sample among those of its video.
+
+    Sample k stands for the time from k / rate to (k + 1) / rate.
+    """
+    return round(float(even_moments(rate, stretch.start, stretch.end)[0]) * rate - 0.5)
 
 
 def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> list[Job]:

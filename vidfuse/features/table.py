@@ -142,6 +142,8 @@ class FeatureTable:
         mirrored_rows: The row of the mirrored view of each clip that has one.
         view_rows: The rows of the random views of each clip that has some.
         infos: How the features of each row came about.
+        frame_labels: The class of each frame, of clips of which that is learned; None for a frame
+            without one.
     """
 
     features: NDArray[np.float16]
@@ -157,6 +159,7 @@ class FeatureTable:
     mirrored_rows: dict[Clip, int] = field(default_factory=dict)
     view_rows: dict[Clip, list[int]] = field(default_factory=dict)
     infos: list[EntryInfo] = field(default_factory=list)
+    frame_labels: dict[Clip, list[str | None]] = field(default_factory=dict)
 
     def select(self, rows: Sequence[int]) -> FeatureTable:
         """Select some rows, in the order given, without their clips; features are not copied."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidfuse.heads.base import SequenceHead, check_sizes, mask
+from vidfuse.heads.base import SequenceHead, check_sizes, mask, masked_mean
 from vidfuse.heads.layers import PositionEmbedding, Readout, read_out
 
 REACH = 8
@@ -113,6 +114,7 @@ class SelfAttention(SequenceHead):
 
     name = "self-attention"
     paper = "Vaswani et al., Attention Is All You Need, NeurIPS 2017"
+    dense_settings: ClassVar = {"readout": "mean"}
 
     def __init__(
         self,
@@ -128,6 +130,7 @@ class SelfAttention(SequenceHead):
         super().__init__(channels, grid, classes, hidden=hidden, dropout=dropout)
         self.heads = heads
         self.readout = readout
+        self.dense = readout == "mean"
         self.positions = PositionEmbedding(hidden)
         self.attention_norm = nn.LayerNorm(hidden)
         self.attend = Attention(hidden, heads)
@@ -135,12 +138,17 @@ class SelfAttention(SequenceHead):
         self.transform = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU())
         self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
-    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """The read-out of the transformed frames [B, hidden]."""
+    def encode(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The transformed frames [B, T, hidden]."""
         steps = sequence.shape[1]
         sequence = self.attention_norm(sequence + self.positions(lengths, steps))
         attended, _ = self.attend(sequence, mask(lengths, steps), self.distances(steps))
-        return read_out(self.transform(sequence + attended), lengths, self.readout)
+        transformed: Tensor = self.transform(sequence + attended)
+        return transformed
+
+    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The read-out of the transformed frames [B, hidden]."""
+        return read_out(self.encode(sequence, lengths), lengths, self.readout)
 
 
 def feed_forward(hidden: int) -> nn.Sequential:
@@ -201,6 +209,7 @@ class Transformer(SequenceHead):
         hidden: Length of each frame's vector.
         layers: Blocks, one upon the other.
         heads: Attention heads in each; divides `hidden`.
+        readout: What is read: the class `token`, or the `mean` of the frames behind the last block.
         block_dropout: Share of each block's outputs that is dropped in training, 0..1.
         dropout: Share dropped in training before the classifier, 0..1.
     """
@@ -210,6 +219,8 @@ class Transformer(SequenceHead):
         "Dosovitskiy et al., An Image Is Worth 16x16 Words: Transformers for Image Recognition at "
         "Scale, ICLR 2021; Vaswani et al., Attention Is All You Need, NeurIPS 2017"
     )
+    legacy_settings: ClassVar = {"readout": "token"}
+    dense_settings: ClassVar = {"readout": "mean"}
 
     def __init__(
         self,
@@ -220,6 +231,7 @@ class Transformer(SequenceHead):
         hidden: int = 128,
         layers: int = 2,
         heads: int = 4,
+        readout: Literal["token", "mean"] = "token",
         block_dropout: float = 0.1,
         dropout: float = 0.5,
     ) -> None:
@@ -227,6 +239,8 @@ class Transformer(SequenceHead):
         check_sizes(layers=layers)
         self.layers = layers
         self.heads = heads
+        self.readout = readout
+        self.dense = readout == "mean"
         self.block_dropout = block_dropout
         self.token = nn.Parameter(torch.randn(hidden) * 0.02)
         self.positions = PositionEmbedding(hidden)
@@ -237,8 +251,18 @@ class Transformer(SequenceHead):
         self.last_norm = nn.LayerNorm(hidden)
         self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
+    def encode(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The frames behind the last block [B, T, hidden]."""
+        return self._behind_blocks(sequence, lengths)[:, 1:]
+
     def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """The class token [B, hidden] behind the last block."""
+        """The class token [B, hidden] behind the last block, or the mean of the frames there."""
+        if self.readout == "mean":
+            return masked_mean(self.encode(sequence, lengths), lengths)
+        return self._behind_blocks(sequence, lengths)[:, 0]
+
+    def _behind_blocks(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The class token and the frames [B, 1 + T, hidden], normalised."""
         sequence = sequence + self.positions(lengths, sequence.shape[1])
         token = self.token.expand(len(sequence), 1, -1)
         sequence = torch.cat([token, sequence], dim=1)
@@ -246,5 +270,5 @@ class Transformer(SequenceHead):
         biases = self.distances(sequence.shape[1] - 1, tokens=1)
         for block in self.blocks:
             sequence = block(sequence, real, biases)
-        read: Tensor = self.last_norm(sequence[:, 0])
-        return read
+        normalised: Tensor = self.last_norm(sequence)
+        return normalised

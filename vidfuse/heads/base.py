@@ -57,6 +57,10 @@ class Head(nn.Module):
     """The highest learning rate where none is given."""
     legacy_settings: ClassVar[Mapping[str, Any]] = {}
     """Values of settings that are younger than the head, in models that do not name them."""
+    dense: bool = False
+    """On an instance, true if it classifies each frame, too (`forward_frames`)."""
+    dense_settings: ClassVar[Mapping[str, Any] | None] = None
+    """Settings with which it does; None if it never does."""
     frame_cost: float = 0.0
     """Cost of observing one frame: as a share of accuracy, and in nats where an epoch is chosen."""
 
@@ -120,6 +124,38 @@ class Head(nn.Module):
             label_smoothing=label_smoothing,
         )
         return losses.view(len(parts), -1).sum(0), parts.sum(0)
+
+    def frame_parts(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """The logits of each frame in parts [K, B, T, C] that learn apart and whose sum they are.
+
+        Only where `dense` is true. Those of padding mean nothing.
+        """
+        raise NotImplementedError
+
+    def forward_frames(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Logits [B, T, C] of each frame of features [B, T, D, g, g]; see `frame_parts`."""
+        return self.frame_parts(features, lengths).sum(0)
+
+    def frame_loss(
+        self, features: Tensor, lengths: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """As `loss`, for frames: a loss for each frame [B, T], and the logits [B, C, T].
+
+        Args:
+            features: Features [B, T, D, g, g].
+            lengths: How many of the T frames are real [B].
+            labels: Class indices [B, T]; -1 for a frame without one, whose loss is 0.
+            label_smoothing: Share of the target that is spread over all classes.
+        """
+        parts = self.frame_parts(features, lengths).transpose(2, 3)
+        losses = F.cross_entropy(
+            parts.flatten(0, 1),
+            labels.repeat(len(parts), 1),
+            ignore_index=-1,
+            reduction="none",
+            label_smoothing=label_smoothing,
+        )
+        return losses.view(len(parts), *labels.shape).sum(0), parts.sum(0)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -186,10 +222,39 @@ class SequenceHead(Head):
         """One vector [B, S] from the projected frames [B, T, hidden], whatever padding holds."""
         raise NotImplementedError
 
+    def encode(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """A vector for each frame [B, T, S] from the projected frames [B, T, hidden].
+
+        What is read is their mean where the head is `dense`.
+        """
+        raise NotImplementedError
+
     def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The read-out of the sequence [B, S], and the mean frame [B, P]."""
         frames = self.norm(frame_vectors(features, lengths))
         return self.read(self.project(frames), lengths), masked_mean(frames, lengths)
+
+    def read_frames(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The vector of each frame in the sequence [B, T, S], and the frame itself [B, T, P]."""
+        frames = self.norm(frame_vectors(features, lengths))
+        return self.encode(self.project(frames), lengths), frames
+
+    def frame_parts(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """The logits [2, B, T, C] of each frame in its sequence, and of the frame itself.
+
+        The classifier is that of whole clips. It is linear, and what it reads of a clip is the mean
+        of what it reads of the frames, so the logits of a clip are the mean of those of its frames.
+        """
+        if not self.dense:
+            raise NotImplementedError
+        read, frames = self.read_frames(features, lengths)
+        of_read, of_frames = self.classifier.weight.tensor_split([read.shape[2]], dim=1)
+        bias = self.classifier.bias / 2
+        parts = (
+            F.linear(self.drop(read), of_read, bias),
+            F.linear(self.drop(frames), of_frames, bias),
+        )
+        return torch.stack(parts)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, C] of features [B, T, D, g, g] and lengths [B]."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar, Literal
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,7 @@ class Recurrent(SequenceHead):
     cell: ClassVar[Cell]
     lr = 3e-3
     legacy_settings: ClassVar = {"inputs": "frames", "input_dropout": 0.0}
+    dense_settings: ClassVar[Mapping[str, Any] | None] = {"readout": "mean", "bidirectional": True}
     spread: Tensor
     clip_mean: Tensor
     clip_spread: Tensor
@@ -86,6 +88,7 @@ class Recurrent(SequenceHead):
         self.readout = readout
         self.input_dropout = input_dropout
         self.drop_inputs = nn.Dropout(input_dropout)
+        self.farthest = MOST_SPREADS if inputs == "deviations" else math.inf
         if inputs == "deviations":
             self.norm = None  # type: ignore[assignment]
             self.register_buffer("spread", torch.ones(self.frame_size))
@@ -104,6 +107,7 @@ class Recurrent(SequenceHead):
         if readout == "attention":
             self.queries = nn.Linear(size, QUERIES)
             size *= QUERIES
+        self.dense = readout == "mean"
         self.classifier = nn.Linear(size + self.mean_size, classes)
 
     @torch.no_grad()
@@ -131,28 +135,32 @@ class Recurrent(SequenceHead):
 
     def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The read-out of the states [B, S], and the mean frame [B, D] or [B, P]."""
-        states, mean = self.states(features, lengths)
+        states, frames = self.states(features, lengths)
+        mean = masked_mean(frames, lengths).clamp(-self.farthest, self.farthest)
         if self.readout == "attention":
             padding = ~mask(lengths, states.shape[1])[..., None]
             weights = self.queries(states).masked_fill(padding, -torch.inf).softmax(1)
             return (weights.transpose(1, 2) @ states).flatten(1), mean
         return read_out(states, lengths, self.readout, bidirectional=self.bidirectional), mean
 
+    def read_frames(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The state at each frame [B, T, S], and the frame itself [B, T, D] or [B, T, P]."""
+        states, frames = self.states(features, lengths)
+        return states, frames.clamp(-self.farthest, self.farthest)
+
     def states(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, T, hidden·directions] of the last layer, those of padding meaning nothing, and
-        the mean frame [B, D] or [B, P].
+        """States [B, T, hidden·directions] of the last layer, and the frames as they stand beside
+        them, normalised [B, T, P] or (v̂_t - μ̂)/σ̂ [B, T, D]; those of padding mean nothing.
         """
         frames = frame_vectors(features, lengths)
         if self.inputs == "deviations":
             mean = masked_mean(frames, lengths)
             steps = ((frames - mean[:, None]) / self.spread).clamp(-MOST_SPREADS, MOST_SPREADS)
-            cells = mean.view(len(mean), self.channels, self.grid**2)
-            mean = (cells.mean(2) - self.clip_mean) / self.clip_spread
-            mean = mean.clamp(-MOST_SPREADS, MOST_SPREADS)
+            cells = frames.unflatten(2, (self.channels, self.grid**2)).mean(3)
+            frames = (cells - self.clip_mean) / self.clip_spread
         else:
-            steps = self.norm(frames)
-            mean = masked_mean(steps, lengths)
-        return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths), mean
+            steps = frames = self.norm(frames)
+        return run(self.recurrence, self.project(self.drop_inputs(steps)), lengths), frames
 
 
 class RNN(Recurrent):

@@ -36,6 +36,7 @@ HEADS: dict[str, str] = {
     "mean": "vidfuse.heads.pooling:Mean",
     "mean-std": "vidfuse.heads.pooling:MeanStd",
     "middle": "vidfuse.heads.pooling:Middle",
+    "ms-tcn": "vidfuse.heads.multi_stage:MultiStageTCN",
     "rnn": "vidfuse.heads.recurrent:RNN",
     "parallel": "vidfuse.heads.parallel:Parallel",
     "policy": "vidfuse.heads.policy:Policy",

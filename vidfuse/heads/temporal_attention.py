@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vidfuse.heads.base import mask
+from vidfuse.heads.base import mask, masked_mean
 from vidfuse.heads.recurrent import LSTM, Inputs
 
 
@@ -35,6 +35,7 @@ class TemporalAttention(LSTM):
 
     name = "temporal-attention"
     paper = "Yang et al., Hierarchical Attention Networks for Document Classification, NAACL 2016"
+    dense_settings = None
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class TemporalAttention(LSTM):
             input_dropout=input_dropout,
             dropout=dropout,
         )
+        self.dense = False  # what is read of a clip is no plain mean
         size = hidden * (2 if bidirectional else 1)
         self.energy = nn.Sequential(
             nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
@@ -68,7 +70,8 @@ class TemporalAttention(LSTM):
 
     def read_and_mean(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted mean of the states [B, S], and the mean frame [B, D] or [B, P]."""
-        states, mean = self.states(features, lengths)
+        states, frames = self.states(features, lengths)
+        mean = masked_mean(frames, lengths).clamp(-self.farthest, self.farthest)
         # States of padding may be anything but numbers that are not finite, and have weight 0.
         return (self._weights(states, lengths)[:, None] @ states).squeeze(1), mean
 

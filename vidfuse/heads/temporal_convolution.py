@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -110,6 +112,7 @@ class TCN(SequenceHead):
         "Sequence Modeling, arXiv:1803.01271, 2018; Lea et al., Temporal Convolutional Networks "
         "for Action Segmentation and Detection, CVPR 2017"
     )
+    dense_settings: ClassVar = {"readout": "mean", "causal": False, "layers": 6}
 
     def __init__(
         self,
@@ -134,6 +137,7 @@ class TCN(SequenceHead):
         self.causal = causal
         self.readout = readout
         self.block_dropout = block_dropout
+        self.dense = readout == "mean"
         # A kernel of one frame sees no other, so only the last one tells an order.
         self.order_aware = self.reversal_aware = kernel > 1 or readout == "last"
         self.blocks = nn.ModuleList(
@@ -143,8 +147,13 @@ class TCN(SequenceHead):
         self.last_norm = nn.LayerNorm(hidden)
         self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
-    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """The read-out behind the last block [B, hidden]."""
+    def encode(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """What is behind the last block [B, T, hidden]."""
         for block in self.blocks:
             sequence = block(sequence, lengths)
-        return read_out(self.last_norm(sequence), lengths, self.readout)
+        encoded: Tensor = self.last_norm(sequence)
+        return encoded
+
+    def read(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """The read-out behind the last block [B, hidden]."""
+        return read_out(self.encode(sequence, lengths), lengths, self.readout)

@@ -74,13 +74,13 @@ class TimelineConfig(InferenceConfig):
     background: str | None = option(
         None,
         "Class, or several with commas, that is no segment.",
-        unset="none",
+        unset="that of what was not annotated in training",
         envvar=False,
     )
 
 
 TIMELINE_FIELDS = (
-    "out", "out_format", "window", "step", "smooth", "min_duration", "threshold", "low_threshold",
-    "background",
+    "annotate", "out", "out_format", "window", "step", "smooth", "min_duration", "threshold",
+    "low_threshold", "background",
 )  # fmt: skip
 """Options that only timelines have."""

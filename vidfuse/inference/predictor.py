@@ -277,6 +277,11 @@ class Ensemble:
         self.members: list[Predictor] = []
         for model in models:
             kind: type[Predictor] = ViewPredictor if config.views else Predictor
+            if model.metadata.get("timeline") == "dense":
+                raise UserError(
+                    f"{model.path}: it says what happens when, and not of what class a clip is",
+                    "Add --timeline.",
+                )
             if model.selects_frames:
                 if config.views:
                     raise UserError(

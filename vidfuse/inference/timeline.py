@@ -11,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.dense import dense_features, dense_spec
+from vidfuse.features.dense import dense_features, dense_spec, first_sample
 from vidfuse.inference.config import TimelineConfig
 from vidfuse.inference.predictor import AnyModel, Predictor
 from vidfuse.inference.segments import SegmentRule, find_segments
 from vidfuse.inference.windows import Features, Scores, SlidingWindow
 from vidfuse.progress import Reporter
 from vidfuse.results import SegmentRecord, TimelineRecord
+from vidfuse.training.config import DENSE
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pool import DecodePool
-from vidfuse.video.sampling import even_moments
-from vidfuse.video.stretch import Stretch
 
 STEPS = 4  # windows begin a quarter of their length apart
 WINDOW = 2.0  # seconds, of a model that does not know how long its clips were
@@ -103,8 +102,9 @@ class TimelinePredictor(Predictor):
             shortest=max(1, int(np.ceil(config.min_duration * self.rate - 1e-6))),
             threshold=config.threshold,
             low=config.threshold if low is None else low,
-            background=tuple(filter(None, (config.background or "").split(","))),
+            background=_background(card, config),
         )
+        self.dense = card.metadata.get("timeline") == DENSE
         if unknown := [name for name in self.rule.background if name not in card.classes]:
             raise UserError(
                 f"background: the model knows no class '{unknown[0]}'",
@@ -173,10 +173,18 @@ class TimelinePredictor(Predictor):
     def _classify(self, features: Features, lengths: NDArray[np.int64]) -> Scores:
         model = self.model
         with self.reporter.measure("head"):
-            scores = model.probabilities(features, lengths, self.device)
+            scores = model.probabilities(features, lengths, self.device, of_frames=self.dense)
         if not np.isfinite(scores).all():
             raise UserError(f"{self.card.path}: its scores are not finite", "Train it again.")
         return scores
+
+
+def _background(card: AnyModel, config: TimelineConfig) -> tuple[str, ...]:
+    """The classes that are no segments: those named, else that of what was not annotated."""
+    if config.background is not None:
+        return tuple(filter(None, config.background.split(",")))
+    learned = card.metadata.get("config", {}).get("background")
+    return (learned,) if card.metadata.get("timeline") and learned in card.classes else ()
 
 
 class Run:
@@ -203,11 +211,6 @@ class Run:
         """All scores."""
         rows = [row for row in (*self._rows, self._window.finish()) if len(row)]
         return Part(self.first, np.concatenate(rows), self.end)
-
-
-def first_sample(rate: float, stretch: Stretch) -> int:
-    """The number of a stretch's first sample among those of its video."""
-    return round(float(even_moments(rate, stretch.start, stretch.end)[0]) * rate - 0.5)
 
 
 def failure(path: str, error: InputError) -> TimelineRecord:

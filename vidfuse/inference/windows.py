@@ -28,7 +28,7 @@ class SlidingWindow:
         step: Samples from the beginning of one window to that of the next. The last window ends
             with the video, so it may begin sooner.
         classify: Gives class probabilities ``[B, C]`` of features ``[B, T, D, g, g]``, of which the
-            first ``lengths [B]`` count.
+            first ``lengths [B]`` count; or those of each sample ``[B, T, C]``.
     """
 
     def __init__(self, length: int, step: int, classify: Classify) -> None:
@@ -79,12 +79,14 @@ class SlidingWindow:
         scores = self._classify(self._features[rows], np.full(len(starts), length))
         missing = len(self._features) - len(self._totals)
         if self._sums is None:
-            self._sums = np.zeros((0, scores.shape[1]))
+            self._sums = np.zeros((0, scores.shape[-1]))
         self._sums = np.pad(self._sums, ((0, missing), (0, 0)))
         self._totals = np.pad(self._totals, (0, missing))
         weights = self._weights[:length]
+        if scores.ndim == 2:
+            scores = scores[:, None]
         for start, row in zip(starts, scores, strict=True):
-            self._sums[start : start + length] += weights[:, None] * row
+            self._sums[start : start + length] += weights[:, None] * row[:length]
             self._totals[start : start + length] += weights
         self._covered = starts[-1] + length
 

@@ -16,6 +16,9 @@ from vidfuse.settings import option
 DEFAULT_HEAD = "lstm"
 AUTO = "auto"
 """Stands for the head that inner folds choose."""
+WINDOWED, DENSE = "windowed", "dense"
+"""Kinds of models of long videos: of clips that slide over them, and of their moments."""
+WINDOW_SECONDS, DENSE_SECONDS = 3.2, 30.0
 
 
 @dataclass
@@ -95,6 +98,38 @@ class TrainConfig(FeatureConfig):
         min=0,
         max=2**32 - 1,
     )
+
+    timeline: str | None = option(
+        None,
+        "Learn what happens when, from long videos with annotations: 'windowed' trains a clip "
+        "model, 'dense' a head that classifies each moment.",
+        choices=(WINDOWED, DENSE),
+        unset="learn from clips",
+        later=True,
+    )
+    window: float | None = option(
+        None,
+        "Seconds of a window, or with 'dense' of a sequence.",
+        unset="3.2, or 30",
+        above=0,
+        max=3600,
+        envvar=False,
+        later=True,
+    )
+    rate: float = option(
+        5.0, "Samples per second of 'dense'.", above=0, max=1000, envvar=False, later=True
+    )
+    background: str = option(
+        "background",
+        "Class of what is not annotated; 'none' leaves it out.",
+        envvar=False,
+        later=True,
+    )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a window or sequence."""
+        return self.window or (DENSE_SECONDS if self.timeline == DENSE else WINDOW_SECONDS)
 
     def problems(self) -> list[str]:
         """List what is wrong with these settings, one line each."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from vidfuse.backbones import Grid, choose
 from vidfuse.backbones.imports import import_torch, resolve_device
-from vidfuse.data.clip import Clip
+from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.content import ContentIndex
 from vidfuse.data.grouping import listing
 from vidfuse.data.layouts import read_dataset
@@ -57,12 +57,19 @@ class TrainingData:
         dataset: A dataset's folder or manifest.
         config: All settings.
         reporter: Receives progress updates and collects the time of each stage.
+        data: What is in the dataset, where that is known.
 
     Raises:
         UserError: The dataset or the settings cannot be used.
     """
 
-    def __init__(self, dataset: Path | str, config: TrainConfig, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        dataset: Path | str,
+        config: TrainConfig,
+        reporter: Reporter,
+        data: Dataset | None = None,
+    ) -> None:
         self.config = config
         self.reporter = reporter
         self.all_stats: list[ExtractionStats] = []
@@ -71,8 +78,8 @@ class TrainingData:
         self.clip_seconds = 0.0  # the median length of the clips gathered last
         with reporter.measure("scan"):
             number = config.split if config.split.isdecimal() else None
-            self.data = read_dataset(Path(dataset), layout=config.layout, split=number)
-        data = self.data
+            data = data or read_dataset(Path(dataset), layout=config.layout, split=number)
+        self.data = data
         reporter.info(
             f"{data.name}: {len(data.clips)} clips, {len(data.classes)} classes ({data.layout})"
         )

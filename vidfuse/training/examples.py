@@ -67,7 +67,8 @@ class Examples:
         features: Frames of these clips, and maybe of others ``[F, D, g, g]``, usually float16.
         frames: The frames that are read of each clip, as indices into ``features`` [N, T], int64.
         lengths: How many of the T frames are real [N], int64; the rest is padding.
-        labels: Class indices [N], int64.
+        labels: Class indices [N], int64; or those of all frames [N, T], -1 for a frame without
+            one.
         jitter: Draws other frames in training; None reads the same ones each time.
         order: The order in which the frames of each clip are read, as columns [N, T]; None is that
             of time.
@@ -210,16 +211,24 @@ def predict(
 def predict_parts(
     head: Head, examples: Examples, *, device: str | torch.device, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Predict all clips as `predict` does, the parts of the logits apart: [K, N, C] and [N]."""
+    """Predict all clips as `predict` does, the parts of the logits apart: [K, N, C] and [N].
+
+    Where labels are those of frames, the logits are too, of all that have one: [K, M, C].
+    """
+    of_frames = examples.labels.ndim == 2
     device = torch.device(device)
     training = head.training
     head.eval()
     try:
         with threads_for(head, examples.frames.shape[1], batch_size, device):
-            batches = [
-                head.logit_parts(*examples.batch(indices, device))
-                for indices in torch.arange(len(examples)).split(batch_size)
-            ]
+            batches = []
+            for indices in torch.arange(len(examples)).split(batch_size):
+                features, lengths = examples.batch(indices, device)
+                if of_frames:
+                    known = examples.labels[indices].to(device) >= 0
+                    batches.append((head.frame_parts(features, lengths)[:, known], lengths))
+                else:
+                    batches.append(head.logit_parts(features, lengths))
     finally:
         head.train(training)
     parts = torch.cat([part for part, _ in batches], dim=1)

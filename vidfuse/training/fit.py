@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from vidfuse.errors import UserError, first_sentence
 from vidfuse.features.spec import FeatureConfig
-from vidfuse.heads import build_head, head_class
+from vidfuse.heads import HEADS, build_head, head_class
 from vidfuse.heads.base import Head, threads_for
 from vidfuse.heads.registry import options_of
 from vidfuse.manifest import check_readable
-from vidfuse.training.config import TrainConfig
+from vidfuse.training.config import DENSE, TrainConfig
 from vidfuse.training.examples import Examples, predict_parts
 from vidfuse.training.optimizer import (
     AdamW,
@@ -78,8 +78,16 @@ def new_head(config: TrainConfig, *, channels: int, grid: int, classes: int) -> 
     Raises:
         UserError: It cannot be built of its settings, or could not be read from a model file.
     """
-    settings = dict(config.head_options)
-    if "dropout" in options_of(head_class(config.head)):
+    settings, cls = dict(config.head_options), head_class(config.head)
+    if config.timeline == DENSE:
+        if cls.dense_settings is None:
+            able = [name for name in HEADS if head_class(name).dense_settings is not None]
+            raise UserError(
+                f"head '{config.head}' classifies clips, and not each moment",
+                f"Choose one of: {', '.join(able)}; or --timeline windowed.",
+            )
+        settings = {**cls.dense_settings, **settings}
+    if "dropout" in options_of(cls):
         settings.setdefault("dropout", config.dropout)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which seeds those of GPUs too: the caller would not get them back.
@@ -120,7 +128,8 @@ class Fit:
         val: Clips that choose the epoch; may be empty.
         config: How to train.
         device: Where to compute.
-        classes: Number of classes C.
+        classes: Number of classes C. Where labels are those of frames, the head learns and is
+            judged frame by frame.
         after: A fit that has ended, with the same settings, of which this is the refit: it begins
             anew, for as many epochs as were best there, so that the clips that chose them are
             learned from, too (Goodfellow et al., Deep Learning, 2016, algorithm 7.2). The rate
@@ -268,7 +277,7 @@ class Fit:
             torch.manual_seed(seed)
             count = len(self.train)
             if self.config.class_weights == "sampler":
-                chance = self.clip_weights
+                chance = self.clip_weights.view(count, -1).mean(1)
                 order = torch.multinomial(chance, count, replacement=True, generator=generator)
             else:
                 order = torch.randperm(count, generator=generator)
@@ -277,7 +286,7 @@ class Fit:
                 lr = self.lr * lr_factor(self.step, warmup=self.warmup, total=self.total)
                 loss, norm, hits = self._step(indices, lr, generator)
                 self.step += 1
-                right, seen = right + hits, seen + len(indices)
+                right, seen = right + hits, seen + int((self.train.labels[indices] >= 0).sum())
                 if math.isfinite(loss) and math.isfinite(norm):
                     losses.append(loss)
                     norms.append(norm)
@@ -325,15 +334,16 @@ class Fit:
         labels = self.train.labels[indices].to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        objective = self.head.loss if labels.ndim == 1 else self.head.frame_loss
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
-            losses, logits = self.head.loss(
+            losses, logits = objective(
                 features, lengths, labels, label_smoothing=self.config.label_smoothing
             )
         if self.config.class_weights == "balanced":
             # Not cross_entropy's own `weight`: it divides by the batch's sum of weights, and so
             # gives a frequent class its weight back wherever a batch holds nothing else.
             losses = losses * self.clip_weights[indices].to(self.device)
-        loss = losses.mean()
+        loss = losses[labels >= 0].mean()
         self.head.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
@@ -351,7 +361,7 @@ class Fit:
         parts, frames = predict_parts(
             self.head, self.val, device=self.device, batch_size=max(64, self.batch_size)
         )
-        labels = self.val.labels
+        labels = self.val.labels[self.val.labels >= 0]
         self.weights = calibration_weights(parts, labels)
         logits = (self.weights[:, None, None] * parts).sum(0)
         predicted = logits.argmax(1)

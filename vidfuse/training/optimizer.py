@@ -96,12 +96,13 @@ def automatic_batch_size(clips: int) -> int:
 
 
 def balanced_weights(labels: Tensor) -> Tensor:
-    """Inverse frequency of each clip's class [N], scaled to mean 1 over the clips.
+    """Inverse frequency of each clip's class [N], or each frame's [N, T], scaled to mean 1.
 
-    With mean 1, the loss and so the learning rate keep their scale.
+    With mean 1, the loss and so the learning rate keep their scale. Frames without a class have 0.
     """
-    weights = 1.0 / torch.bincount(labels)[labels].float()
-    return weights / weights.mean()
+    known = labels >= 0
+    weights = 1.0 / torch.bincount(labels[known])[labels.clamp(min=0)].float()
+    return weights * known / weights[known].mean()
 
 
 def lr_factor(step: int, *, warmup: int, total: int) -> float:

@@ -52,7 +52,13 @@ def train(
     config.validate()
     settings = config.to_file()  # what it refuses is told before the work, not behind it
     reporter = reporter or Reporter()
-    data = data or TrainingData(dataset, config, reporter)
+    if config.timeline is None:
+        data = data or TrainingData(dataset, config, reporter)
+    else:
+        from vidfuse.training.timeline import TimelineData
+
+        data = TimelineData(dataset, config, reporter)
+        config = data.config
     with ExitStack() as stack:
         run = run or resumed
         if run is None and config.out is not None:
@@ -95,7 +101,7 @@ def train(
                 run_epochs(final, run, reporter, "Refitting", {"refit": True}, kept)
         except KeyboardInterrupt:
             if fit.best_state is not None:
-                more = {"interrupted": True, "validation": validated}
+                more = {"interrupted": True, "validation": validated, "timeline": config.timeline}
                 save_model(fit, run, data, parts, classes, split.protocol, **more)
                 reporter.warn(
                     f"interrupted: the best weights so far are in {run.model}; "
@@ -103,6 +109,7 @@ def train(
                 )
             raise
         more = {"validation": validated, "refitted": final is not fit}
+        more["timeline"] = config.timeline
         save_model(final, run, data, learned, classes, split.protocol, **more)
         run.drop_state()
     return TrainResult.from_dict(
@@ -219,6 +226,9 @@ def validation(fit: Fit, clips: Sequence[Clip], classes: list[str]) -> dict[str,
         return None
     fit.take_best()
     logits = predict_parts(fit.head, fit.val, device=fit.device, batch_size=64)[0].sum(0)
-    groups = [clip.group for clip in clips]
-    metrics = summary(fit.val.labels.numpy(), logits.numpy(), classes, groups)
+    known = (fit.val.labels >= 0).view(len(clips), -1)
+    counts = known.sum(1).tolist()  # of a clip's labels: one, or those of its frames
+    groups = [clip.group for clip, count in zip(clips, counts, strict=True) for _ in range(count)]
+    labels = fit.val.labels.view(len(clips), -1)[known]
+    metrics = summary(labels.numpy(), logits.numpy(), classes, groups)
     return {"clips": len(clips), **metrics}

@@ -58,22 +58,35 @@ def new_fit(
     rows += [table.mirrored_rows[clip] for clip in mirrored]
     learned = [*parts["train"], *mirrored]
     views = [table.views_of(clip, config.views) for clip in learned] if config.views else None
-    train = examples_of(table, rows, labels_of(learned, classes), views)
+    train = examples_of(table, rows, labels_of(learned, classes, table), views)
     train.frame_dropout = config.frame_dropout
     rows = [table.rows[clip] for clip in parts["val"]]
-    val = examples_of(table, rows, labels_of(parts["val"], classes))
+    val = examples_of(table, rows, labels_of(parts["val"], classes, table))
     _, channels, side, _ = table.features.shape
     head = new_head(config, channels=channels, grid=side, classes=len(classes))
     device = resolve_device(config.device)
     return Fit(head, train, val, config, device=device, classes=len(classes), after=after)
 
 
-def labels_of(clips: Sequence[Clip], classes: list[str]) -> Tensor:
-    """Class indices ``[N]`` of clips."""
+def labels_of(
+    clips: Sequence[Clip], classes: list[str], table: FeatureTable | None = None
+) -> Tensor:
+    """Class indices ``[N]`` of clips.
+
+    Where a table has those of their frames, ``[N, T]``: -1 behind the end of a clip, and for a
+    frame without a class.
+    """
     import torch
 
     numbers = {name: number for number, name in enumerate(classes)}
-    return torch.tensor([numbers[str(clip.label)] for clip in clips], dtype=torch.int64)
+    if table is None or not table.frame_labels:
+        return torch.tensor([numbers[str(clip.label)] for clip in clips], dtype=torch.int64)
+    labels = torch.full((len(clips), table.chosen.shape[1]), -1)
+    for row, clip in zip(labels, clips, strict=True):
+        own = [numbers.get(str(name), -1) for name in table.frame_labels[clip]]
+        row[: len(own)] = torch.tensor(own)
+    width = max((len(table.frame_labels[clip]) for clip in clips), default=0)
+    return labels[:, :width]
 
 
 def run_epochs(

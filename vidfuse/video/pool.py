@@ -119,6 +119,27 @@ class DecodePool:
         finally:
             self._free.put(slot)
 
+    def order(self, path: str, order: Order, seconds: float = 0.0) -> Future[tuple[Answer, bytes]]:
+        """Have a process carry out an order about a video, with PyAV, as soon as one is free.
+
+        Args:
+            path: The video.
+            order: As ``worker.answer`` takes it.
+            seconds: What it may take beyond what reading a file of this size may.
+
+        Returns:
+            The answer, and the bytes that follow it. The future raises ``InputError`` where the
+            order cannot be carried out; its message says why.
+        """
+        return self._threads.submit(self._order, path, order, seconds)
+
+    def _order(self, path: str, order: Order, seconds: float) -> tuple[Answer, bytes]:
+        slot = self._free.get()
+        try:
+            return slot.order(path, order, seconds)
+        finally:
+            self._free.put(slot)
+
     def map(
         self, requests: Iterable[FrameRequest]
     ) -> Iterator[tuple[FrameRequest, Frames | InputError]]:
@@ -232,6 +253,15 @@ class Slot:
         answer, _ = self._ask(backend, path, order | {"fps": fps}, deadline)
         stamp = Stamp(*answer["stamp"]) if answer["stamp"] else None
         return [Stretch(*each) for each in answer["stretches"]], stamp
+
+    def order(self, path: str, order: Order, seconds: float) -> tuple[Answer, bytes]:
+        """Carry out an order; see `DecodePool.order`.
+
+        Raises:
+            InputError: It cannot be carried out.
+        """
+        limit = self.pool.time_limit or _time_limit(path) + seconds
+        return self._ask("pyav", path, order, time.monotonic() + limit)
 
     def release(self) -> None:
         """Close the clip that was kept open."""

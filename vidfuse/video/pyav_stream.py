@@ -76,6 +76,7 @@ class VideoFile:
         decoded: Number of frames that were decoded so far.
         notes: Problems that were not fatal.
         damaged: Positions of packets that do not decode.
+        hidden: Positions of packets so far that an edit list leaves out.
 
     Raises:
         InputError: The file is missing, empty, or holds no video stream.
@@ -86,6 +87,7 @@ class VideoFile:
         self.decoded = 0
         self.notes: list[str] = []
         self.damaged: set[int | None] = set()
+        self.hidden: set[int | None] = set()
         # One for all frames: to set one up takes longer than to convert a small frame.
         self._reformatter = VideoReformatter()
         self.open()
@@ -157,7 +159,7 @@ class VideoFile:
             end: Time at which the last of them leaves the screen, in seconds.
         """
         declared = self.stream.frames
-        if count < MOST * declared:
+        if count + len(self.hidden) < MOST * declared:
             return f"{count} of the {declared} frames that it declares: it looks cut off"
         # Of several streams, another may be the longest.
         seconds = (self.container.duration or 0) / av.time_base
@@ -197,6 +199,8 @@ class VideoFile:
         try:
             for packet in self.container.demux(self.stream):
                 dts = packet.dts
+                if packet.is_discard:
+                    self.hidden.add(packet.pos)
                 if dts is not None:
                     if (dts + shift - latest) * self.tick < -STEP_BACK:
                         shift = round(latest + self.frame_time / self.tick) - dts

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,24 +22,52 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.machine import keep_memory, limit_memory
 from vidfuse.rpc import Answer, Order, begin, serve
 from vidfuse.video.backends import BACKENDS
+from vidfuse.video.cut_job import CutJob
 from vidfuse.video.decoder import Reader, load_reader, open_video, read_from
 from vidfuse.video.frames import FrameRequest, Frames
 from vidfuse.video.sampling import FrameTimes
 from vidfuse.video.stretch import Stretch, cut_evenly
 
+if TYPE_CHECKING:
+    from vidfuse.video.pyav_cut import Source
+
 
 class ReaderCache:
-    """The reader of the clip that was read last, kept open if more of it will be asked for."""
+    """The reader of the clip that was read last, kept open if more of it will be asked for, and the
+    video that clips were cut from last.
+    """
 
     def __init__(self) -> None:
         self.key: tuple[object, ...] = ()
         self.reader: Reader | None = None
+        self._source: Source | None = None
+        self._source_key: tuple[object, ...] = ()
 
     def clear(self) -> None:
-        """Close it."""
+        """Close the reader."""
         if self.reader is not None:
             self.reader.close()
         self.reader = None
+
+    def source(self, path: str) -> Source:
+        """The video to cut clips from, opened unless it is the one before.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        from vidfuse.video.pyav_cut import Source
+
+        key = (path, stamp_of(Path(path)))
+        if self._source is None or self._source_key != key:
+            self.drop_source()
+            self._source, self._source_key = Source(path), key
+        return self._source
+
+    def drop_source(self) -> None:
+        """Close the video that clips are cut from."""
+        if self._source is not None:
+            self._source.close()
+        self._source = None
 
     def read(
         self, request: FrameRequest, backend: str, frame_times: FrameTimes | None, again: bool
@@ -68,7 +97,8 @@ class ReaderCache:
 
 def answer(order: Order, cache: ReaderCache) -> Answer:
     """Carry out one order: ``read`` (frames), ``index`` (PyAV's frame times, for another backend),
-    ``stretches`` (of a long video) or ``release``.
+    ``stretches`` (of a long video), ``cut`` (a clip), ``extent`` (of a video), ``packets`` (their
+    digests) or ``release``.
 
     With ``keep`` in it the clip stays open, unless reading fails.
     """
@@ -80,6 +110,10 @@ def answer(order: Order, cache: ReaderCache) -> Answer:
             return _index(order["path"], order["backend"])
         if order["op"] == "stretches":
             return _stretches(order["path"], order["backend"], order["fps"])
+        if order["op"] == "packets":
+            return _packets(order)
+        if order["op"] in CUTTING:
+            return CUTTING[order["op"]](order, cache)
         before = settled_stamp(Path(order["request"]["path"]))
         given = order.get("frame_times")
         stated = FrameTimes(np.array(given["times"]), given["end"]) if given else None
@@ -143,6 +177,47 @@ def _stretches(path: str, backend: str, fps: float) -> Answer:
         reader.close()
     stamp = before if before is not None and before == stamp_of(Path(path)) else None
     return {"stretches": [astuple(each) for each in found], "stamp": stamp}
+
+
+def _cut(order: Order, cache: ReaderCache) -> Answer:
+    """Cut a clip; what was written of one that fails is removed."""
+    job = CutJob(**order["job"])
+    try:
+        source = cache.source(job.source)
+    except InputError as error:  # which no other part of the video will do without
+        return {"unreadable": [error.reason, error.hint]}
+    try:
+        return {"outcome": asdict(source.cut(job))}
+    except BaseException:
+        cache.drop_source()  # who knows in what state it is
+        if not job.dry:
+            with contextlib.suppress(OSError):
+                Path(job.target).unlink()
+        raise
+
+
+def _extent(order: Order, cache: ReaderCache) -> Answer:
+    """When the first frame of a video comes and the last one goes, in seconds."""
+    index = cache.source(order["path"]).index
+    if index is not None:
+        return {"start": float(index.frame_times.times[0]), "end": float(index.frame_times.end)}
+    reader = open_video(order["path"], "pyav")
+    try:
+        return {"start": reader.frame_times.begin, "end": reader.frame_times.end}
+    finally:
+        reader.close()
+
+
+def _packets(order: Order) -> Answer:
+    """The digest of each packet of a video, and its time in seconds."""
+    from vidfuse.video.pyav_packets import list_packets
+
+    found = list_packets(order["path"])
+    return {"count": len(found.times), "payload": found.times.tobytes() + found.digests.tobytes()}
+
+
+CUTTING = {"cut": _cut, "extent": _extent}
+"""Operation → its function, of those that keep a video open to cut clips from."""
 
 
 def main(backend: str, memory: str) -> None:

@@ -19,7 +19,14 @@ from vidfuse.atomic import write_whole
 from vidfuse.data.files import describe_os_error, is_video, read_head
 from vidfuse.data.tables import BadRowError, read_text
 from vidfuse.data.timeline import Timeline
-from vidfuse.data.timelines.common import Source, free_name, make_segment, path_of, timeline
+from vidfuse.data.timelines.common import (
+    Source,
+    clean_text,
+    free_name,
+    make_segment,
+    path_of,
+    timeline,
+)
 from vidfuse.errors import UnknownNameError, UserError
 
 _HEAD = 65536  # characters by which a format is recognised
@@ -245,10 +252,11 @@ def _check(video: Timeline) -> Timeline:
     """
     try:
         path = path_of(None if video.path is None else str(video.path))
+        group = clean_text(video.group, "group") or None
         segments = [
             make_segment(each.start, each.end, each.label, each.score, each.tier)
             for each in video.segments
         ]
     except BadRowError as error:
         raise UserError(f"annotations of {str(video.path)!a} cannot be written: {error}") from None
-    return timeline(path, segments, video.duration, video.fps)
+    return timeline(path, segments, video.duration, video.fps, group)

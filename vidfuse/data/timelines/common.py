@@ -158,10 +158,11 @@ def timeline(
     segments: Iterable[Segment],
     duration: float | None = None,
     fps: float | None = None,
+    group: str | None = None,
 ) -> Timeline:
     """A timeline with its segments in order."""
     ordered = sorted(segments, key=lambda each: (each.start, each.end, each.label))
-    return Timeline(path, ordered, duration, fps)
+    return Timeline(path, ordered, duration, fps, group)
 
 
 def length_of(video: Timeline) -> float:

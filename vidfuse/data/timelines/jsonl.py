@@ -13,6 +13,7 @@ from vidfuse.data.tables import BadRowError, Row, jsonl_rows
 from vidfuse.data.timeline import Segment, Timeline
 from vidfuse.data.timelines.common import (
     Source,
+    clean_text,
     make_segment,
     path_of,
     positive,
@@ -53,7 +54,11 @@ def _read_record(row: Row, line: int, source: Source) -> Timeline:
         except BadRowError as error:
             source.report(line, f"segment {count}: {error}")
     return timeline(
-        path_of(row.get("path")), segments, positive(row.get("duration")), positive(row.get("fps"))
+        path_of(row.get("path")),
+        segments,
+        positive(row.get("duration")),
+        positive(row.get("fps")),
+        clean_text(row.get("group"), "group") or None,
     )
 
 
@@ -77,6 +82,8 @@ def _record(video: Timeline) -> dict[str, object]:
     }
     if video.fps is not None:
         record["fps"] = video.fps
+    if video.group is not None:
+        record["group"] = video.group
     return record | {"segments": [dict(_entries(each)) for each in video.segments]}
 
 

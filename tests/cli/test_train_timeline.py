@@ -1,0 +1,104 @@
+"""``vidfuse train --timeline``: models of long videos with annotations."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from program import NETWORK, Vidfuse, run_vidfuse, write_moving_square
+
+SETTINGS = (*NETWORK, "--epochs", 2, "--workers", 1, "--head", "gru")
+WINDOWED = ("--timeline", "windowed", "--window", 0.8, "--frames", 4)
+DENSE = ("--timeline", "dense", "--window", 2, "--rate", 5)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos in which a square goes right and then left; the middle is not annotated."""
+    root = tmp_path_factory.mktemp("videos")
+    rows = [("path", "start", "end", "label")]
+    for number in range(6):
+        name = f"v{number}.mp4"
+        write_moving_square(root / name, 4, seed=50 + number, frames=40, turn=20)
+        rows += [(name, "0", "1.6", "right"), (name, "2.4", "4", "left")]
+    with (root / "videos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return root
+
+
+@pytest.fixture(scope="session", params=[WINDOWED, DENSE], ids=["windowed", "dense"])
+def run(request, videos, feature_cache, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    command = ("train", videos / "videos.csv", *SETTINGS, *request.param, "--out", folder / "run")
+    answer = run_vidfuse(feature_cache, *command, cwd=folder)
+    assert answer.code == 0, answer.err
+    assert "6 videos, 0.4 min" in answer.err
+    return folder / "run"
+
+
+def test_it_says_what_happens_when(vidfuse: Vidfuse, videos, run):
+    """Whatever was learned in two epochs: of each moment, and without one of background."""
+    command = ("predict", videos / "v0.mp4", "--timeline", "--model", run, "--format", "jsonl")
+    answer = vidfuse(*command)
+    assert answer.code == 0, answer.err
+    record = json.loads(answer.out)
+    assert {each["label"] for each in record["segments"]} <= {"left", "right"}
+    assert record["duration"] == pytest.approx(4)
+    everything = json.loads(vidfuse(*command, "--background", "").out)["segments"]
+    assert everything[0]["start"] == 0
+    assert everything[-1]["end"] == record["duration"]
+    assert {each["label"] for each in everything} <= {"background", "left", "right"}
+
+
+def test_nothing_is_decoded_again(vidfuse: Vidfuse, videos, run, tmp_path):
+    words = (run / "config.toml").read_text()
+    kind = DENSE if 'timeline = "dense"' in words else WINDOWED
+    command = ("train", videos / "videos.csv", *SETTINGS, *kind, "--out", tmp_path / "again")
+    answer = vidfuse(*command, "--format", "json")
+    assert answer.code == 0, answer.err
+    result = json.loads(answer.out)
+    assert (result["computed"], result["reused"]) == (0, 5)  # the videos to train and choose on
+    first, again = (path / "model.safetensors" for path in (run, tmp_path / "again"))
+    assert first.stat().st_size == pytest.approx(again.stat().st_size, abs=200)
+
+
+def test_a_dense_model_answers_no_clips(vidfuse: Vidfuse, videos, run):
+    answer = vidfuse("predict", videos / "v0.mp4", "--model", run)
+    if 'timeline = "dense"' in (run / "config.toml").read_text():
+        assert answer.code == 2
+        assert "Add --timeline" in answer.err
+    else:
+        assert answer.code == 0
+        assert answer.out.split("\t")[1] in ("background", "left", "right")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*DENSE, "--head", "mean"), "head 'mean' classifies clips"),
+        ((*DENSE, "--views", 2), "Leave out --views"),
+        ((*DENSE, "--folds", 2), "Leave out --folds"),
+        ((*DENSE, "--rate", 0), "rate"),
+    ],
+)
+def test_wrong_settings(vidfuse: Vidfuse, videos, arguments, said):
+    answer = vidfuse("train", videos / "videos.csv", *SETTINGS, *arguments, "--out", "run")
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_videos_that_cannot_be_read(vidfuse: Vidfuse, videos, tmp_path):
+    rows = (videos / "videos.csv").read_text().splitlines()
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    lines = [f"{videos}/{row}" for row in rows[1:]] + [f"{broken},0,1,left"]
+    (tmp_path / "all.csv").write_text("\n".join([rows[0], *lines]))
+    command = ("train", tmp_path / "all.csv", *SETTINGS, *WINDOWED, "--out", "run")
+    answer = vidfuse(*command)
+    assert answer.code == 1
+    assert "1 of 7 clips could not be read" in answer.err
+    answer = vidfuse(*command, "--max-failed", 0.5)
+    assert answer.code == 0, answer.err
+    assert "broken.mp4" in answer.err

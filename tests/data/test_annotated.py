@@ -1,0 +1,75 @@
+"""Videos with annotations, from manifests, files of annotations and folders of them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from vidfuse.data.annotated import AnnotatedVideo, read_annotated
+from vidfuse.data.timeline import Segment
+from vidfuse.errors import UserError
+
+
+def touch(path: Path, text: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_manifest_with_times(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        touch(tmp_path / name)
+    rows = "a.mp4,run,1,2.5,p1\na.mp4,sit,0,1,p1\nb.mp4,run,,,p2\n"
+    manifest = touch(tmp_path / "all.csv", "path,label,start,end,group\n" + rows)
+    first, second = read_annotated(manifest)[0]
+    assert first.path == tmp_path / "a.mp4"
+    assert first.group == "p1"
+    assert first.segments == [Segment(0, 1, "sit"), Segment(1, 2.5, "run")]
+    assert second.segments == [Segment(0, math.inf, "run")]
+
+
+def test_files_beside_their_videos(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4")
+    touch(tmp_path / "b [1].avi")
+    touch(tmp_path / "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nrun\n")
+    touch(tmp_path / "b [1].vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nsit\n")
+    touch(tmp_path / "lost.srt", "1\n00:00:01,000 --> 00:00:02,000\nrun\n")
+    touch(tmp_path / "readme.md")
+    videos, problems = read_annotated(tmp_path)
+    assert [video.path.name for video in videos] == ["a.mp4", "b [1].avi"]
+    assert [video.segments[0].label for video in videos] == ["run", "sit"]
+    assert problems == ["lost.srt: lost: there is no such video, nor one of that name"]
+
+
+def test_records_of_predict(tmp_path: Path) -> None:
+    """What is predicted can be corrected by hand, and learned from."""
+    touch(tmp_path / "a.mp4")
+    record = '{"path": "a.mp4", "segments": [{"start": 0, "end": 2, "label": "run"}]}'
+    (video,), _ = read_annotated(touch(tmp_path / "all.jsonl", record))
+    assert video.segments == [Segment(0, 2, "run")]
+
+
+def test_nothing_says_what_happens(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4")
+    with pytest.raises(UserError, match="no video with annotations"):
+        read_annotated(tmp_path)
+
+
+def test_the_class_at_a_moment() -> None:
+    segments = [Segment(0, 4, "sit"), Segment(1, 2, "wave"), Segment(6, 7, "run")]
+    video = AnnotatedVideo(Path("a.mp4"), segments)
+    moments = {0.0: "sit", 1.5: "wave", 2.0: "sit", 4.0: None, 5.0: None, 6.5: "run"}
+    assert {moment: video.label_at(moment) for moment in moments} == moments
+
+
+def test_groups_of_annotations_are_those_of_their_videos(tmp_path):
+    touch(tmp_path / "a.mp4")
+    touch(tmp_path / "b.mp4")
+    touch(
+        tmp_path / "t.jsonl",
+        '{"path": "a.mp4", "group": "rat 7", "segments": []}\n{"path": "b.mp4", "segments": []}\n',
+    )
+    videos, _ = read_annotated(tmp_path / "t.jsonl")
+    assert [video.group for video in videos] == ["rat 7", None]

@@ -1,0 +1,234 @@
+"""Long videos with annotations, made ready for training: windows, or sequences of moments."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vidfuse.backbones import Grid
+from vidfuse.data.annotated import AnnotatedVideo, read_annotated
+from vidfuse.data.clip import Clip, Dataset
+from vidfuse.errors import InputError, UserError
+from vidfuse.features.build import check_failures, one_line
+from vidfuse.features.cache import EntryInfo
+from vidfuse.features.dense import dense_features, dense_spec, first_sample
+from vidfuse.features.extract import ExtractionStats
+from vidfuse.features.table import FeatureBuffer, FeatureTable
+from vidfuse.progress import Reporter
+from vidfuse.training.config import DENSE, TrainConfig
+from vidfuse.training.data import TrainingData
+from vidfuse.video.open_clips import OpenClips
+
+OVERLAP = 2  # windows and sequences begin half of their length apart
+NO_BACKGROUND = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class LongVideo:
+    """A video with annotations, and its length.
+
+    Attributes:
+        video: The video and its segments.
+        duration: Its length in seconds.
+    """
+
+    video: AnnotatedVideo
+    duration: float
+
+
+class TimelineData(TrainingData):
+    """Videos with annotations, their dense features, and the settings of a run on them.
+
+    Its clips are windows (``windowed``) or sequences (``dense``) of the videos, which overlap by
+    half; all of a video are on one side of a split. The features are those of whole videos, so
+    nothing is decoded twice.
+
+    Args:
+        dataset: A manifest, a file of annotations, or a folder of either; see `read_annotated`.
+        config: All settings.
+        reporter: Receives progress updates and collects the time of each stage.
+
+    Raises:
+        UserError: The dataset or the settings cannot be used.
+    """
+
+    def __init__(self, dataset: Path | str, config: TrainConfig, reporter: Reporter) -> None:
+        if config.views or config.mirror:
+            raise UserError(
+                "random and mirrored views are made of clips, not of long videos",
+                "Leave out --views and --mirror.",
+            )
+        self.dense = config.timeline == DENSE
+        if self.dense:
+            config = replace(config, frames=round(config.rate * config.seconds))
+        self.sample_rate = round(config.frames / config.seconds, 6)
+        root = Path(dataset)
+        with reporter.measure("scan"):
+            videos, problems = read_annotated(root)
+            found, self.failed = measure_videos(videos, config)
+        self.frame_labels: dict[Clip, list[str | None]] = {}
+        clips = [clip for each in found for clip in self._clips(each, config)]
+        declared = any(clip.split for clip in clips)
+        data = Dataset(
+            root, "timelines", clips, "the dataset's own" if declared else None, problems
+        )
+        super().__init__(dataset, config, reporter, data)
+        reporter.info(
+            f"{len(found)} videos, {sum(each.duration for each in found) / 60:.1f} min; "
+            f"{config.frames} samples in {config.seconds:g} s"
+        )
+        self.failures = [(Clip(error_path), error) for error_path, error in self.failed.items()]
+        for _, error in self.failures:
+            reporter.warn(one_line(error))
+        check_failures(self.failures, len(videos), config.max_failed)
+
+    def _clips(self, long: LongVideo, config: TrainConfig) -> list[Clip]:
+        """The windows or sequences of a video that have a class."""
+        length, rate = config.frames, self.sample_rate
+        count = max(1, int(long.duration * rate + 0.5 - 1e-6))  # of `even_moments`
+        background = None if config.background == NO_BACKGROUND else config.background
+        moments = (np.arange(count) + 0.5) / rate
+        labels = [long.video.label_at(moment) or background for moment in moments.tolist()]
+        starts = list(range(0, max(1, count - length + 1), max(1, length // OVERLAP)))
+        if starts[-1] + length < count:
+            starts.append(count - length)
+        clips = []
+        for start in starts:
+            inside = labels[start : start + length]
+            (label, most), *_ = Counter(inside).most_common(1)
+            # A window that is half one thing and half another is neither.
+            if self.dense and any(inside):
+                label = next(each for each, _ in Counter(filter(None, inside)).most_common(1))
+            elif label is None or 2 * most <= len(inside):
+                continue
+            clip = Clip(
+                long.video.path,
+                label,
+                long.video.group or str(long.video.path),
+                long.video.split,
+                start / rate,
+                min((start + length) / rate, long.duration),
+            )
+            if self.dense:
+                self.frame_labels[clip] = inside
+            clips.append(clip)
+        return clips
+
+    def classes_of(self, clips: Sequence[Clip]) -> list[str]:
+        """List the classes that can be learned from clips, or from their frames.
+
+        Raises:
+            UserError: There are fewer than two.
+        """
+        if not self.dense:
+            return super().classes_of(clips)
+        names = {name for clip in clips for name in self.frame_labels[clip]}
+        return super().classes_of([Clip(self.data.root, name) for name in names])
+
+    def gather(
+        self,
+        clips: Sequence[Clip],
+        *,
+        augmented: Sequence[Clip] = (),  # noqa: ARG002 - there are no views
+        grid: Grid | None = None,
+        path: Path | None = None,
+    ) -> FeatureTable:
+        """Collect dense features of the videos, and which of them are in each window.
+
+        Windows with a part that cannot be read are left out, with a warning. For the rest see
+        `TrainingData.gather`.
+        """
+        self.classes_of(clips)
+        spec = self.extractor.spec if grid is None else self.spec(grid)
+        extractor = replace(self.extractor, spec=dense_spec(spec, self.sample_rate), more=[])
+        extractor.stats = ExtractionStats()
+        config, videos = self.config, list(dict.fromkeys(clip.path for clip in clips))
+        buffer = FeatureBuffer(len(videos), config.cache_folder, path)
+        places: dict[Path, dict[int, int]] = {}  # number of a sample → its place in the buffer
+        infos: dict[Path, EntryInfo] = {}
+        with closing(OpenClips(config.decoder, config.workers, config.time_limit)) as pool:
+            extractor.pool = pool
+            for video in videos:
+                own = places.setdefault(video, {})
+                for stretch, entry in dense_features(extractor, pool, video):
+                    if isinstance(entry, InputError):
+                        self.reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
+                        continue
+                    place = buffer.append(entry.features)
+                    first = first_sample(self.sample_rate, stretch)
+                    own |= {first + n: place + n for n in range(len(entry.features))}
+                    infos[video] = entry.info
+        self.all_stats.append(extractor.stats)
+        return self._table(clips, places, infos, buffer)
+
+    def _table(
+        self,
+        clips: Sequence[Clip],
+        places: Mapping[Path, Mapping[int, int]],
+        infos: Mapping[Path, EntryInfo],
+        buffer: FeatureBuffer,
+    ) -> FeatureTable:
+        """The rows of windows in the features of their videos."""
+        length = self.config.frames
+        rows: dict[Clip, int] = {}
+        firsts, counts = list[int](), list[int]()
+        for clip in clips:
+            first = round((clip.start or 0.0) * self.sample_rate)
+            own = places[clip.path]
+            inside = [own[n] for n in range(first, first + length) if n in own]
+            whole = len(self.frame_labels[clip]) if self.dense else min(length, len(own))
+            if not inside or len(inside) < whole or inside[-1] - inside[0] != len(inside) - 1:
+                self.unreadable.add(clip)
+                continue
+            rows[clip] = len(firsts)
+            firsts.append(inside[0])
+            counts.append(len(inside))
+            self.hashes[clip] = self.contents[clip.path]
+        if not rows:
+            raise UserError("no window has features", "Look at the warnings above.")
+        numbers = np.array(counts)
+        starts = np.array([clip.start for clip in rows], float)
+        self.clip_seconds = self.config.seconds
+        return FeatureTable(
+            features=buffer.array(),
+            firsts=np.array(firsts),
+            lengths=numbers,
+            chosen=np.arange(length)[None].repeat(len(rows), 0).clip(max=numbers[:, None] - 1),
+            chosen_lengths=numbers,
+            times=np.zeros((len(rows), 1)),
+            starts=starts,
+            ends=starts + numbers / self.sample_rate,
+            jitter=False,
+            rows=rows,
+            infos=[infos[clip.path] for clip in rows],
+            frame_labels={clip: self.frame_labels[clip] for clip in rows if self.dense},
+        )
+
+    def fingerprint(self, parts: Mapping[str, Sequence[Clip]]) -> str:
+        """Digest of all that a head learns from; the classes of frames among it."""
+        own = {part: [self.frame_labels.get(clip) for clip in parts[part]] for part in parts}
+        text = json.dumps([super().fingerprint(parts), self.sample_rate, own])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def measure_videos(
+    videos: Sequence[AnnotatedVideo], config: TrainConfig
+) -> tuple[list[LongVideo], dict[Path, InputError]]:
+    """The length of each video, and why others cannot be read."""
+    found, failed = list[LongVideo](), dict[Path, InputError]()
+    with closing(OpenClips(config.decoder, config.workers, config.time_limit)) as pool:
+        for video in videos:
+            try:
+                stretches, _ = pool.stretches(str(video.path), config.fps)
+            except InputError as error:
+                failed[video.path] = error
+                continue
+            found.append(LongVideo(video, stretches[-1].end))
+    return found, failed
