@@ -163,10 +163,17 @@ def _official_split(
     return Split(train, val, test, protocol, warnings + _absent_classes(train, val, test))
 
 
-def _random_would_do(clips: list[Clip], contents: Contents, seed: int) -> bool:
-    """Whether there are files enough where groups are too few."""
+def _way_out(clips: list[Clip], contents: Contents, seed: int, *, by_group: bool) -> str:
+    """What to do where a split is not possible; --split random only where that one is."""
+    if not by_group:
+        return "Add videos."
     units = make_units(clips, contents, by_group=False)
-    return len(set(units)) >= len(PARTS) and all(divide(clips, units, FRACTIONS, seed)[1:])
+    if len(set(units)) >= len(PARTS) and all(divide(clips, units, FRACTIONS, seed)[1:]):
+        return (
+            "Use --split random: clips of one group may then be on both sides, so the score may be "
+            "too high."
+        )
+    return "Add videos, of more groups."
 
 
 def _own_split(
@@ -188,22 +195,17 @@ def _own_split(
     count = len(set(units))
     shares = "/".join(f"{fraction * 100:.0f}" for fraction in FRACTIONS)
     what = "groups" if by_group else "video files"
-    hint = "Add videos, of more groups." if by_group else "Add videos."
-    if by_group and _random_would_do(clips, contents, seed):
-        hint = (
-            "Use --split random: clips of one group may then be on both sides, so the score may be "
-            "too high."
-        )
     if count < len(PARTS):
         raise UserError(
-            f"{dataset.root}: {count} {what} are too few for train, validation and test", hint
+            f"{dataset.root}: {count} {what} are too few for train, validation and test",
+            _way_out(clips, contents, seed, by_group=by_group),
         )
     train, val, test = divide(clips, units, FRACTIONS, seed)
     if not val or not test:
         raise UserError(
             f"{dataset.root}: too many classes have all their clips in one of the {count} {what}: "
             "once each class has clips to train on, validation or test is empty",
-            hint,
+            _way_out(clips, contents, seed, by_group=by_group),
         )
     if by_group:
         protocol = f"by group {shares}, seed {seed} ({count} groups)"
