@@ -168,6 +168,23 @@ def test_reading_ends_after_half_of_the_budget(
     assert "14 of 20 clips were read in 14 s of the budget of 28s" in " ".join(heard.lines)
 
 
+def test_with_a_budget_no_more_is_measured_than_there_is_time_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(run_module, "time", clock)
+
+    def slowly(*_: Any) -> None:
+        clock.now += 64 * 0.01
+
+    monkeypatch.setattr(run_module, "describe", slowly)
+    seen: Any = SimpleNamespace(views=np.zeros((500, 1)))
+    student: Any = None
+    found = [run_module.affordable(student, seen, seconds) for seconds in (0.1, 5, 100)]
+    assert found == [128, 250, 1000]
+
+
 def test_a_budget_in_which_nothing_can_be_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

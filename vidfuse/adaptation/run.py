@@ -46,6 +46,8 @@ from vidfuse.results import AdaptResult
 
 BATCH = 64
 MEASURED = 1000  # views that heads, and what is measured, are fitted on
+FEWEST_MEASURED = 128
+MEASURING = 0.1  # share of a budget for measuring once
 AVERAGED = 0.99  # share that the averaged weights keep in a step
 WEIGHT_DECAY = 0.05
 LOSSES = {"map": 1.0, "pooled": 2.0, "relation": 10.0}
@@ -95,12 +97,15 @@ def adapt_encoder(
 
     measuring = time.monotonic()
     with reporter.measure("agreement"):
-        before = agreement(student, trained, held_out)
+        views = MEASURED
+        if budget.limited:
+            views = affordable(student, trained, MEASURING * budget.seconds)
+        before = agreement(student, trained, held_out, views)
     run = Training(trained, config, budget, narrow, reserve=time.monotonic() - measuring)
     with reporter.measure("train"):
         student = run.train(student, reporter)
     with reporter.measure("agreement"):
-        after = agreement(student, trained, held_out)
+        after = agreement(student, trained, held_out, views)
     if not after["r2"] > before["r2"]:  # nor is NaN
         raise NoGainError(
             f"the encoder became no better: on {held_out.clips} clips that it did not learn from, "
@@ -233,8 +238,9 @@ class Training:
         most, time_left = config.epochs * self.per_epoch, self._time_left()
         if time_left <= 0:
             raise UserError(
-                f"the budget of {self.budget.text} was over before the training began, after "
-                f"{self.budget.used():.0f} s",
+                f"the budget of {self.budget.text} was over before the training began: "
+                f"{self.budget.used():.0f} s were needed so far, and {self.reserve:.0f} s are for "
+                "measuring at the end",
                 "Give more time with --budget, or take fewer --crops.",
             )
         reporter.start("Learning from the teacher", most)
@@ -271,20 +277,37 @@ class Training:
         return loss.item()
 
 
-def agreement(student: Student, trained: Material, held_out: Material) -> dict[str, float]:
+def agreement(
+    student: Student, trained: Material, held_out: Material, views: int
+) -> dict[str, float]:
     """Measure a student's agreement with its teacher on clips that it does not learn from.
+
+    Args:
+        student: The student.
+        trained: What it learns from.
+        held_out: What it does not.
+        views: How many of each are looked at, at most.
 
     Returns:
         ``r2`` of the teacher's features, averages over positions, as a linear map of the student's
         predicts them that was fitted on views to learn from; and the share of each frame's ten
         nearest ``neighbours`` that they have in common.
     """
-    known = describe(student, trained, some_rows(trained, MEASURED, seed=1))
-    unseen = describe(student, held_out, some_rows(held_out, MEASURED, seed=2))
+    known = describe(student, trained, some_rows(trained, views, seed=1))
+    unseen = describe(student, held_out, some_rows(held_out, views, seed=2))
     return {
         "r2": round(predicted(known, unseen), 4),
         "neighbours": round(float(neighbour_overlap(*unseen).mean()), 4),
     }
+
+
+def affordable(student: Student, material: Material, seconds: float) -> int:
+    """How many views of each kind can be described in a time, by that of a batch."""
+    rows = some_rows(material, BATCH, seed=1)
+    began = time.monotonic()
+    describe(student, material, rows)
+    each = max(time.monotonic() - began, 1e-6) / len(rows)
+    return int(np.clip(seconds / (2 * each), FEWEST_MEASURED, MEASURED))
 
 
 @torch.inference_mode()
