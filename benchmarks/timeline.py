@@ -47,7 +47,7 @@ from vidfuse.errors import InputError
 from vidfuse.inference.config import InferenceConfig
 from vidfuse.inference.predictor import Ensemble, find_model
 from vidfuse.progress import Reporter
-from vidfuse.timeline_results import Measure, TimelineEvaluation
+from vidfuse.timeline.results import Measure, TimelineEvaluation
 
 FPS, WIDTH, HEIGHT = 25, 320, 240
 FADE = 12  # frames of a cross-fade

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from vidfuse import api, results, timeline_results
+from vidfuse import api, results
 from vidfuse.adaptation.config import AdaptConfig
 from vidfuse.comparison.config import CompareConfig
 from vidfuse.cutting.config import CutConfig
@@ -19,6 +19,7 @@ from vidfuse.features.spec import FeatureConfig
 from vidfuse.inference.config import InferenceConfig, TimelineConfig
 from vidfuse.results import Result
 from vidfuse.settings import MachineConfig, Settings
+from vidfuse.timeline import results as of_timelines
 from vidfuse.training.config import TrainConfig
 
 INTRODUCTION = """\
@@ -59,7 +60,7 @@ def main() -> None:
             print(call(f"vidfuse.{name}", thing))
     print("## Results\n")
     print("Each has `to_dict()`, which is what the command prints with `--format json`.\n")
-    for name, thing in (vars(results) | vars(timeline_results)).items():
+    for name, thing in (vars(results) | vars(of_timelines)).items():
         if inspect.isclass(thing) and issubclass(thing, Result) and not name.startswith("_"):
             print(result(thing))
     print("## Settings\n")

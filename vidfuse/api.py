@@ -80,7 +80,7 @@ from vidfuse.results import (
 )
 from vidfuse.runs import LATEST
 from vidfuse.start import run_training
-from vidfuse.timeline_results import TimelineEvaluation
+from vidfuse.timeline.results import TimelineEvaluation
 from vidfuse.training.config import TrainConfig
 
 __all__ = [

@@ -20,7 +20,7 @@ from vidfuse.cli.timeline_scores import timeline_text
 from vidfuse.errors import UserError
 from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
 from vidfuse.results import Evaluation
-from vidfuse.timeline_results import TimelineEvaluation
+from vidfuse.timeline.results import TimelineEvaluation
 
 app = typer.Typer(**PLAIN)
 HELP = """\

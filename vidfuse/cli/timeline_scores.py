@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vidfuse.cli.console import shortened, table
-from vidfuse.timeline_results import Amount, Measure, TimelineEvaluation
+from vidfuse.timeline.results import Amount, Measure, TimelineEvaluation
 
 LARGEST_MATRIX = 12  # classes whose confusion still fits a terminal
 

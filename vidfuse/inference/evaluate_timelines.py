@@ -23,9 +23,9 @@ from vidfuse.inference.timeline import TimelinePredictor
 from vidfuse.progress import Reporter
 from vidfuse.results import Failure
 from vidfuse.streams import csv_cell
-from vidfuse.timeline_counts import VideoPair
-from vidfuse.timeline_results import TimelineEvaluation, VideoScore
-from vidfuse.timeline_summary import summarise_timelines
+from vidfuse.timeline.counts import VideoPair
+from vidfuse.timeline.results import TimelineEvaluation, VideoScore
+from vidfuse.timeline.summary import summarise_timelines
 
 RATE = 25.0
 """Moments per second at which timelines are compared."""

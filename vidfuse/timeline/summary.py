@@ -12,7 +12,7 @@ from vidfuse.data.timeline import Segment
 from vidfuse.metrics import FEW_GROUPS
 from vidfuse.results import Interval
 from vidfuse.statistics import RESAMPLES, clusters_of, draw_clusters, percentile_interval
-from vidfuse.timeline_counts import (
+from vidfuse.timeline.counts import (
     OVERLAPS,
     TIOUS,
     TimelineCounts,
@@ -20,8 +20,8 @@ from vidfuse.timeline_counts import (
     first_of,
     mean_of_known,
 )
-from vidfuse.timeline_metrics import Floats
-from vidfuse.timeline_results import Amount, Measure, TimelineClass, TimelineMetrics
+from vidfuse.timeline.metrics import Floats
+from vidfuse.timeline.results import Amount, Measure, TimelineClass, TimelineMetrics
 
 NOTHING = "(nothing)"
 """What a moment without a class is called."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidfuse.data.timeline import Segment
-from vidfuse.timeline_metrics import (
+from vidfuse.timeline.metrics import (
     Floats,
     average_precision,
     detections_right,
@@ -20,7 +20,7 @@ from vidfuse.timeline_metrics import (
     frame_confusion,
     segments_right,
 )
-from vidfuse.timeline_results import VideoScore
+from vidfuse.timeline.results import VideoScore
 
 OVERLAPS = (10, 25, 50)
 """Percent of overlap in segmental F1."""

@@ -13,8 +13,8 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from vidfuse.data.timeline import Segment
-from vidfuse.timeline_counts import OVERLAPS, TIOUS, VideoPair
-from vidfuse.timeline_metrics import (
+from vidfuse.timeline.counts import OVERLAPS, TIOUS, VideoPair
+from vidfuse.timeline.metrics import (
     average_precision,
     detections_right,
     edit_score,
@@ -22,8 +22,8 @@ from vidfuse.timeline_metrics import (
     overlaps,
     segments_right,
 )
-from vidfuse.timeline_results import TimelineMetrics
-from vidfuse.timeline_summary import NOTHING, summarise_timelines
+from vidfuse.timeline.results import TimelineMetrics
+from vidfuse.timeline.summary import NOTHING, summarise_timelines
 
 CLASSES = ["jump", "run", "sit"]
 RATE = 10.0

@@ -1,0 +1,1 @@
+"""Measures of timelines: what was predicted when, against what happened."""
