@@ -78,7 +78,11 @@ def test_a_dense_model_answers_no_clips(vidfuse: Vidfuse, videos, run):
     ("arguments", "said"),
     [
         ((*DENSE, "--head", "mean"), "head 'mean' classifies clips"),
-        ((*DENSE, "--views", 2), "Leave out --views"),
+        ((*DENSE, "--views", 2), "--views is for clips"),
+        ((*DENSE, "--frame-dropout", 0.2), "--frame-dropout is for clips"),
+        ((*WINDOWED, "--sampling", "dense"), "--sampling is for clips"),
+        ((*WINDOWED, "--head", "policy"), "head 'policy' selects its frames"),
+        ((*WINDOWED, "--backbone", "r3d_18"), "r3d_18 sees windows of frames"),
         ((*DENSE, "--folds", 2), "Leave out --folds"),
         ((*DENSE, "--rate", 0), "rate"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidfuse.backbones import Grid
+from vidfuse.backbones import Grid, find_backbone
 from vidfuse.data.annotated import AnnotatedVideo, read_annotated
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.errors import InputError, UserError
@@ -21,6 +21,7 @@ from vidfuse.features.cache import EntryInfo
 from vidfuse.features.dense import dense_features, dense_spec, first_sample
 from vidfuse.features.extract import ExtractionStats
 from vidfuse.features.table import FeatureBuffer, FeatureTable
+from vidfuse.heads import head_class
 from vidfuse.progress import Reporter
 from vidfuse.training.config import DENSE, TrainConfig
 from vidfuse.training.data import TrainingData
@@ -60,11 +61,7 @@ class TimelineData(TrainingData):
     """
 
     def __init__(self, dataset: Path | str, config: TrainConfig, reporter: Reporter) -> None:
-        if config.views or config.mirror:
-            raise UserError(
-                "random and mirrored views are made of clips, not of long videos",
-                "Leave out --views and --mirror.",
-            )
+        check_settings(config)
         self.dense = config.timeline == DENSE
         if self.dense:
             config = replace(config, frames=round(config.rate * config.seconds))
@@ -216,6 +213,35 @@ class TimelineData(TrainingData):
         own = {part: [self.frame_labels.get(clip) for clip in parts[part]] for part in parts}
         text = json.dumps([super().fingerprint(parts), self.sample_rate, own])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuse what means nothing for long videos.
+
+    Raises:
+        UserError: Naming the setting, and what to do instead.
+    """
+    refused = {
+        "views": config.views,
+        "mirror": config.mirror,
+        "layout": config.layout,
+        "sampling": config.sampling,
+        "cache-frames": config.cache_frames,
+        "frame-dropout": config.timeline == DENSE and config.frame_dropout,
+    }
+    for name, value in refused.items():
+        if value:
+            raise UserError(f"--{name} is for clips, and not for long videos", "Leave it out.")
+    if find_backbone(config.backbone)[1].kind == "clip":
+        raise UserError(
+            f"{config.backbone} sees windows of frames, and cannot slide over a video",
+            "Choose an encoder of single frames: vidfuse backbones",
+        )
+    if head_class(config.head).selects_frames:
+        raise UserError(
+            f"head '{config.head}' selects its frames, and cannot slide over a video",
+            "Choose another one: vidfuse heads",
+        )
 
 
 def measure_videos(
