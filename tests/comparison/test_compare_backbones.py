@@ -161,7 +161,7 @@ def test_the_advice_names_the_encoder_and_those_that_are_worse():
     advice = advise_of_several(rows, advices)
     assert advice.head == "mean"
     assert advice.text == (
-        "`lstm` on `big` is the best, with 0.900; 1 of the 2 others are not distinguishable from "
+        "`lstm` on `big` is the best, with 0.900; 1 of the 2 others is not distinguishable from "
         "it (p >= 0.05, uncorrected). With `small` every head is significantly worse. Of the heads "
         "on `big`: Take `mean`."
     )
