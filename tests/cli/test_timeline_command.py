@@ -47,6 +47,13 @@ def test_a_video_has_segments(vidfuse: Vidfuse, trained, video):
     assert all(0 < each["score"] <= 1 for each in segments)
 
 
+def test_a_timeline_ends_with_its_video(vidfuse: Vidfuse, trained, video):
+    """Also where the last sample ends before it: 4.8 s are 10.29 samples here."""
+    command = ("predict", video, "--timeline", "--model", trained.run, "--window", 1.866)
+    (record,) = records_of(vidfuse(*command, "--format", "jsonl").out)
+    assert record["segments"][-1]["end"] == record["duration"] == pytest.approx(4.8)
+
+
 def test_forms(vidfuse: Vidfuse, trained, video, tmp_path):
     command = ("predict", video, tmp_path / "none.mp4", "--timeline", "--model", trained.run)
     text = vidfuse(*command, *WINDOW)

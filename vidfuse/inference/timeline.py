@@ -120,7 +120,7 @@ class TimelinePredictor(Predictor):
         segments = []
         for part in scores.parts:
             times = np.arange(part.first, part.first + len(part.scores) + 1) / self.rate
-            times[-1] = min(times[-1], part.end)
+            times[-1] = part.end  # which no sample need reach: less than half of one is none
             segments += find_segments(part.scores, self.card.classes, times, self.rule)
         return TimelineRecord(
             path=str(path),
