@@ -29,6 +29,7 @@ from vidfuse.video.stretch import Stretch
 
 RATE = 0.5  # samples a second
 SECONDS = 200
+STRETCHES = 8  # of 27 seconds, three times that from a key frame to the next
 DENSE = replace(dense_spec(SPEC, RATE), layer="layer1")
 
 
@@ -81,16 +82,16 @@ def sound(found: list[tuple[Stretch, Entry | InputError]]) -> list[Entry]:
 
 def test_stretches_begin_at_key_frames_and_follow_each_other(video: Path) -> None:
     found = stretches_of(video)
-    assert [each.start for each in found] == pytest.approx([0, 63, 126, 189])
+    assert [each.start for each in found] == pytest.approx(range(0, SECONDS, 27))
     assert all(one.end == next_.start for one, next_ in pairwise(found))
     assert found[-1].end == pytest.approx(SECONDS)
-    assert len({each.digest for each in found}) == 4
+    assert len({each.digest for each in found}) == STRETCHES
 
 
 def test_where_no_key_frame_comes_stretches_are_cut(tmp_path: Path) -> None:
     options = "-c:v libx264 -g 9999 -preset ultrafast -sc_threshold 0 -pix_fmt yuv420p"
     found = stretches_of(encode(tmp_path / "one-key.mp4", options, 100))
-    times = [0, 50, 50, 100]
+    times = [0, 20, 20, 40, 40, 60, 60, 80, 80, 100]
     assert [time for each in found for time in (each.start, each.end)] == pytest.approx(times)
 
 
@@ -119,7 +120,7 @@ def test_an_interrupted_video_goes_on_where_it_was(video: Path, tmp_path: Path) 
     again = extractor(tmp_path, DENSE)
     sound(dense(again, video))
     assert again.stats.reused >= 2
-    assert again.stats.computed == 4 - again.stats.reused
+    assert again.stats.computed == STRETCHES - again.stats.reused
 
 
 def test_of_a_video_that_has_grown_only_the_end_is_computed(stream: Path, tmp_path: Path) -> None:
@@ -128,12 +129,12 @@ def test_of_a_video_that_has_grown_only_the_end_is_computed(stream: Path, tmp_pa
     path.write_bytes(data[: len(data) * 8 // 10 // 188 * 188])
     before = extractor(tmp_path, DENSE)
     part = sound(dense(before, path))
-    assert before.stats.computed == len(part) == 3
+    assert before.stats.computed == len(part) == STRETCHES - 2
     path.write_bytes(data)
     after = extractor(tmp_path, DENSE)
     whole = sound(dense(after, path))
-    assert (after.stats.reused, after.stats.computed) == (2, 2)
-    assert len(whole) == 4
+    assert (after.stats.reused, after.stats.computed) == (STRETCHES - 3, 3)
+    assert len(whole) == STRETCHES
 
 
 def test_a_damaged_entry_is_computed_again(video: Path, tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_damaged_entry_is_computed_again(video: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     again = extractor(tmp_path, DENSE)
     sound(dense(again, video))
-    assert (again.stats.reused, again.stats.computed) == (3, 1)
+    assert (again.stats.reused, again.stats.computed) == (STRETCHES - 1, 1)
 
 
 def test_a_video_that_becomes_another_is_no_video(video: Path, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_video_that_becomes_another_is_no_video(video: Path, tmp_path: Path) -
             list(going)
     again = extractor(tmp_path / "cache", DENSE)
     sound(dense(again, path))
-    assert again.stats.computed == 4, "nothing of the mixture is kept"
+    assert again.stats.computed == STRETCHES, "nothing of the mixture is kept"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_other_formats(name: str, options: str, tmp_path: Path) -> None:
     times = np.concatenate([entry.times for entry in sound(found)])
     assert len(times) == pytest.approx(130 * RATE, abs=1)
     assert (np.diff(times) > 0).all()
-    assert len(found) in (2, 3)
+    assert 5 <= len(found) <= 7
 
 
 def test_frame_folders_are_long_videos_too(tmp_path: Path) -> None:
@@ -194,11 +195,11 @@ def test_frame_folders_are_long_videos_too(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number:03}.png")
     made = extractor(tmp_path / "cache", replace(DENSE, fps=0.1))  # 200 seconds
     found = dense(made, folder)
-    assert [round(stretch.start) for stretch, _ in found] == [0, 50, 100, 150]
+    assert [round(stretch.start) for stretch, _ in found] == list(range(0, 200, 20))
     assert sum(len(entry.times) for entry in sound(found)) == 100
     again = extractor(tmp_path / "cache", replace(DENSE, fps=0.1))
     dense(again, folder)
-    assert again.stats.reused == 4
+    assert again.stats.reused == 10
 
 
 def test_no_video_at_all(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-SECONDS = 60.0  # that a stretch has at least, but for the last one
+# That a stretch has at least, but for the last one. Several are on their way at once, decoded:
+# longer ones take more memory, and shorter ones more orders and files.
+SECONDS = 20.0
 MAX_SECONDS = 1.5 * SECONDS  # and at most
 
 
@@ -29,6 +30,6 @@ class Stretch:
 
 def cut_evenly(start: float, end: float, digest: str = "") -> list[Stretch]:
     """Stretches from one time to another, in seconds, of the same length."""
-    count = 1 if end - start <= MAX_SECONDS else math.ceil((end - start) / SECONDS)
+    count = 1 if end - start <= MAX_SECONDS else round((end - start) / SECONDS)
     times = np.linspace(start, end, count + 1).tolist()
     return [Stretch(*each, digest) for each in pairwise(times)]
