@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidfuse.atomic import ADVICE, make_writable
-from vidfuse.data.timeline import Segment, Timeline
+from vidfuse.data.timeline import Timeline, timeline_of
 from vidfuse.data.timelines import FORMATS, format_of, write_timelines
 from vidfuse.errors import InputError, UserError
 from vidfuse.inference.config import TimelineConfig
@@ -67,9 +67,9 @@ def predict_timelines(
     copies = None
     if files.annotate is not None:
         copies = Path(files.annotate).expanduser()
-        make_writable(copies.parent if copies.suffix else copies, ADVICE)
         if copies.suffix.lower() not in ("", ".mp4"):
             raise UserError(f"--annotate writes MP4, not {copies.suffix}", f"{copies.stem}.mp4")
+        make_writable(copies.parent if copies.suffix else copies, ADVICE)
 
     from vidfuse.inference.timeline import TimelinePredictor, timeline_records
 
@@ -104,7 +104,7 @@ def _drawn(
                 copy, number = copy.with_name(f"{path.stem}-{number}.mp4"), number + 1
             taken.add(copy)
             try:
-                segments = _segments(record)
+                segments = timeline_of(record).segments
                 annotate_video(path, segments, record.duration, copy, reporter)
                 reporter.info(f"Drawn: {copy}")
             except InputError as error:
@@ -115,10 +115,6 @@ def _drawn(
         raise InputError(errors[0].path, reason + f"; {len(errors)} in all" * (len(errors) > 1))
 
 
-def _segments(record: TimelineRecord) -> list[Segment]:
-    return [Segment(each.start, each.end, each.label, each.score) for each in record.segments]
-
-
 def _written(
     records: Iterator[TimelineRecord], target: Path, name: str, reporter: Reporter
 ) -> Iterator[TimelineRecord]:
@@ -127,8 +123,7 @@ def _written(
     try:
         for record in records:
             if record.ok:
-                path, segments = Path(record.path), _segments(record)
-                done.append(Timeline(path, segments, record.duration, record.fps))
+                done.append(timeline_of(record))
             yield record
     finally:
         if done:

@@ -15,7 +15,7 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.files import is_ignored
 from vidfuse.data.layouts import manifest
 from vidfuse.data.tables import read_text
-from vidfuse.data.timeline import Segment
+from vidfuse.data.timeline import Segment, in_order
 from vidfuse.data.timelines import FORMATS, read_timelines
 from vidfuse.data.timelines.pairing import find_video
 from vidfuse.errors import InputError, UserError
@@ -79,15 +79,8 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
             "Name a manifest with the columns path,label,start,end, a file of annotations, or a "
             "folder of videos with such a file beside each.",
         )
-    videos = [
-        AnnotatedVideo(path, sorted(found[path], key=_by_time), groups[path])
-        for path in sorted(found)
-    ]
+    videos = [AnnotatedVideo(path, in_order(found[path]), groups[path]) for path in sorted(found)]
     return videos, problems
-
-
-def _by_time(segment: Segment) -> tuple[float, float, str]:
-    return segment.start, segment.end, segment.label
 
 
 def _of_clips(clips: Iterable[Clip]) -> list[AnnotatedVideo]:
@@ -104,7 +97,7 @@ def _of_clips(clips: Iterable[Clip]) -> list[AnnotatedVideo]:
         ]
         group = next((clip.group for clip in own if clip.group is not None), None)
         split = next((clip.split for clip in own if clip.split is not None), None)
-        videos.append(AnnotatedVideo(path, sorted(segments, key=_by_time), group, split))
+        videos.append(AnnotatedVideo(path, in_order(segments), group, split))
     return videos
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from vidfuse.results import TimelineRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +45,19 @@ class Timeline:
     duration: float | None = None
     fps: float | None = None
     group: str | None = None
+
+
+def in_order(segments: Iterable[Segment]) -> list[Segment]:
+    """Segments by start, then end, then label."""
+    return sorted(segments, key=lambda each: (each.start, each.end, each.label))
+
+
+def timeline_of(record: TimelineRecord, path: Path | None = None) -> Timeline:
+    """The timeline of a record.
+
+    Args:
+        record: Of a video that could be predicted.
+        path: The video, where it is called otherwise than in the record.
+    """
+    segments = [Segment(each.start, each.end, each.label, each.score) for each in record.segments]
+    return Timeline(path or Path(record.path), segments, record.duration, record.fps)

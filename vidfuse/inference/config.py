@@ -78,6 +78,11 @@ class TimelineConfig(InferenceConfig):
         envvar=False,
     )
 
+    @property
+    def nothing(self) -> tuple[str, ...]:
+        """The classes that ``background`` names."""
+        return tuple(filter(None, (self.background or "").split(",")))
+
 
 TIMELINE_FIELDS = (
     "annotate", "out", "out_format", "window", "step", "smooth", "min_duration", "threshold",

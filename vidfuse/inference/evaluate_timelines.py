@@ -12,7 +12,7 @@ from typing import Any
 
 from vidfuse.atomic import ADVICE, make_writable, write_whole
 from vidfuse.data.files import expand_inputs
-from vidfuse.data.timeline import Segment, Timeline
+from vidfuse.data.timeline import Timeline, timeline_of
 from vidfuse.data.timelines import Annotations, write_timelines
 from vidfuse.data.timelines.pairing import LOSES_EMPTY, find_video, namesake, read_annotations
 from vidfuse.errors import InputError, UnknownNameError, UserError
@@ -95,7 +95,7 @@ def evaluate_timelines(
     with reporter.measure("scan"):
         truth = read_annotations(annotations, fps=fps)
     warnings = list(truth.problems)
-    background = tuple(filter(None, (config.background or "").split(",")))
+    background = config.nothing
     if not any(each.label not in background for one in truth.timelines for each in one.segments):
         raise UserError(f"{annotations}: no annotated segment to measure on", *warnings[:1])
     if predictions is not None:
@@ -181,8 +181,7 @@ def _by_model(
                 found.fail(InputError(video, record.error), reporter)
                 continue
             found.warnings += [f"{path}: {line}" for line in record.warnings]
-            segments = [Segment(s.start, s.end, s.label, s.score) for s in record.segments]
-            found.timelines[path] = Timeline(path, segments, record.duration, record.fps)
+            found.timelines[path] = timeline_of(record, path)
             with reporter.measure("scan"):
                 content = index.contents([video])[video]
             seen += not isinstance(content, InputError) and model.in_training(content.digest)

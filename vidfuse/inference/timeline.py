@@ -182,7 +182,7 @@ class TimelinePredictor(Predictor):
 def _background(card: AnyModel, config: TimelineConfig) -> tuple[str, ...]:
     """The classes that are no segments: those named, else that of what was not annotated."""
     if config.background is not None:
-        return tuple(filter(None, config.background.split(",")))
+        return config.nothing
     learned = card.metadata.get("config", {}).get("background")
     return (learned,) if card.metadata.get("timeline") and learned in card.classes else ()
 

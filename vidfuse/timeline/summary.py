@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from vidfuse.data.timeline import Segment
+from vidfuse.data.timeline import Segment, in_order
 from vidfuse.metrics import FEW_GROUPS
 from vidfuse.results import Interval
 from vidfuse.statistics import RESAMPLES, clusters_of, draw_clusters, percentile_interval
@@ -78,10 +78,7 @@ def summarise_timelines(
 def _known(pair: VideoPair, classes: Sequence[str]) -> VideoPair:
     """The segments of these classes, by time."""
     truth, predicted = (
-        sorted(
-            (each for each in segments if each.label in classes),
-            key=lambda each: (each.start, each.end, each.label),
-        )
+        in_order(each for each in segments if each.label in classes)
         for segments in (pair.truth, pair.predicted)
     )
     return replace(pair, truth=truth, predicted=predicted)

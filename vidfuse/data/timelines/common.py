@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidfuse.data.tables import BadRowError
-from vidfuse.data.timeline import Segment, Timeline
+from vidfuse.data.timeline import Segment, Timeline, in_order
 from vidfuse.errors import UserError
 
 LONGEST = 1e9
@@ -161,8 +161,7 @@ def timeline(
     group: str | None = None,
 ) -> Timeline:
     """A timeline with its segments in order."""
-    ordered = sorted(segments, key=lambda each: (each.start, each.end, each.label))
-    return Timeline(path, ordered, duration, fps, group)
+    return Timeline(path, in_order(segments), duration, fps, group)
 
 
 def length_of(video: Timeline) -> float:
