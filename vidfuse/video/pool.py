@@ -113,11 +113,11 @@ class DecodePool:
         Raises:
             InputError: It cannot be read.
         """
-        slot = self._free.get()
-        try:
-            return slot.stretches(path, fps)
-        finally:
-            self._free.put(slot)
+        backend = image_backend(path) or "pyav"
+        order: Order = {"op": "stretches", "backend": backend, "path": os.path.abspath(path)}
+        answer, _ = self._order(path, order | {"fps": fps}, 0.0, backend)
+        stamp = Stamp(*answer["stamp"]) if answer["stamp"] else None
+        return [Stretch(*each) for each in answer["stretches"]], stamp
 
     def order(self, path: str, order: Order, seconds: float = 0.0) -> Future[tuple[Answer, bytes]]:
         """Have a process carry out an order about a video, with PyAV, as soon as one is free.
@@ -133,10 +133,12 @@ class DecodePool:
         """
         return self._threads.submit(self._order, path, order, seconds)
 
-    def _order(self, path: str, order: Order, seconds: float) -> tuple[Answer, bytes]:
+    def _order(
+        self, path: str, order: Order, seconds: float, backend: str = "pyav"
+    ) -> tuple[Answer, bytes]:
         slot = self._free.get()
         try:
-            return slot.order(path, order, seconds)
+            return slot.order(path, order, seconds, backend)
         finally:
             self._free.put(slot)
 
@@ -245,23 +247,14 @@ class Slot:
             return frames
         raise InputError(request.path, reasons[0], hint)
 
-    def stretches(self, path: str, fps: float) -> tuple[list[Stretch], Stamp | None]:
-        """The stretches of a long video; see `DecodePool.stretches`."""
-        deadline = time.monotonic() + (self.pool.time_limit or _time_limit(path))
-        backend = image_backend(path) or "pyav"
-        order: Order = {"op": "stretches", "backend": backend, "path": os.path.abspath(path)}
-        answer, _ = self._ask(backend, path, order | {"fps": fps}, deadline)
-        stamp = Stamp(*answer["stamp"]) if answer["stamp"] else None
-        return [Stretch(*each) for each in answer["stretches"]], stamp
-
-    def order(self, path: str, order: Order, seconds: float) -> tuple[Answer, bytes]:
-        """Carry out an order; see `DecodePool.order`.
+    def order(self, path: str, order: Order, seconds: float, backend: str) -> tuple[Answer, bytes]:
+        """Carry out an order in the process of a backend; see `DecodePool.order`.
 
         Raises:
             InputError: It cannot be carried out.
         """
         limit = self.pool.time_limit or _time_limit(path) + seconds
-        return self._ask("pyav", path, order, time.monotonic() + limit)
+        return self._ask(backend, path, order, time.monotonic() + limit)
 
     def release(self) -> None:
         """Close the clip that was kept open."""
