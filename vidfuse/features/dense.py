@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidfuse.data.clip import Clip
-from vidfuse.data.content import CHANGED, RUN_AGAIN
+from vidfuse.data.content import CHANGED, RUN_AGAIN, Stamp
 from vidfuse.errors import InputError
 from vidfuse.features.cache import Entry, entry_key
 from vidfuse.features.encode import Job
@@ -39,7 +39,10 @@ def dense_spec(spec: FeatureSpec, rate: float) -> FeatureSpec:
 
 
 def dense_features(
-    extractor: Extractor, pool: DecodePool, path: Path
+    extractor: Extractor,
+    pool: DecodePool,
+    path: Path,
+    listed: tuple[list[Stretch], Stamp | None] | None = None,
 ) -> Iterator[tuple[Stretch, Entry | InputError]]:
     """Features of a video, a stretch at a time and in order; few of them are in memory.
 
@@ -47,6 +50,7 @@ def dense_features(
         extractor: Of a `dense_spec`.
         pool: Its decode processes, which keep clips open.
         path: The video, or a frame folder.
+        listed: Its stretches and stamp, where `DecodePool.stretches` was asked for them before.
 
     Yields:
         Each stretch, and its entry or why it cannot be read. The entry has the features at each of
@@ -56,7 +60,7 @@ def dense_features(
         InputError: The video cannot be read at all, or changed meanwhile.
     """
     spec, store = extractor.spec, extractor.store
-    stretches, stamp = pool.stretches(str(path), spec.fps)
+    stretches, stamp = listed or pool.stretches(str(path), spec.fps)
     jobs = _jobs(extractor, path, stretches)
     with extractor.reporter.measure("cache"):
         # Read, and not only looked for: one that is damaged must be computed again.

@@ -15,6 +15,7 @@ import numpy as np
 from vidfuse.backbones import Grid, find_backbone
 from vidfuse.data.annotated import AnnotatedVideo, read_annotated
 from vidfuse.data.clip import Clip, Dataset
+from vidfuse.data.content import Stamp
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import check_failures, one_line
 from vidfuse.features.cache import EntryInfo
@@ -26,6 +27,8 @@ from vidfuse.progress import Reporter
 from vidfuse.training.config import DENSE, TrainConfig
 from vidfuse.training.data import TrainingData
 from vidfuse.video.open_clips import OpenClips
+from vidfuse.video.sampling import even_moments
+from vidfuse.video.stretch import Stretch
 
 OVERLAP = 2  # windows and sequences begin half of their length apart
 NO_BACKGROUND = "none"
@@ -33,15 +36,22 @@ NO_BACKGROUND = "none"
 
 @dataclass(frozen=True, slots=True)
 class LongVideo:
-    """A video with annotations, and its length.
+    """A video with annotations, and its stretches.
 
     Attributes:
         video: The video and its segments.
-        duration: Its length in seconds.
+        stretches: In order.
+        stamp: Of the file, when these were found; None where that changed.
     """
 
     video: AnnotatedVideo
-    duration: float
+    stretches: list[Stretch]
+    stamp: Stamp | None
+
+    @property
+    def duration(self) -> float:
+        """Its length in seconds."""
+        return self.stretches[-1].end
 
 
 class TimelineData(TrainingData):
@@ -69,7 +79,8 @@ class TimelineData(TrainingData):
         root = Path(dataset)
         with reporter.measure("scan"):
             videos, problems = read_annotated(root)
-            found, self.failed = measure_videos(videos, config)
+            found, failures = list_videos(videos, config)
+        self.videos = {each.video.path: each for each in found}
         self.frame_labels: dict[Clip, list[str | None]] = {}
         clips = [clip for each in found for clip in self._clips(each, config)]
         declared = any(clip.split for clip in clips)
@@ -81,18 +92,17 @@ class TimelineData(TrainingData):
             f"{len(found)} videos, {sum(each.duration for each in found) / 60:.1f} min; "
             f"{config.frames} samples in {config.seconds:g} s"
         )
-        self.failures = [(Clip(error_path), error) for error_path, error in self.failed.items()]
-        for _, error in self.failures:
+        for _, error in failures:
             reporter.warn(one_line(error))
-        check_failures(self.failures, len(videos), config.max_failed)
+        check_failures(failures, len(videos), config.max_failed)
 
     def _clips(self, long: LongVideo, config: TrainConfig) -> list[Clip]:
         """The windows or sequences of a video that have a class."""
         length, rate = config.frames, self.sample_rate
-        count = max(1, int(long.duration * rate + 0.5 - 1e-6))  # of `even_moments`
         background = None if config.background == NO_BACKGROUND else config.background
-        moments = (np.arange(count) + 0.5) / rate
-        labels = [long.video.label_at(moment) or background for moment in moments.tolist()]
+        moments = even_moments(rate, 0.0, long.duration).tolist()
+        labels = [long.video.label_at(moment) or background for moment in moments]
+        count = len(labels)
         starts = list(range(0, max(1, count - length + 1), max(1, length // OVERLAP)))
         if starts[-1] + length < count:
             starts.append(count - length)
@@ -146,15 +156,17 @@ class TimelineData(TrainingData):
         spec = self.extractor.spec if grid is None else self.spec(grid)
         extractor = replace(self.extractor, spec=dense_spec(spec, self.sample_rate), more=[])
         extractor.stats = ExtractionStats()
-        config, videos = self.config, list(dict.fromkeys(clip.path for clip in clips))
-        buffer = FeatureBuffer(len(videos), config.cache_folder, path)
+        videos = [self.videos[path] for path in dict.fromkeys(clip.path for clip in clips)]
+        count = sum(len(each.stretches) for each in videos)
+        buffer = FeatureBuffer(count, self.config.cache_folder, path)
         places: dict[Path, dict[int, int]] = {}  # number of a sample → its place in the buffer
         infos: dict[Path, EntryInfo] = {}
-        with closing(OpenClips(config.decoder, config.workers, config.time_limit)) as pool:
+        with closing(new_pool(self.config)) as pool:
             extractor.pool = pool
-            for video in videos:
+            for each in videos:
+                video, listed = each.video.path, (each.stretches, each.stamp)
                 own = places.setdefault(video, {})
-                for stretch, entry in dense_features(extractor, pool, video):
+                for stretch, entry in dense_features(extractor, pool, video, listed):
                     if isinstance(entry, InputError):
                         self.reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
                         continue
@@ -244,17 +256,20 @@ def check_settings(config: TrainConfig) -> None:
         )
 
 
-def measure_videos(
+def new_pool(config: TrainConfig) -> OpenClips:
+    """Decode processes that keep the video open which they read last."""
+    return OpenClips(config.decoder, config.workers, config.time_limit, config.memory_bytes)
+
+
+def list_videos(
     videos: Sequence[AnnotatedVideo], config: TrainConfig
-) -> tuple[list[LongVideo], dict[Path, InputError]]:
-    """The length of each video, and why others cannot be read."""
-    found, failed = list[LongVideo](), dict[Path, InputError]()
-    with closing(OpenClips(config.decoder, config.workers, config.time_limit)) as pool:
+) -> tuple[list[LongVideo], list[tuple[Clip, InputError]]]:
+    """The stretches of each video, and why others cannot be read."""
+    found, failures = list[LongVideo](), list[tuple[Clip, InputError]]()
+    with closing(new_pool(config)) as pool:
         for video in videos:
             try:
-                stretches, _ = pool.stretches(str(video.path), config.fps)
+                found.append(LongVideo(video, *pool.stretches(str(video.path), config.fps)))
             except InputError as error:
-                failed[video.path] = error
-                continue
-            found.append(LongVideo(video, stretches[-1].end))
-    return found, failed
+                failures.append((Clip(video.path), error))
+    return found, failures
