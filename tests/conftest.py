@@ -13,7 +13,10 @@ import pytest
 MakeClip = Callable[..., Path]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # Not beside the code, of which it also keeps the paths.
+    storage = config.rootpath / ".pytest_cache" / "hypothesis"
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(storage))
     # Also for the processes that tests start: two tests side by side must not fight for cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if folder := os.environ.get("VIDFUSE_TEST_DATA"):
