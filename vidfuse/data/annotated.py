@@ -7,17 +7,16 @@ beside their videos.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidfuse.data.clip import Clip
-from vidfuse.data.files import is_ignored
 from vidfuse.data.layouts import manifest
 from vidfuse.data.tables import read_text
 from vidfuse.data.timeline import Segment, in_order
 from vidfuse.data.timelines import FORMATS, read_timelines
-from vidfuse.data.timelines.pairing import find_video
+from vidfuse.data.timelines.pairing import annotation_files, find_video
 from vidfuse.errors import InputError, UserError
 
 
@@ -59,7 +58,9 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
     if manifest.recognise(root) and not _has_timelines(root):
         dataset = manifest.read(root, None)
         return _of_clips(dataset.clips), list(dataset.problems)
-    files = sorted(_annotations_in(root)) if root.is_dir() else [root]
+    files = [root]
+    if root.is_dir():
+        files = [file for file in annotation_files(root) if file.is_file()]
     found: dict[Path, list[Segment]] = {}
     groups: dict[Path, str | None] = {}
     for file in files:
@@ -106,11 +107,3 @@ def _has_timelines(root: Path) -> bool:
     if root.is_dir() or root.suffix.lower() not in FORMATS["jsonl"].suffixes:
         return False
     return '"segments"' in read_text(root).partition("\n")[0]
-
-
-def _annotations_in(folder: Path) -> Iterator[Path]:
-    """The files in a folder that are annotations by their suffix."""
-    suffixes = {suffix for each in FORMATS.values() if each.readable for suffix in each.suffixes}
-    for path in folder.iterdir():
-        if path.suffix.lower() in suffixes and path.is_file() and not is_ignored(path.name):
-            yield path

@@ -33,7 +33,9 @@ def read_annotations(path: Path, *, fps: float | None = None) -> Annotations:
         UserError: A file cannot be read or understood, there is none, nothing is in it, or a video
             occurs twice.
     """
-    files = _files_in(path) if path.is_dir() else [path]
+    files = annotation_files(path) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path}: no file of annotations in it", "Check the path.")
     timelines: list[Timeline] = []
     problems: list[str] = []
     formats: list[str] = []
@@ -55,15 +57,17 @@ def read_annotations(path: Path, *, fps: float | None = None) -> Annotations:
     return Annotations(timelines, problems, lossy)
 
 
-def _files_in(folder: Path) -> list[Path]:
+def annotation_files(folder: Path) -> list[Path]:
+    """The files of a folder that are annotations by their suffix, sorted.
+
+    Raises:
+        UserError: The folder cannot be read.
+    """
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise UserError(f"{folder}: {describe_os_error(error)}", "Check the path.") from None
-    files = [folder / n for n in names if Path(n).suffix.lower() in _SUFFIXES and not is_ignored(n)]
-    if not files:
-        raise UserError(f"{folder}: no file of annotations in it", "Check the path.")
-    return files
+    return [folder / n for n in names if Path(n).suffix.lower() in _SUFFIXES and not is_ignored(n)]
 
 
 def find_video(path: Path, folder: Path, videos: Sequence[Path] = ()) -> Path | InputError:
