@@ -1,4 +1,4 @@
-"""What happens when in long videos of known truth: windowed and dense models beside baselines.
+"""Timelines of long videos of known truth: windowed and dense models beside baselines.
 
     python benchmarks/timeline.py DATA --out FOLDER [--only PART …] [--backbone NAME]
 

@@ -148,7 +148,7 @@ class TimelineRecord(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class CutRecord(Result):
-    """What became of one clip that was to be cut, or of a video that cannot be.
+    """The outcome for one clip that was to be cut, or for a video that cannot be.
 
     Attributes:
         path: The clip; of a video that cannot be found or read, the video.
@@ -185,7 +185,7 @@ class CutRecord(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class CutResult(Result):
-    """What became of all clips of a cut.
+    """The outcome for all clips of a cut.
 
     Attributes:
         out: The folder.
@@ -210,7 +210,7 @@ class CutResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class TraceRecord(Result):
-    """Where a clip lies in an original.
+    """The place of a clip in an original.
 
     Attributes:
         path: The clip.
@@ -240,7 +240,7 @@ class TraceRecord(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class TraceResult(Result):
-    """Where the clips of a folder lie in their originals.
+    """The places of the clips of a folder in their originals.
 
     Attributes:
         manifest: The manifest of originals that was written; None where none was.

@@ -11,7 +11,7 @@ READING = 0.5
 
 @dataclass(frozen=True)
 class Budget:
-    """What is left of the time for everything.
+    """The time that is left of that for everything.
 
     Attributes:
         text: As the user gave it, for messages; None is as long as it takes.

@@ -302,7 +302,7 @@ def agreement(
 
 
 def affordable(student: Student, material: Material, seconds: float) -> int:
-    """How many views of each kind can be described in a time, by that of a batch."""
+    """The number of views of each kind that can be described in a time, by that of a batch."""
     rows = some_rows(material, BATCH, seed=1)
     began = time.monotonic()
     describe(student, material, rows)

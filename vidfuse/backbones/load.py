@@ -330,7 +330,7 @@ def fetch(choice: BackboneChoice, reporter: Reporter) -> None:
 
 
 def _without_download(info: BackboneInfo) -> str:
-    """Which encoder of its kind needs no download."""
+    """The encoder of its kind that needs no download."""
     if info.kind == "clip":
         return (
             "All that see windows of frames are downloaded; without --backbone single frames are "

@@ -106,7 +106,7 @@ def cut(
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What both directions are told: where to write, how, and what to say of it."""
+    """The options of both directions: where to write, how, and what to say of it."""
 
     out: Path
     config: CutConfig

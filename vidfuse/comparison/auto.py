@@ -212,7 +212,7 @@ def _carry_out(
 def _extracted(
     trained: TrainResult | FoldsResult, asked: AutoRun, data: Mapping[str, TrainingData]
 ) -> dict[str, Any]:
-    """How many features were computed, and found: training finds what the choice computed."""
+    """The numbers of features computed and found: training finds what the choice computed."""
     chosen = {choice.backbone for choice in asked.choices}
     before = sum(stats.computed for name in chosen for stats in data[name].all_stats)
     computed, reused = trained.computed + before, max(0, trained.reused - before)

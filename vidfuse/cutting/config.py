@@ -9,7 +9,7 @@ from vidfuse.settings import MachineConfig, Settings, option, parse_size, same_o
 
 @dataclass(kw_only=True)
 class CutConfig(Settings):
-    """Which segments become clips, and how they are written."""
+    """The segments that become clips, and the way in which they are written."""
 
     exact: bool = option(
         False,

@@ -1,4 +1,4 @@
-"""Which parts of a video become clips: pure functions of its segments."""
+"""The parts of a video that become clips: pure functions of its segments."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _padded(segment: Segment, pad: float, duration: float | None) -> Part:
 
 
 def _gaps(parts: Sequence[Part], duration: float, least: float) -> list[tuple[float, float]]:
-    """What no part covers, of at least so many seconds."""
+    """The gaps that no part covers, of at least so many seconds."""
     found: list[tuple[float, float]] = []
     reached = 0.0
     for part in [*sorted(parts), Part(duration, duration, "", duration)]:

@@ -249,7 +249,7 @@ class Cut:
         return self._pool.order(str(clip.source), order, length * SECONDS_A_SECOND)
 
     def _partial(self, clip: ClipPlan) -> Path:
-        """Where a clip is written until it is whole: no listing takes it for a video."""
+        """The path of a clip until it is whole: no listing takes it for a video."""
         target = self._out / clip.path
         return target.with_name(f".{target.name}.partial")
 

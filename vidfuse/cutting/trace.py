@@ -100,7 +100,7 @@ class Tracer:
         self._overviews: dict[Path, _Overview] | None = None
 
     def trace(self, clips: Sequence[Clip]) -> Iterator[TraceRecord]:
-        """Where each clip lies; in order."""
+        """The place of each clip, in order."""
         self._reporter.start("Tracing", len(clips))
         try:
             waiting = [(clip, self._extent(clip.path), self._packets(clip.path)) for clip in clips]

@@ -164,7 +164,7 @@ def _official_split(
 
 
 def _way_out(clips: list[Clip], contents: Contents, seed: int, *, by_group: bool) -> str:
-    """What to do where a split is not possible; --split random only where that one is."""
+    """Advice where a split is not possible; --split random only where that one is."""
     if not by_group:
         return "Add videos."
     units = make_units(clips, contents, by_group=False)

@@ -317,7 +317,7 @@ def weights_digest(choice: BackboneChoice, index: ContentIndex, reporter: Report
 
 
 def _repair(choice: BackboneChoice, published: Weights) -> str:
-    """How sound published weights are had in place of a file."""
+    """The way to have sound published weights in place of a file."""
     if published.source == "bundled":
         return reinstall()
     if published.source == "package":

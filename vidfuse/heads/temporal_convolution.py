@@ -148,7 +148,7 @@ class TCN(SequenceHead):
         self.classifier = nn.Linear(hidden + self.frame_size, classes)
 
     def encode(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        """What is behind the last block [B, T, hidden]."""
+        """The output of the last block [B, T, hidden]."""
         for block in self.blocks:
             sequence = block(sequence, lengths)
         encoded: Tensor = self.last_norm(sequence)

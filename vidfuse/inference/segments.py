@@ -17,7 +17,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class SegmentRule:
-    """How segments are made of scores.
+    """The rule by which segments are made of scores.
 
     Attributes:
         smooth: Samples over which scores are averaged; 0 leaves them.

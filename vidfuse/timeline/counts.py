@@ -1,4 +1,4 @@
-"""What adds up over videos about predicted timelines, and the metrics as functions of its sums.
+"""Counts that add up over videos, and the metrics of timelines as functions of their sums.
 
 Whatever is estimated or resampled is the same function of how often each video counts.
 """
@@ -52,7 +52,7 @@ class VideoPair:
 
 
 class TimelineCounts:
-    """What adds up over videos; a metric is a function of how often each video counts.
+    """Counts that add up over videos; a metric is a function of how often each video counts.
 
     Args:
         pairs: The videos V, segments by time.

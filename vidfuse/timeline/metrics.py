@@ -1,4 +1,4 @@
-"""How well predicted segments of a video agree with the true ones: frames, segments, events.
+"""Agreement of predicted segments of a video with the true ones: frames, segments, events.
 
 Each function looks at one video, or at the detections of one class, and gives counts that can be
 added up over videos. Segments whose end is their start (point events) are in no frame, and overlap
@@ -105,7 +105,7 @@ def overlaps(predicted: Sequence[Segment], truth: Sequence[Segment]) -> Floats:
 
 
 def segments_right(truth: Sequence[Segment], predicted: Sequence[Segment], overlap: float) -> Flags:
-    """Which predicted segments of one class in one video count as right in segmental F1@k.
+    """The predicted segments of a class in a video that count as right in segmental F1@k.
 
     As of Lea et al. (Temporal Convolutional Networks for Action Segmentation and Detection, 2017)
     in the way of MS-TCN (Abu Farha and Gall, 2019): by start, each is compared with the true
@@ -138,7 +138,7 @@ def segments_right(truth: Sequence[Segment], predicted: Sequence[Segment], overl
 def detections_right(
     truth: Sequence[Segment], predicted: Sequence[Segment], overlap: float
 ) -> Flags:
-    """Which predicted segments of one class in one video count as right in average precision.
+    """The predicted segments of a class in a video that count as right in average precision.
 
     As in ActivityNet's evaluation, by which THUMOS'14 is measured, too: the one with the highest
     score chooses first (none counts as 0; of equal scores the earlier one), and takes of the true

@@ -29,7 +29,7 @@ class Measure(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Amount(Result):
-    """How much there is of a class, or how many: truth and prediction.
+    """The amount of a class, or the number: truth and prediction.
 
     Attributes:
         true: Over all videos.

@@ -86,7 +86,7 @@ def _known(pair: VideoPair, classes: Sequence[str]) -> VideoPair:
 
 @dataclass(frozen=True, slots=True)
 class _Findings:
-    """What was found about each metric.
+    """The findings about each metric.
 
     Attributes:
         counted: Of the predictions.
@@ -138,7 +138,7 @@ class _Findings:
         )
 
     def amount(self, name: str, place: int) -> Amount:
-        """How much there is of a class."""
+        """The amount of a class."""
         true, predicted = (float(each[:, place].sum()) for each in self.counted.amounts[name])
         return Amount(
             true=true,

@@ -207,7 +207,7 @@ def restore(fit: Fit, run: Run, data: str) -> dict[str, Any] | None:
 
 @contextmanager
 def usable_state(run: Run) -> Iterator[None]:
-    """Where a state is used that a run kept: whatever it holds instead is an error of its file.
+    """Use of a state that a run kept: whatever it holds instead is an error of its file.
 
     Raises:
         UserError: It is damaged.

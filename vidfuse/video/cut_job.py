@@ -57,7 +57,7 @@ class CutJob:
 
 @dataclass(frozen=True, slots=True)
 class CutOutcome:
-    """What became of an order.
+    """The outcome of an order.
 
     Attributes:
         start: When the first frame of the part is shown in the source, in seconds.

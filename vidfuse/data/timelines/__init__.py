@@ -84,7 +84,7 @@ class FormatModule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """What a file of annotations says.
+    """The content of a file of annotations.
 
     Attributes:
         timelines: One per video, or per video and annotator.

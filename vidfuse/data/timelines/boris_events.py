@@ -136,7 +136,7 @@ def _known(cell: object) -> str | None:
 
 
 def _observation(row: Row) -> Observation:
-    """What a row says of its observation: files, their durations and rates, and the offset."""
+    """The observation of a row: files, their durations and rates, and the offset."""
     names = _of_first_player(row.get("source"))
     if len(names) == 1 and _known(names[0]) is None:
         names = []  # a live observation

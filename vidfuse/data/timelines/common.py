@@ -1,4 +1,4 @@
-"""What readers and writers of annotations share: checked segments, problems, lanes, numbers."""
+"""Common parts of readers and writers of annotations: segments, problems, lanes, numbers."""
 
 from __future__ import annotations
 

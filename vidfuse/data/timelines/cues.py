@@ -43,7 +43,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def is_timing(line: str) -> bool:
-    """Whether a line is the times of a cue, or was meant to be."""
+    """True where a line is the times of a cue, or was meant to be."""
     return "-->" in line
 
 

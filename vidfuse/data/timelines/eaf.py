@@ -51,7 +51,7 @@ class _Annotation:
 
 @dataclass(slots=True)
 class _Document:
-    """What was found in the XML."""
+    """The content of the XML."""
 
     slots: dict[str, str | None] = field(default_factory=dict)
     annotations: dict[str, _Annotation] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Which timelines, and which videos, belong together."""
+"""Pairing of timelines with each other, and with their videos."""
 
 from __future__ import annotations
 
