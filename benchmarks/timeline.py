@@ -55,6 +55,7 @@ MOST_SECONDS = 6.0  # of a clip of the gaps
 GAPS = 0.5  # share of clips that have a gap before them
 LAST_TRAINED_GROUP = 16
 VIDEOS = {"train": 9, "test": 4}
+TIMELINES, TRUTH, CLIPS = "timelines.csv", "test.csv", "clips.csv"
 Pixels = NDArray[np.uint8]
 
 
@@ -193,22 +194,27 @@ def with_gaps(
 
 
 def build(folder: Path, sides: dict[str, list[list[Piece]]], fade: int) -> None:
-    """Write the videos, a manifest of each side's timelines, and one of its clips cut out."""
+    """Write the videos, a manifest of their timelines, and one of the clips cut out."""
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / TIMELINES).exists():
+        return
+    segments: list[tuple[str, ...]] = []
+    clips: list[tuple[str, ...]] = []
     for side, videos in sides.items():
-        if (folder / f"{side}.csv").exists():
-            continue
-        rows = []
         for number, pieces in enumerate(videos):
             name = f"{side}{number}.mp4"
-            segments = write_video(folder / name, pieces, fade)
-            for first, end, label in segments:
-                rows.append((name, f"{first / FPS:.3f}", f"{end / FPS:.3f}", label, name))
-            print(f"{folder / name}: {len(pieces)} pieces, {len(segments)} segments", flush=True)
-        cut_out = {(each.path, each.label or BACKGROUND) for pieces in videos for each in pieces}
-        clips = [(str(path), label) for path, label in sorted(cut_out)]
-        write_rows(folder / f"{side}-clips.csv", ("path", "label"), clips)
-        write_rows(folder / f"{side}.csv", ("path", "start", "end", "label", "group"), rows)
+            found = write_video(folder / name, pieces, fade)
+            for first, end, label in found:
+                times = (f"{first / FPS:.3f}", f"{end / FPS:.3f}")
+                segments.append((name, *times, label, name, side))
+            cut_out = dict.fromkeys((str(each.path), each.label or BACKGROUND) for each in pieces)
+            clips += [(path, label, name, side) for path, label in cut_out]
+            print(f"{folder / name}: {len(pieces)} pieces, {len(found)} segments", flush=True)
+    once = {row[0]: row for row in clips}  # a gap may have been taken twice
+    write_rows(folder / CLIPS, ("path", "label", "group", "split"), list(once.values()))
+    header = ("path", "start", "end", "label", "group", "split")
+    write_rows(folder / TRUTH, header, [row for row in segments if row[-1] == "test"])
+    write_rows(folder / TIMELINES, header, segments)
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -229,9 +235,10 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 CLIP_MODEL: dict[str, Any] = {"head": "lstm"}
 RULES: dict[str, dict[str, float]] = {
-    "": {},
-    "smoothed over 1.6 s": {"smooth": 1.6},
-    "at least 2 s": {"min_duration": 2.0},
+    "each moment alone": {"change_cost": 0.0},
+    "smoothed over 1.6 s": {"change_cost": 0.0, "smooth": 1.6},
+    "at least 2 s": {"change_cost": 0.0, "min_duration": 2.0},
+    "changes cost": {},
 }
 BACKGROUND = "background"
 CUTS = np.linspace(4.0, 60.0, 57)
@@ -259,7 +266,7 @@ class Bench:
     def measured(self, **how: Any) -> TimelineEvaluation:
         """Timelines of the test videos against the truth."""
         given = {**how, **self.cache}
-        return api.evaluate_timelines(self.folder / "test.csv", **given)
+        return api.evaluate_timelines(self.folder / TRUTH, **given)
 
     @property
     def cache(self) -> dict[str, Any]:
@@ -271,13 +278,13 @@ def measure(bench: Bench) -> str:
     """Train all models on one side and measure them on the other; the tables."""
     rows: list[tuple[str, TimelineEvaluation]] = []
     for name, options in MODELS.items():
-        run = bench.trained(name, "train.csv", **options)
-        for rule, values in RULES.items():
-            title = f"{name}, {rule}" if rule else name
-            rows.append((title, bench.measured(model=run, **values)))
-    clip_model = bench.trained("clips", "train-clips.csv", **CLIP_MODEL)
-    sliding = bench.measured(model=clip_model, background=BACKGROUND)
-    rows.append(("clip model, sliding", sliding))
+        run = bench.trained(name, TIMELINES, **options)
+        rows += [(f"{name}, {rule}", bench.measured(model=run, **how))
+                 for rule, how in RULES.items()]  # fmt: skip
+    clip_model = bench.trained("clips", CLIPS, **CLIP_MODEL)
+    rows += [(f"clip model that slides, {rule}",
+              bench.measured(model=clip_model, background=BACKGROUND, **how))
+             for rule, how in RULES.items()]  # fmt: skip
     pieces = by_cuts(bench, clip_model)
     rows.append(("cut detector and clip model", bench.measured(predictions=pieces)))
     body = [(title, *(cell(each) for each in chosen(found))) for title, found in rows]
@@ -285,9 +292,7 @@ def measure(bench: Bench) -> str:
     for title, which in (("most frequent class", "most_frequent"), ("chance", "chance")):
         others = [getattr(each, which) for each in chosen(first)]
         body.append((title, *(f"{100 * value:.1f}" for value in others)))
-    clips = api.evaluate(
-        bench.folder / "test-clips.csv", model=clip_model, subset="all", **bench.cache
-    )
+    clips = api.evaluate(bench.folder / CLIPS, model=clip_model, **bench.cache)
     header = ("", "frames", "frames with a class", "F1@50", "edit score")
     note = f"The clip model on the same clips cut out: {100 * clips.accuracy:.1f} %, {clips.clips}"
     return "\n".join([*table(header, body), "", f"{note} clips, gaps among them.", ""])
@@ -329,11 +334,11 @@ def by_cuts(bench: Bench, clip_model: Path) -> Path:
     out = bench.folder / "by-cuts.csv"
     if out.exists():
         return out
-    videos, _ = read_annotated(bench.folder / "train.csv")
-    seen = [(changes(each.path), bounds(each)) for each in videos]
+    videos, _ = read_annotated(bench.folder / TIMELINES)
+    seen = [(changes(each.path), bounds(each)) for each in videos if each.split == "train"]
     threshold = max(CUTS, key=lambda each: f1_of_cuts(seen, each))
     rows = []
-    for video in read_annotated(bench.folder / "test.csv")[0]:
+    for video in read_annotated(bench.folder / TRUTH)[0]:
         change = changes(video.path)
         edges = [0.0, *(np.flatnonzero(change > threshold) / FPS).tolist(), len(change) / FPS]
         parts = [(start, end) for start, end in pairwise(edges) if end - start >= 2 / FPS]

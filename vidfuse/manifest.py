@@ -30,13 +30,16 @@ Header = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name of a tensor → its type, as safetensors calls it, and its shape."""
 FEW = 4096  # what a number among a head's settings may be, however small its tensors
 
-OPTIONAL = ("versions", "config", "protocol", "split", "chooses_frames", "clip_seconds")
+OPTIONAL = (
+    "versions", "config", "protocol", "split", "chooses_frames", "clip_seconds", "segment_seconds",
+)  # fmt: skip
 """Fields that earlier releases did not write."""
 
 FIELDS: dict[str, dict[str, type]] = {
     "": {
         "format": int, "classes": list, "seen": dict, "sampling": str, "versions": dict,
         "config": dict, "protocol": str, "split": str, "clip_seconds": float,
+        "segment_seconds": float,
     },
     "features": {
         "decode": str, "weights": str, "precision": str, "backbone": str, "layer": str,

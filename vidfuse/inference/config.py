@@ -56,6 +56,14 @@ class TimelineConfig(InferenceConfig):
     min_duration: float = option(
         0.0, "Seconds that a segment lasts at least.", min=0, max=3600, envvar=False
     )
+    change_cost: float | None = option(
+        None,
+        "Seconds of certainty that a change of class must gain; 0: none.",
+        unset="by the length of what the model was trained on",
+        min=0,
+        max=3600,
+        envvar=False,
+    )
     threshold: float = option(
         0.0,
         "Probability that a segment reaches somewhere; 0: every moment belongs to a class.",
@@ -85,7 +93,7 @@ class TimelineConfig(InferenceConfig):
 
 
 TIMELINE_FIELDS = (
-    "annotate", "out", "out_format", "window", "step", "smooth", "min_duration", "threshold",
-    "low_threshold", "background",
+    "annotate", "out", "out_format", "window", "step", "smooth", "min_duration",
+    "change_cost", "threshold", "low_threshold", "background",
 )  # fmt: skip
 """Options that only timelines have."""

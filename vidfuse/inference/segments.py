@@ -21,6 +21,7 @@ class SegmentRule:
 
     Attributes:
         smooth: Samples over which scores are averaged; 0 leaves them.
+        change_cost: Sum of probability over samples that a change of class must gain.
         shortest: Samples that a segment has at least, unless the whole video has fewer.
         threshold: Probability that a segment reaches somewhere; 0 names every sample.
         low: Probability that its samples have: it begins and ends there (hysteresis).
@@ -28,6 +29,7 @@ class SegmentRule:
     """
 
     smooth: int = 0
+    change_cost: float = 0.0
     shortest: int = 1
     threshold: float = 0.0
     low: float = 0.0
@@ -39,8 +41,9 @@ def find_segments(
 ) -> list[Segment]:
     """Segments of a video.
 
-    Of all labellings whose segments are long enough, it is the one with the largest sum of scores:
-    the one that is right for most samples, if scores are probabilities.
+    Of all labellings whose segments are long enough, it is the one with the largest sum of scores
+    less the cost of its changes: without a cost the one that is right for most samples, if scores
+    are probabilities.
 
     Args:
         scores: Probability of each class at each sample ``[N, C]``.
@@ -52,7 +55,8 @@ def find_segments(
         return []
     smoothed = smooth(scores, rule.smooth)
     nothing = len(classes)
-    labels = best_labels(smoothed, rule.shortest, rule.low if rule.threshold else None)
+    low = rule.low if rule.threshold else None
+    labels = best_labels(smoothed, rule.shortest, low, rule.change_cost)
     segments = []
     edges = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
     for first, stop in pairwise(edges.tolist()):
@@ -82,8 +86,10 @@ def smooth(scores: Scores, samples: int) -> Scores:
     return means
 
 
-def best_labels(scores: Scores, shortest: int, low: float | None) -> Labels:
+def best_labels(scores: Scores, shortest: int, low: float | None, cost: float = 0.0) -> Labels:
     """The labelling with the largest sum of scores, in which every segment is long enough.
+
+    Each change of class takes `cost` from the sum.
 
     By dynamic programming over the ends of segments; nothing in between may be of any length.
 
@@ -91,6 +97,7 @@ def best_labels(scores: Scores, shortest: int, low: float | None) -> Labels:
         scores: ``[N, C]``, N at least 1.
         shortest: Samples of a segment, at least.
         low: The score of a sample without a class; None labels them all.
+        cost: What a change must gain, at least 0.
 
     Returns:
         ``[N]`` class numbers; C is none.
@@ -101,7 +108,7 @@ def best_labels(scores: Scores, shortest: int, low: float | None) -> Labels:
     if low is not None:
         scores = np.hstack([scores, np.full((count, 1), low)])
         lengths = np.append(lengths, 1)
-    if shortest == 1:
+    if shortest == 1 and cost == 0:
         return np.asarray(scores.argmax(1), np.int64)
     sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(0)])
     columns = np.arange(scores.shape[1])
@@ -114,7 +121,8 @@ def best_labels(scores: Scores, shortest: int, low: float | None) -> Labels:
     last = np.zeros(count + 1, np.int64)  # and that class
     for n in range(1, count + 1):
         start = n - lengths
-        anew = np.where(start >= 0, overall[start] + sums[n] - sums[start, columns], -np.inf)
+        gained = sums[n] - sums[start, columns] - cost
+        anew = np.where(start >= 0, overall[start] + gained, -np.inf)
         longer = best + scores[n - 1]
         goes_on = longer >= anew
         begins[n] = np.where(goes_on, begins[n - 1], start)

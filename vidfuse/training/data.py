@@ -41,6 +41,8 @@ SIDES = {
     *("clockwise", "counterclockwise", "anticlockwise"),
 }
 """Words for directions that a mirror reverses."""
+SHORT = 0.1
+"""Share of clips, or of segments, that are shorter than the length that a model keeps of them."""
 Pass = tuple[Kind, int, Sequence[Clip]]
 """One pass over the dataset: the kind of features, their number among the views, and the clips."""
 
@@ -76,6 +78,7 @@ class TrainingData:
         self.hashes: dict[Clip, str] = {}
         self.unreadable: set[Clip] = set()
         self.clip_seconds = 0.0  # the median length of the clips gathered last
+        self.segment_seconds = 0.0  # what nearly all actions in them last
         with reporter.measure("scan"):
             number = config.split if config.split.isdecimal() else None
             data = data or read_dataset(Path(dataset), layout=config.layout, split=number)
@@ -177,7 +180,9 @@ class TrainingData:
                     extractor.pool = stack.enter_context(extractor.new_pool(len(clips) >= LARGE))
             entries = self._extract(extractor, passes)
             table = build_table(entries, self.config.rule, self.config.frames, buffer)
-        self.clip_seconds = float(np.median(table.ends - table.starts))
+        seconds = table.ends - table.starts
+        self.clip_seconds = float(np.median(seconds))
+        self.segment_seconds = float(np.quantile(seconds, SHORT))
         return table
 
     def _extract(

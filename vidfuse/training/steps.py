@@ -181,6 +181,7 @@ def save_model(
         metadata={
             "dataset": data.data.name,
             "clip_seconds": round(data.clip_seconds, 3),
+            "segment_seconds": round(data.segment_seconds, 3),
             "split": data.config.split,
             "protocol": protocol,
             "seed": data.config.seed,

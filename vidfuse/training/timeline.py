@@ -25,7 +25,7 @@ from vidfuse.features.table import FeatureBuffer, FeatureTable
 from vidfuse.heads import head_class
 from vidfuse.progress import Reporter
 from vidfuse.training.config import DENSE, TrainConfig
-from vidfuse.training.data import TrainingData
+from vidfuse.training.data import SHORT, TrainingData
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.sampling import even_moments
 from vidfuse.video.stretch import Stretch
@@ -205,6 +205,9 @@ class TimelineData(TrainingData):
         numbers = np.array(counts)
         starts = np.array([clip.start for clip in rows], float)
         self.clip_seconds = self.config.seconds
+        videos = [self.videos[path] for path in infos]
+        lengths = [min(s.end, v.duration) - s.start for v in videos for s in v.video.segments]
+        self.segment_seconds = max(0.0, float(np.quantile(lengths, SHORT)))
         return FeatureTable(
             features=buffer.array(),
             firsts=np.array(firsts),
