@@ -260,6 +260,7 @@ def evaluate_timelines(
     videos: AnyPath | Iterable[AnyPath] = (),
     *,
     model: AnyPath | None = None,
+    subset: Subset | None = None,
     predictions: AnyPath | None = None,
     rate: float | None = None,
     fps: float | None = None,
@@ -274,6 +275,8 @@ def evaluate_timelines(
         videos: Files and folders with the videos, where the annotations do not name them and they
             are not beside them.
         model: A model file or run folder, which makes the timelines; None is the latest run.
+        subset: Which videos a model is measured on; None is ``auto``: those that it has not seen,
+            as ``test``; ``train`` and ``val`` are those that it was trained and chosen on; ``all``.
         predictions: Timelines that were made before, as ``annotations``, instead of a model.
         rate: Moments per second at which they are compared; None is 25.
         fps: Frames per second of the videos, for annotations that count frames.
@@ -290,6 +293,7 @@ def evaluate_timelines(
             videos, or there is nothing to measure on.
     """
     truth = as_path("annotations", annotations)
+    expect("subset", subset, str, optional=True, among=SUBSETS)
     several = [videos] if isinstance(videos, PATHS) else list(videos)
     places = as_paths("videos", several) if several else []
     for name, value in (("rate", rate), ("fps", fps)):
@@ -302,6 +306,8 @@ def evaluate_timelines(
             raise UserError(
                 "predictions are there, and a model that makes some", "Give one of the two."
             )
+        if subset is not None:
+            raise UserError("predictions are of no subset", "Leave out --subset.")
         for name in TIMELINE_FIELDS:
             if name != "background" and settings.get(name):
                 raise UserError(f"{name}: predictions are measured as they are", "Leave it out.")
@@ -313,6 +319,7 @@ def evaluate_timelines(
         model=card,
         config=config,
         videos=places,
+        subset=subset or "auto",
         predictions=given,
         rate=RATE if rate is None else rate,
         fps=fps,

@@ -74,13 +74,17 @@ class ModelCard:
     path: Path | None = None
 
     @cached_property
-    def _seen(self) -> frozenset[str]:
-        """Shortened hashes of all clips that it saw in training or validation."""
-        return frozenset(digest for part in self.seen.values() for digest in part)
+    def _part_of(self) -> dict[str, str]:
+        """The part of each clip that it saw, by shortened hash."""
+        return {each: part for part in ("val", "train") for each in self.seen.get(part, ())}
+
+    def part_of(self, content: str) -> str:
+        """The part that a clip of this content was in: train, val, or test if it was not seen."""
+        return self._part_of.get(content[:SEEN_DIGITS], "test")
 
     def in_training(self, content: str) -> bool:
         """True if a clip of this content was used in training or validation."""
-        return content[:SEEN_DIGITS] in self._seen
+        return self.part_of(content) != "test"
 
 
 @dataclass(kw_only=True)

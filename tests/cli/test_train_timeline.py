@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from program import NETWORK, Vidfuse, run_vidfuse, write_moving_square
 
+from vidfuse.model import open_model
+
 SETTINGS = (*NETWORK, "--epochs", 2, "--workers", 1, "--head", "gru")
 WINDOWED = ("--timeline", "windowed", "--window", 0.8, "--frames", 4)
 DENSE = ("--timeline", "dense", "--window", 2, "--rate", 5)
@@ -72,6 +74,25 @@ def test_a_dense_model_answers_no_clips(vidfuse: Vidfuse, videos, run):
     else:
         assert answer.code == 0
         assert answer.out.split("\t")[1] in ("background", "left", "right")
+
+
+def test_it_is_measured_on_videos_that_it_has_not_seen(vidfuse: Vidfuse, videos, run):
+    command = ("evaluate", videos / "videos.csv", "--timeline", "--model", run)
+    answer = vidfuse(*command, "--format", "json")
+    assert answer.code == 0, answer.err
+    assert "5 videos that the model was trained or chosen on are left out" in answer.err
+    unseen = json.loads(answer.out)
+    assert (len(unseen["videos"]), unseen["in_training"]) == (1, 0)
+    everything = json.loads(vidfuse(*command, "--subset", "all", "--format", "json").out)
+    assert (len(everything["videos"]), everything["in_training"]) == (6, 5)
+    seen = json.loads(vidfuse(*command, "--subset", "train", "--format", "json").out)
+    paths = {each["path"] for each in seen["videos"]}
+    assert len(paths) == 5
+    assert unseen["videos"][0]["path"] not in paths
+
+
+def test_a_model_keeps_how_long_segments_were(run):
+    assert open_model(run / "model.safetensors").metadata["segment_seconds"] == pytest.approx(1.6)
 
 
 @pytest.mark.parametrize(

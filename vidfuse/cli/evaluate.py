@@ -56,8 +56,8 @@ def evaluate(
         Literal["auto", "all", "train", "val", "test"],
         typer.Option(
             "--subset",
-            help="Which clips. auto: the dataset's test part; where it declares none, the clips "
-            "that the model has not seen.",
+            help="Which clips. auto: the dataset's test part; where it declares none, and of long "
+            "videos, those that the model has not seen.",
         ),
     ] = "auto",
     split: Annotated[
@@ -127,7 +127,7 @@ def evaluate(
 
     models = chosen_models(model)
     reporter = ConsoleReporter(BEGAN)
-    of_clips = {"subset": subset != "auto", "split": split, "layout": layout}
+    of_clips = {"split": split, "layout": layout}
     of_timelines = {"out": out, "rate": rate, "fps": fps, **settings}
     metrics: Evaluation | TimelineEvaluation
     if timeline or predictions is not None:
@@ -140,6 +140,7 @@ def evaluate(
             videos or (),
             # The variable VIDFUSE_MODEL does not contradict --predictions.
             model=next(iter((models if predictions is None else model) or []), None),
+            subset=subset if subset != "auto" else None,
             predictions=predictions,
             rate=rate,
             fps=fps,

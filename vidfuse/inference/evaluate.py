@@ -12,7 +12,6 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import one_line, print_warnings
 from vidfuse.inference.predictor import Ensemble, Prediction
 from vidfuse.metrics import summary
-from vidfuse.model import SEEN_DIGITS
 from vidfuse.progress import Reporter
 from vidfuse.results import Evaluation
 
@@ -138,12 +137,8 @@ def _choose(data: Dataset, subset: str, ensemble: Ensemble) -> tuple[list[Clip],
         return clips, f"{part} ({data.split_source})", []
     # Without a declared split, content tells what the model was trained and chosen on.
     contents = ensemble.index.contents(clip.path for clip in labelled)
-    known = {
-        name: {digest for model in ensemble.models for digest in model.seen.get(name, ())}
-        for name in ("train", "val")
-    }
-
-    if part == "val" and known["train"] and not known["val"]:
+    known = {name for model in ensemble.models for name, seen in model.seen.items() if seen}
+    if part == "val" and "train" in known and "val" not in known:
         raise UserError(
             "the model has no validation clips: it learned from them, too",
             "Measure on other clips, or train with --no-refit.",
@@ -151,8 +146,9 @@ def _choose(data: Dataset, subset: str, ensemble: Ensemble) -> tuple[list[Clip],
 
     def part_of(clip: Clip) -> str:
         content = contents[clip.path]
-        short = "" if isinstance(content, InputError) else content.digest[:SEEN_DIGITS]
-        return next((name for name, digests in known.items() if short in digests), "test")
+        digest = "" if isinstance(content, InputError) else content.digest
+        parts = {model.part_of(digest) for model in ensemble.models}
+        return next((name for name in ("train", "val") if name in parts), "test")
 
     clips = [clip for clip in labelled if part_of(clip) == part]
     if part == "test":

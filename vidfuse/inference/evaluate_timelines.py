@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
@@ -67,6 +68,7 @@ def evaluate_timelines(
     model: AnyModel | None,
     config: TimelineConfig,
     videos: Sequence[Path] = (),
+    subset: str = "auto",
     predictions: Path | None = None,
     rate: float = RATE,
     fps: float | None = None,
@@ -80,6 +82,8 @@ def evaluate_timelines(
         model: Makes the timelines, where `predictions` does not.
         config: How it is used; its `background` also holds for the annotations.
         videos: Files and folders among which videos are looked for.
+        subset: Which videos a model is measured on: ``auto`` and ``test`` those that it has not
+            seen, ``train`` and ``val`` those that it was trained and chosen on, or ``all``.
         predictions: Timelines that were made before: a file, or a folder of files.
         rate: Moments per second at which they are compared.
         fps: Frames per second of the videos, for annotations that count frames.
@@ -102,7 +106,7 @@ def evaluate_timelines(
         found = _from_file(truth, read_annotations(predictions, fps=fps), background, reporter)
     elif model is not None:
         folder = annotations if annotations.is_dir() else annotations.parent
-        found = _by_model(truth, folder, videos, model, config, background, reporter)
+        found = _by_model(truth, folder, videos, subset, model, config, background, reporter)
     else:
         raise ValueError("neither a model nor predictions")
     pairs = _pairs(truth, found)
@@ -145,6 +149,7 @@ def _by_model(
     truth: Annotations,
     folder: Path,
     videos: Sequence[Path],
+    subset: str,
     model: AnyModel,
     config: TimelineConfig,
     background: tuple[str, ...],
@@ -164,31 +169,46 @@ def _by_model(
             found.warnings.append(one_line(each))
         else:
             named.append(each)
-    index = predictor.extractor.index
     places = {_path(one): find_video(_path(one), folder, named) for one in truth.timelines}
     for place in places.values():
         if isinstance(place, InputError):
             found.fail(place, reporter)
     if more := [str(each) for each in named if each not in places.values()]:
         found.warnings.append(f"{len(more)} videos are not annotated: {', '.join(more[:5])}")
-    seen = 0
+    parts = _parts(predictor, [each for each in places.values() if isinstance(each, Path)])
+    part = "test" if subset == "auto" else subset
+    chosen = {path: video for path, video in places.items()
+              if isinstance(video, Path) and part in ("all", parts[video])}  # fmt: skip
+    if parts and not chosen:
+        where = ", ".join(f"{count} in {name}" for name, count in Counter(parts.values()).items())
+        raise UserError(
+            f"no video to measure on: of those annotated the model knows {where}",
+            "Choose others with --subset, or all.",
+        )
+    if left_out := len(parts) - len(chosen):
+        known = "that the model was trained or chosen on" if part == "test" else f"not in {part}"
+        reporter.info(f"{left_out} videos {known} are left out (--subset)")
     with closing(predictor.pool):
-        for path, video in places.items():
-            if isinstance(video, InputError):
-                continue
+        for path, video in chosen.items():
             record = predictor.timeline(video)
             if record.error is not None:
                 found.fail(InputError(video, record.error), reporter)
                 continue
             found.warnings += [f"{path}: {line}" for line in record.warnings]
             found.timelines[path] = timeline_of(record, path)
-            with reporter.measure("scan"):
-                content = index.contents([video])[video]
-            seen += not isinstance(content, InputError) and model.in_training(content.digest)
-    found.in_training = seen
+    found.in_training = seen = sum(parts[video] != "test" for video in chosen.values())
     if seen:
         found.warnings.append(f"{seen} of these videos were used in training or validation")
     return found
+
+
+def _parts(predictor: TimelinePredictor, videos: Sequence[Path]) -> dict[Path, str]:
+    """The part of the model's training that each video was in: train, val, or else test."""
+    with predictor.reporter.measure("scan"):
+        contents = predictor.extractor.index.contents(videos)
+    digests = {video: "" if isinstance(content, InputError) else content.digest
+               for video, content in contents.items()}  # fmt: skip
+    return {video: predictor.card.part_of(digest) for video, digest in digests.items()}
 
 
 def _from_file(
