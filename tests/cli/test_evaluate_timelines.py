@@ -12,7 +12,7 @@ from program import CLASSES, Vidfuse, write_moving_square
 
 from vidfuse.data.timelines import read_timelines
 
-WINDOW = ("--window", 0.8, "--step", 0.2)
+WINDOW = ("--window", 0.8, "--step", 0.2, "--change-cost", 0)
 TABLE = "path,start,end,label,group\n"
 
 
@@ -120,10 +120,19 @@ def test_a_folder_of_annotations_and_a_class_that_is_background(evaluate, traine
 def test_videos_of_the_training_are_named(evaluate, trained, dataset, tmp_path):
     clip = next(dataset.glob("left/*.mp4"))
     (tmp_path / "t.csv").write_text(f"path,start,end,label\n{clip},0,1,left\n", encoding="utf-8")
-    result, err = evaluate("t.csv", "--timeline", "--model", trained.run, *WINDOW)
+    command = ("t.csv", "--timeline", "--model", trained.run, *WINDOW)
+    result, err = evaluate(*command, "--subset", "all")
     assert result["in_training"] == 1
     assert "1 of these videos were used in training or validation" in err
     assert result["interval_method"] == "none: a single video says nothing about other videos"
+
+
+def test_without_unseen_videos_there_is_nothing_to_measure(vidfuse, trained, dataset, tmp_path):
+    clip = next(dataset.glob("left/*.mp4"))
+    (tmp_path / "t.csv").write_text(f"path,start,end,label\n{clip},0,1,left\n", encoding="utf-8")
+    answer = vidfuse("evaluate", "t.csv", "--timeline", "--model", trained.run, *WINDOW)
+    assert answer.code == 2
+    assert "of those annotated the model knows 1 in train" in answer.err
 
 
 def test_two_annotators_are_compared(evaluate, videos, tmp_path):
