@@ -67,7 +67,7 @@ def test_the_python_reference_is_current():
         ("README.md", LAYOUTS),
         ("docs/datasets.md", LAYOUTS),
         ("docs/datasets.md", COLUMNS),
-        ("docs/timelines.md", FORMATS),
+        ("docs/timeline.md", FORMATS),
     ],
 )
 def test_documents_name_everything_in_the_tables(document, names):
