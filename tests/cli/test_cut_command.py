@@ -25,7 +25,7 @@ def test_there_and_back(vidfuse: Vidfuse, tmp_path):
     assert answer.code == 1
     lines = [line.split("\t") for line in answer.out.splitlines()]
     assert lines[0][:5] == ["gone.mp4", "gone.mp4", "", "", "failed"]
-    assert "was not found" in lines[0][5]
+    assert "there is no such video" in lines[0][5]
     left = out / "left" / "long one_1.000-2.500.mp4"
     assert lines[1] == [str(left), str(video), "1.000", "2.500", "cut"]
     assert left.is_file()

@@ -21,9 +21,9 @@ from vidfuse.cutting.manifest import (
 )
 from vidfuse.cutting.names import Names
 from vidfuse.cutting.plan import Part, plan_parts
-from vidfuse.cutting.videos import Videos
 from vidfuse.data.timeline import Segment, Timeline
 from vidfuse.data.timelines import Annotations, read_timelines
+from vidfuse.data.timelines.pairing import find_video
 from vidfuse.errors import InputError, UserError
 from vidfuse.progress import Reporter
 from vidfuse.results import CutRecord, CutResult
@@ -134,7 +134,7 @@ class Cut:
         for each in videos:
             if isinstance(each, InputError):
                 plan.failures.append(_failure(each.path, each))
-        places = Videos([each for each in videos if isinstance(each, Path)])
+        named = [each for each in videos if isinstance(each, Path)]
         read = [(file, read_timelines(file, fps=self._config.fps)) for file in files]
         alone = sum(len(found.timelines) for _, found in read) == 1
         segments: dict[Path, list[Timeline]] = {}
@@ -142,11 +142,10 @@ class Cut:
             for line in found.problems:
                 self._reporter.warn(line)
             for timeline in found.timelines:
-                try:
-                    source = places.find(timeline.path, file, alone=alone)
-                    _check_kind(source)
-                except InputError as error:
-                    plan.failures.append(_failure(str(timeline.path or file), error))
+                path = timeline.path or Path(file.stem)
+                source = _cuttable(find_video(path, file.parent, named, alone=alone))
+                if isinstance(source, InputError):
+                    plan.failures.append(_failure(str(timeline.path or file), source))
                 else:
                     segments.setdefault(source, []).append(timeline)
         self._check_labels([found for _, found in read])
@@ -306,19 +305,18 @@ def summarize(
     )
 
 
-def _check_kind(source: Path) -> None:
-    """See that a video is one that can be cut.
-
-    Raises:
-        InputError: It is missing, or stored as images, which a manifest can name parts of.
-    """
+def _cuttable(source: Path | InputError) -> Path | InputError:
+    """A video, unless it is none that can be cut: missing, or stored as images."""
+    if isinstance(source, InputError):
+        return source
     if not source.exists():
-        raise InputError(source, "no such file", "Check the path.")
+        return InputError(source, "no such file", "Check the path.")
     if source.is_file() and not source.stat().st_size:
-        raise InputError(source, "the file is empty", "Copy or download it again.")
+        return InputError(source, "the file is empty", "Copy or download it again.")
     if image_backend(str(source)):
         hint = "List its segments in a manifest with start,end, which train reads as it is."
-        raise InputError(source, "images are not cut", hint)
+        return InputError(source, "images are not cut", hint)
+    return source
 
 
 def _done(clip: ClipPlan, target: Path, outcome: CutOutcome, status: str) -> CutRecord:

@@ -18,11 +18,13 @@ def touch(*files: Path) -> None:
         file.touch()
 
 
-def test_the_named_file_comes_first_then_those_named_by_the_user_then_those_beside(tmp_path):
+def test_those_named_by_the_user_come_first_then_the_named_file_then_those_beside(tmp_path):
     labels, other = tmp_path / "labels", tmp_path / "other"
     touch(labels / "a.mp4", other / "a.mp4", labels / "b.mp4", other / "b.avi", labels / "c.mkv")
     named = [other / "a.mp4", other / "b.avi"]
-    assert find_video(Path("a.mp4"), labels, named) == labels / "a.mp4"
+    assert find_video(Path("a.mp4"), labels, named) == other / "a.mp4"
+    assert find_video(Path("a.mp4"), labels, [*named, labels / "a.mp4"]) == labels / "a.mp4"
+    assert find_video(Path("a.mp4"), labels) == labels / "a.mp4"
     assert find_video(Path("../other/a.mp4"), labels, named) == labels / "../other/a.mp4"
     assert find_video(Path("b"), labels, named) == other / "b.avi"
     assert find_video(Path("D:\\rat\\b.mov"), labels, named) == other / "b.avi"
@@ -30,8 +32,10 @@ def test_the_named_file_comes_first_then_those_named_by_the_user_then_those_besi
     touch(labels / "frames/1.png", labels / "frames/2.png", labels / "empty/notes.txt")
     assert find_video(Path("frames"), labels) == labels / "frames"
     assert isinstance(find_video(Path("empty"), labels), InputError)
-    missing = find_video(Path("d.mp4"), labels, named)
-    assert isinstance(missing, InputError)
+    for videos, alone in ((named, True), (named[:1], False)):
+        missing = find_video(Path("d.mp4"), labels, videos, alone=alone)
+        assert isinstance(missing, InputError)
+    assert find_video(Path("d.mp4"), labels, named[:1], alone=True) == named[0]
 
 
 def test_paths_relative_to_the_working_folder_are_found(tmp_path, monkeypatch):

@@ -70,27 +70,36 @@ def annotation_files(folder: Path) -> list[Path]:
     return [folder / n for n in names if Path(n).suffix.lower() in _SUFFIXES and not is_ignored(n)]
 
 
-def find_video(path: Path, folder: Path, videos: Sequence[Path] = ()) -> Path | InputError:
+def find_video(
+    path: Path, folder: Path, videos: Sequence[Path] = (), *, alone: bool = False
+) -> Path | InputError:
     """The video, or the folder of frames, that annotations are of.
 
-    It is the file that they name, relative to their folder or to the working folder; else the one
-    of that name, or of that name with another suffix, among `videos`, then beside the annotations.
+    It is the one of that path among `videos`, else the one of that name, or of that name with
+    another suffix; else the file that the annotations name, relative to their folder or to the
+    working folder; else the one of that name beside them.
 
     Args:
         path: As the annotations name it.
         folder: Where these are.
         videos: Those that the user named.
+        alone: Whether there is no other timeline, so that the one video that the user named has to
+            be the one meant, whatever its name.
     """
-    for candidate in (folder / path, path):
-        if _holds_video(candidate):
+    there = [each for each in (folder / path, path) if _holds_video(each)]
+    for candidate in there:
+        if any(os.path.abspath(each) == os.path.abspath(candidate) for each in videos):
             return candidate
-    beside = [each for each in _listed(folder) if _holds_video(each)]
-    for among in (videos, beside):
-        found = namesake(path, among, lambda each: each)
-        if found is not None:
-            return found
+    found = namesake(path, videos, lambda each: each)
+    if found is None and there:
+        return there[0]
+    if found is None:
+        beside = [each for each in _listed(folder) if _holds_video(each)]
+        found = namesake(path, beside, lambda each: each)
+    if found is None and alone and len(videos) == 1:
+        return videos[0]
     hint = "Name it, or its folder, behind the annotations."
-    return InputError(path, "there is no such video, nor one of that name", hint)
+    return found or InputError(path, "there is no such video, nor one of that name", hint)
 
 
 def _holds_video(path: Path) -> bool:
