@@ -48,6 +48,7 @@ from vidfuse.data.layouts import is_tree, read_dataset
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import finest
 from vidfuse.features.export import extract_clips
+from vidfuse.features.long_videos import Pace, extract_videos
 from vidfuse.features.spec import FeatureConfig, parse_grid
 from vidfuse.heads import head_class, head_names
 from vidfuse.inference.config import TIMELINE_FIELDS, InferenceConfig, TimelineConfig
@@ -107,6 +108,8 @@ def extract(
     clips: AnyPath | Iterable[Clip | AnyPath | InputError],
     *,
     heads: str | Iterable[str] = ("lstm",),
+    rate: float | None = None,
+    stride: int | None = None,
     out: AnyPath | None = None,
     layout: str | None = None,
     reporter: Reporter | None = None,
@@ -118,6 +121,9 @@ def extract(
         clips: A dataset's folder or manifest, or several clips or video files. A folder of class
             folders with videos beside them is read as clips without classes.
         heads: Heads to extract for, where ``grid`` is not given.
+        rate: Samples per second, of whole videos of any length, in constant memory; they are cached
+            a stretch at a time, and it is these that ``computed`` and ``reused`` count.
+        stride: Instead of a rate: a sample for so many frames, at each video's mean frame rate.
         out: Folder that also gets one ``.npy`` per clip and ``index.csv``.
         layout: Name of the dataset's layout; None finds out.
         reporter: Receives progress updates and collects the time of each stage.
@@ -131,6 +137,10 @@ def extract(
     """
     reporter = _watched(reporter)
     config = FeatureConfig.from_mapping(plain(settings))
+    expect("rate", rate, float, optional=True, least=0.01)
+    expect("stride", stride, int, optional=True, least=1)
+    if rate is not None and stride is not None:
+        raise UserError("rate and stride say the same in two ways", "Give one of them.")
     names = as_names("heads", heads)
     target = None if out is None else as_path("out", out)
     with reporter.measure("scan"):
@@ -141,7 +151,10 @@ def extract(
         grids = finest(head_class(name).grid for name in names)
     else:
         grids = [parse_grid(config.grid)]
-    return ExtractionResult.from_dict(extract_clips(found, config, grids, target, reporter))
+    if rate is None and stride is None:
+        return ExtractionResult.from_dict(extract_clips(found, config, grids, target, reporter))
+    pace = Pace(rate, stride)
+    return ExtractionResult.from_dict(extract_videos(found, config, pace, grids, target, reporter))
 
 
 @overload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -16,7 +16,7 @@ LONGEST_NAME = 255  # bytes, nearly everywhere
 ADVICE = "Check that the disk has room and that the folder may be written."
 
 
-def write_whole(path: Path, content: bytes | str, advice: str = ADVICE) -> None:
+def write_whole(path: Path, content: bytes | str | Iterable[bytes], advice: str = ADVICE) -> None:
     """Put a file in place by a temporary name in the same folder, which is made if need be.
 
     A reader of the file sees the former one or the new one, whatever happens; a temporary file that
@@ -24,17 +24,21 @@ def write_whole(path: Path, content: bytes | str, advice: str = ADVICE) -> None:
 
     Args:
         path: The file; an existing one is replaced.
-        content: All of it; text is encoded as UTF-8.
+        content: All of it; text is encoded as UTF-8. Or its parts, each written when it comes.
         advice: Hint for the user where it cannot be written.
 
     Raises:
         UnwritableError: It cannot be written.
     """
+    if isinstance(content, str):
+        content = content.encode()
+    parts = [content] if isinstance(content, bytes) else content
     partial = path.with_name(f"{path.name[:STEM]}.{os.getpid()}-{token_hex(4)}.partial")
     try:
         with writing(path, advice):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            with partial.open("wb") as file:
+                file.writelines(parts)
             partial.replace(path)
     except BaseException:
         with suppress(OSError):

@@ -21,6 +21,9 @@ app = typer.Typer(**PLAIN)
 HELP = """\
 Extract features of clips into the cache, so that training starts at once.
 
+With --rate or --stride, of whole videos of any length, evenly sampled and in constant memory: what
+training on timelines reads.
+
 Exits with 1 where more clips failed than --max-failed allows.
 """
 
@@ -37,6 +40,22 @@ def extract(
             help="Heads to extract for, with commas between their names.",
         ),
     ] = "lstm",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate",
+            metavar="X",
+            help="Whole videos of any length, so many samples per second.",
+            min=0.01,
+            max=1000,
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            "--stride", metavar="N", help="Whole videos, a sample for so many frames.", min=1
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -58,6 +77,8 @@ def extract(
     report = api.extract(
         source(inputs, layout),
         heads=heads,
+        rate=rate,
+        stride=stride,
         out=out,
         layout=layout,
         reporter=reporter,
@@ -66,8 +87,9 @@ def extract(
     if format == "json":
         print_json(report.to_dict())
     else:
+        what = "videos, by stretches of them" if rate or stride else "clips"
         print_text(
-            f"{report.clips} clips: {report.computed} computed, {report.reused} reused, "
+            f"{report.clips} {what}: {report.computed} computed, {report.reused} reused, "
             f"{report.failed} failed\n{out or report.cache}"
         )
     allowed = settings.get("max_failed", FeatureConfig().max_failed)

@@ -18,8 +18,9 @@ from vidfuse.errors import InputError
 from vidfuse.features.cache import Entry, entry_key
 from vidfuse.features.encode import Job
 from vidfuse.features.extract import Extractor
-from vidfuse.features.spec import FeatureSpec
+from vidfuse.features.spec import FeatureConfig, FeatureSpec
 from vidfuse.progress import Reporter
+from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pool import DecodePool
 from vidfuse.video.sampling import even_moments
 from vidfuse.video.stretch import MAX_SECONDS, Stretch
@@ -36,6 +37,11 @@ def dense_spec(spec: FeatureSpec, rate: float) -> FeatureSpec:
         rate: Samples per second.
     """
     return replace(spec, sampling=f"rate:{rate:.10g}", frames=int(MAX_SECONDS * rate) + 1)
+
+
+def new_pool(config: FeatureConfig) -> OpenClips:
+    """Decode processes that keep the video open which they read last."""
+    return OpenClips(config.decoder, config.workers, config.time_limit, config.memory_bytes)
 
 
 def dense_features(

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def extract_clips(
     good = list(dict.fromkeys(item for item in clips if isinstance(item, Clip)))
     for error in bad:
         reporter.warn(one_line(error))
-    folders = _folders(out, grids)
+    folders = folders_of(out, grids)
     extractors: list[Extractor] = []
     for grid in grids:
         encoder = extractors[0].encoder if extractors else None  # one backbone for all grids
@@ -58,7 +58,7 @@ def extract_clips(
     return {"clips": len(good) + len(bad), **report, "timings": reporter.timings()}
 
 
-def _folders(out: Path | None, grids: list[Grid]) -> dict[Grid, Path]:
+def folders_of(out: Path | None, grids: Sequence[Grid]) -> dict[Grid, Path]:
     """Folders for the features on each grid, checked to be writable before the work."""
     if out is None:
         return {}
@@ -88,7 +88,7 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
     Raises:
         UnwritableError: The folder cannot be written.
     """
-    names = _names(clips, longest_name(folder))
+    names = names_of(clips, longest_name(folder))
     rows: dict[Clip, dict[str, Any]] = {}
     # Beside other arrays that an earlier index names, or half of these, it would be wrong.
     index = folder / "index.csv"
@@ -127,7 +127,7 @@ def _row(clip: Clip, name: str, entry: Entry) -> dict[str, Any]:
     return {column: csv_cell(value) for column, value in cells.items()}
 
 
-def _names(clips: list[Clip], longest: int) -> dict[Clip, str]:
+def names_of(clips: list[Clip], longest: int) -> dict[Clip, str]:
     """A file name for each clip: its stem, numbered where several share one.
 
     Args:

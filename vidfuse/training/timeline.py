@@ -19,14 +19,13 @@ from vidfuse.data.content import Stamp
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import check_failures, one_line
 from vidfuse.features.cache import EntryInfo
-from vidfuse.features.dense import dense_features, dense_spec, first_sample
+from vidfuse.features.dense import dense_features, dense_spec, first_sample, new_pool
 from vidfuse.features.extract import ExtractionStats
 from vidfuse.features.table import FeatureBuffer, FeatureTable
 from vidfuse.heads import head_class
 from vidfuse.progress import Reporter
 from vidfuse.training.config import DENSE, TrainConfig
 from vidfuse.training.data import SHORT, TrainingData
-from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.sampling import even_moments
 from vidfuse.video.stretch import Stretch
 
@@ -257,11 +256,6 @@ def check_settings(config: TrainConfig) -> None:
             f"head '{config.head}' selects its frames, and cannot slide over a video",
             "Choose another one: vidfuse heads",
         )
-
-
-def new_pool(config: TrainConfig) -> OpenClips:
-    """Decode processes that keep the video open which they read last."""
-    return OpenClips(config.decoder, config.workers, config.time_limit, config.memory_bytes)
 
 
 def list_videos(

@@ -27,12 +27,14 @@ class _Group:
         start: When the key frame is shown, in seconds.
         first: When the first of its frames is; those before the key frame need the group before.
         end: When the last of them leaves the screen.
+        frames: How many they are.
         hash: Of its packets.
     """
 
     start: float
     first: float
     end: float
+    frames: int = 0
     hash: Any = field(default_factory=hashlib.sha256)
 
 
@@ -57,6 +59,7 @@ def list_stretches(file: VideoFile) -> list[Stretch]:
         if groups:  # nothing before the first key frame can be decoded
             group = groups[-1]
             group.first, group.end = min(group.first, time), max(group.end, end)
+            group.frames += 1
             group.hash.update(f"{packet.pts} {packet.dts} {packet.size}\n".encode())
             group.hash.update(memoryview(packet))
     return _divide(groups, setup) if groups else []
@@ -94,5 +97,6 @@ def _divide(groups: Sequence[_Group], setup: str) -> list[Stretch]:
         text = setup + "".join(group.hash.hexdigest() for group in parts)
         digest = hashlib.sha256(text.encode()).hexdigest()
         end = groups[stop].start if stop < len(groups) else max(group.end for group in groups)
-        stretches += cut_evenly(max(groups[first].start, 0.0), end, digest)
+        frames = sum(group.frames for group in groups[first:stop])
+        stretches += cut_evenly(max(groups[first].start, 0.0), end, frames, digest)
     return stretches

@@ -21,15 +21,18 @@ class Stretch:
         start: Where it begins, in seconds from the start of the file.
         end: Where it ends (exclusive).
         digest: Names all that its frames are decoded from; where that is unknown, empty.
+        fps: Frames per second in it, on average.
     """
 
     start: float
     end: float
     digest: str = ""
+    fps: float = 0.0
 
 
-def cut_evenly(start: float, end: float, digest: str = "") -> list[Stretch]:
-    """Stretches from one time to another, in seconds, of the same length."""
+def cut_evenly(start: float, end: float, frames: int, digest: str = "") -> list[Stretch]:
+    """Stretches of the same length, from one time to another in seconds, of so many frames."""
     count = 1 if end - start <= MAX_SECONDS else round((end - start) / SECONDS)
     times = np.linspace(start, end, count + 1).tolist()
-    return [Stretch(*each, digest) for each in pairwise(times)]
+    fps = frames / max(end - start, 1e-9)
+    return [Stretch(*each, digest, fps) for each in pairwise(times)]

@@ -173,7 +173,8 @@ def _stretches(path: str, backend: str, fps: float) -> Answer:
         file.close()
     if not found:
         reader = open_video(path, backend, fps=fps)
-        found = cut_evenly(reader.frame_times.begin, reader.frame_times.end)
+        shown = reader.frame_times
+        found = cut_evenly(shown.begin, shown.end, len(shown.times))
         reader.close()
     stamp = before if before is not None and before == stamp_of(Path(path)) else None
     return {"stretches": [astuple(each) for each in found], "stamp": stamp}
