@@ -32,13 +32,15 @@ def write_whole(path: Path, content: bytes | str | Iterable[bytes], advice: str 
     """
     if isinstance(content, str):
         content = content.encode()
-    parts = [content] if isinstance(content, bytes) else content
     partial = path.with_name(f"{path.name[:STEM]}.{os.getpid()}-{token_hex(4)}.partial")
     try:
         with writing(path, advice):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.writelines(parts)
+            if isinstance(content, bytes):
+                partial.write_bytes(content)
+            else:
+                with partial.open("wb") as file:
+                    file.writelines(content)
             partial.replace(path)
     except BaseException:
         with suppress(OSError):

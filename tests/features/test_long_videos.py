@@ -14,6 +14,7 @@ import vidfuse
 from vidfuse.data.clip import Clip
 from vidfuse.errors import InputError, UserError
 from vidfuse.features import long_videos
+from vidfuse.features.dense import dense_features
 
 SETTINGS = {"backbone": "resnet18", "weights": "random", "layer": "layer1", "size": 32,
             "grid": "1", "workers": 1}  # fmt: skip
@@ -75,7 +76,7 @@ def test_nothing_is_computed_twice(extract, video):
 
 def test_a_stretch_that_cannot_be_read_is_not_a_number(extract, video, monkeypatch):
     _, _, (expected,) = extract(video, rate=0.5)
-    real = long_videos.dense_features
+    real = dense_features
 
     def damaged(*arguments):
         for number, (stretch, entry) in enumerate(real(*arguments)):
