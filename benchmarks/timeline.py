@@ -230,6 +230,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]])
 MODELS: dict[str, dict[str, Any]] = {
     "windowed lstm": {"timeline": "windowed", "head": "lstm"},
     "dense lstm": {"timeline": "dense", "head": "lstm"},
+    "dense gru": {"timeline": "dense", "head": "gru"},
     "dense tcn": {"timeline": "dense", "head": "tcn"},
     "dense ms-tcn": {"timeline": "dense", "head": "ms-tcn"},
 }
