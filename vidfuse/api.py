@@ -12,7 +12,7 @@ Settings are keyword arguments with the names of the command line's options::
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -433,7 +433,7 @@ def predict_live(
     patience: float = PATIENCE,
     reporter: Reporter | None = None,
     **settings: Unpack[TimelineSettings],
-) -> Iterator[LiveRecord]:
+) -> Generator[LiveRecord, None, None]:
     """Predict what happens now in a stream::
 
         for record in vidfuse.predict_live("rtsp://camera/stream", model="runs/mine"):

@@ -52,10 +52,9 @@ def predict_live(
         raise UserError(f"{unfit[0]} does not go with --live", "Leave out one of the two.")
     source = find_source(live)
     config = TimelineConfig.from_mapping(settings)
-    named, *more = models or [None]
-    if more:
+    if models is not None and len(models) > 1:
         raise UserError("a stream is followed by one model", "Name one with --model.")
-    card = find_model(named, reporter)
+    card = find_model(models[0] if models else None, reporter)
     predictor = LivePredictor(card, config, reporter)
     reporter.info(f"Following {source.name}; Ctrl-C ends it")
     records = live_records(predictor, source, top, PATIENCE if patience is None else patience)

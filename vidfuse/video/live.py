@@ -135,7 +135,7 @@ class Ending(NamedTuple):
     """How a connection ended.
 
     Attributes:
-        reason: Why, in words.
+        reason: Why, in words; empty where it came to its end.
         finished: Whether that was the end of the stream.
     """
 
@@ -196,9 +196,10 @@ class LiveStream:
             left = self._seen + self.patience - time.monotonic()
             if ending.finished or left <= 0:
                 raise self._given_up(ending.reason)
-            if ending.reason != self._lost:  # and not each time that connecting fails
-                self.reporter.warn(f"{self.source.name}: {ending.reason}; connecting again")
-                self._lost = ending.reason
+            lost = ending.reason or "the stream ended"
+            if lost != self._lost:  # and not each time that connecting fails
+                self.reporter.warn(f"{self.source.name}: {lost}; connecting again")
+                self._lost = lost
             time.sleep(min(self._pause, left))
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
@@ -263,7 +264,7 @@ class LiveStream:
         if dropped and not self.dropped:
             self.reporter.warn(f"{name}: this machine cannot keep up, so some frames are left out")
         if damaged and not self._damaged:
-            self.reporter.warn(f"{name}: damaged packets are skipped")
+            self.reporter.warn(f"{name}: some of what comes is damaged")
         self.dropped += dropped
         self._damaged |= damaged > 0
 

@@ -7,6 +7,7 @@ processes (`worker`), and is apart from the program for the same reasons.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import threading
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from vidfuse.errors import InputError
@@ -132,13 +134,14 @@ class LiveFile(VideoFile):
         timeout: Seconds in which something must come.
 
     Attributes:
-        failed: How many packets did not decode so far.
+        damage: How many packets did not decode so far, or gave frames with holes.
+        end: When the last frame so far leaves the screen, in seconds from the start of the stream.
         ends: True where it says how long it is, so it is no endless stream.
     """
 
     def __init__(self, source: LiveSource, file: int | None, timeout: float) -> None:
         self._source, self._file, self._timeout = source, file, timeout
-        self.failed = 0
+        self.damage, self.end = 0, 0.0
         super().__init__(source.name)
         self.ends = source.is_pipe or self.container.duration is not None
 
@@ -157,7 +160,7 @@ class LiveFile(VideoFile):
         )
 
     def arriving(self) -> Iterator[Shown]:
-        """Frames as they come; packets that do not decode are counted and left out.
+        """Frames as they come; packets that do not decode are left out.
 
         Raises:
             FFmpegError: The stream broke.
@@ -165,24 +168,41 @@ class LiveFile(VideoFile):
         """
         previous: float | None = None
         arrived: dict[int | None, float] = {}
-        for packet in self.container.demux(self.stream):
+        for packet in self._until_end():
             now = time.monotonic()
-            if len(arrived) >= MOST_ARRIVALS:
-                arrived.clear()
-            arrived[packet.pts] = now
+            if packet is not None:
+                if len(arrived) >= MOST_ARRIVALS:
+                    arrived.clear()
+                arrived[packet.pts] = now
             try:
-                frames = packet.decode()
+                frames = self.stream.decode(packet)
             except MemoryError:
                 raise
             except av.error.FFmpegError:
-                self.failed += 1
+                self.damage += 1
                 continue
             for frame in frames:
                 assert isinstance(frame, VideoFrame)
                 check_size(self.path, frame.width, frame.height)
+                self.decoded += 1
+                self.damage += frame.is_corrupt
                 previous = self.time_of(frame, previous)
                 length = (frame.duration or 0) * self.tick or self.frame_time
+                self.end = previous + length
                 yield Shown(previous, length, arrived.pop(frame.pts, now), frame)
+
+    def _until_end(self) -> Iterator[Packet[Any] | None]:
+        """Packets, and None at the end, for which the decoder gives the frames that it still has.
+
+        Raises:
+            FFmpegError: The stream broke.
+        """
+        try:
+            yield from (packet for packet in self.container.demux(self.stream) if packet.size)
+        except OSError as error:
+            if error.errno != errno.EIO:  # as which FFmpeg tells the end of most that HTTP serves
+                raise
+        yield None
 
 
 @dataclass
@@ -207,17 +227,18 @@ class Connection:
 
     def read(self, source: LiveSource, file: int | None, timeout: float) -> None:
         """Read a source until it ends; whatever goes wrong is how it ended."""
-        reason, finished = "", source.is_pipe
+        reason = ""
         try:
             self.file = LiveFile(source, file, timeout)
             self.waits = self.file.ends
             for sample in self._choose(self.file):
                 self._put(sample)
-            reason, finished = "" if self.waits else "the stream ended", self.waits
         except Exception as error:  # noqa: BLE001 - as in `worker`
             reason = _reason(error, timeout)
+        if not reason and self.file is not None and self.waits:
+            reason = self.file.cut_off(self.file.decoded, self.file.end) or ""
         with self._changed:
-            self.ended = reason, finished
+            self.ended = reason, self.waits or source.is_pipe
             self._changed.notify_all()
 
     def _choose(self, file: LiveFile) -> Iterator[Sample]:
@@ -264,7 +285,7 @@ class Connection:
             return {
                 "samples": [sample[:-1] for sample in taken],
                 "dropped": self.dropped,
-                "damaged": self.file.failed if self.file else 0,
+                "damaged": self.file.damage if self.file else 0,
                 "ended": None if self._samples else self.ended,
                 "payload": b"".join(pixels),
             }
