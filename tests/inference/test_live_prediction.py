@@ -26,7 +26,7 @@ from vidfuse.results import LiveRecord
 from vidfuse.video.live import Sample
 
 # Other batches may differ in the last bits of float32, and move a float16 by one step.
-CLOSE = {"rtol": 2**-7, "atol": 2**-9}
+CLOSE: dict[str, Any] = {"rtol": 2**-7, "atol": 2**-9}
 SECONDS = 5
 WINDOW: dict[str, Any] = {"window": 0.8, "step": 0.4}  # of four samples
 
