@@ -56,7 +56,9 @@ def predict_live(
         raise UserError("a stream is followed by one model", "Name one with --model.")
     card = find_model(models[0] if models else None, reporter)
     predictor = LivePredictor(card, config, reporter)
-    reporter.info(f"Following {source.name}; Ctrl-C ends it")
+    every, window = predictor.step / predictor.rate, predictor.length / predictor.rate
+    on = "all that came" if predictor.causal else f"the last {window:.2f} s"
+    reporter.info(f"Following {source.name}; every {every:.2f} s a decision on {on}")
     records = live_records(predictor, source, top, PATIENCE if patience is None else patience)
     try:
         with closing(records):
