@@ -15,6 +15,7 @@ from heard import Heard
 from live_streams import serve, standard_input, write_stream
 
 import vidfuse
+from vidfuse.backbones.precision import PrecisionSelector
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.dense import dense_features
 from vidfuse.inference.config import TimelineConfig
@@ -226,3 +227,17 @@ def test_what_does_not_fit(run: str):
     heard = Heard()
     with serve(b"") as server, pytest.raises(InputError, match="no frame for 1 s"):
         list(vidfuse.predict_live(server.url, model=run, patience=1, reporter=heard))
+
+
+def test_another_precision_is_tried_once(stream: Path, run: str, monkeypatch: pytest.MonkeyPatch):
+    """It is compared with fp32, which would take longer than to encode a few frames."""
+    chosen = []
+    choose = PrecisionSelector.choose
+
+    def counting(self: PrecisionSelector, *arguments: Any) -> Any:
+        chosen.append(choose(self, *arguments))
+        return chosen[-1]
+
+    monkeypatch.setattr(PrecisionSelector, "choose", counting)
+    assert len(live(stream, run, precision="bf16", **WINDOW)) == 11
+    assert [each.precision for each in chosen] == ["bf16"]

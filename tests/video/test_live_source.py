@@ -124,6 +124,11 @@ def test_what_is_no_video():
         assert "mpegts" in str(caught.value.hint)
 
 
+def test_a_pipe_that_ends_before_its_first_sample(stream: Path):
+    with standard_input(stream.read_bytes()), pytest.raises(InputError, match="before its first"):
+        all_of(follow("pipe:", Heard(), rate=0.1))
+
+
 def test_a_stream_that_breaks_is_connected_again(stream: Path):
     content = stream.read_bytes()
     half = len(content) // 2 // PACKET * PACKET

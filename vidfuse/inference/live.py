@@ -21,6 +21,7 @@ from vidfuse.results import ClassScore, LiveRecord
 from vidfuse.video.live import LiveRequest, LiveSource, LiveStream, Sample
 
 if TYPE_CHECKING:
+    from vidfuse.backbones.precision import PrecisionChoice
     from vidfuse.heads.base import State
 
 PATIENCE = 30.0  # seconds without a frame
@@ -126,6 +127,7 @@ class LivePredictor(TimelinePredictor):
             if getattr(config, name) != getattr(plain, name):
                 raise UserError(f"--{name.replace('_', '-')} is not for --live", "Leave it out.")
         super().__init__(card, config, reporter)
+        self._choice: PrecisionChoice | None = None
         self.causal = self.dense and self.model.head.causal
         seconds = config.step
         if seconds is None:
@@ -161,8 +163,9 @@ class LivePredictor(TimelinePredictor):
         engine, grid = self.extractor.encoder.engine, self.extractor.spec.grid
         pixels = np.stack([sample.pixels for sample in samples])
         with self.reporter.measure("forward"):
-            precision = engine.choose(pixels, many=False).precision
-            (features,) = engine.features([pixels], precision, [grid])
+            if self._choice is None:
+                self._choice = engine.choose(pixels, many=False)
+            (features,) = engine.features([pixels], self._choice.precision, [grid])
         check_finite(features, str(self.card.path))
         return features
 

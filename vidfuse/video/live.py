@@ -29,6 +29,7 @@ PIPE = "pipe:"
 NETWORK = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
 DEVICES = ("v4l2", "avfoundation", "dshow")  # of Linux, macOS and Windows, as FFmpeg calls them
 FORMS = "rtsp://…, http://…, udp://…, /dev/video0, avfoundation:0, dshow:video=NAME, or pipe:"
+FROM_THE_FRONT = "Send what is read from the front: ffmpeg -i VIDEO -f mpegts - | vidfuse …"
 WAIT_SECONDS = 0.5  # for samples, before the worker says that there are none
 STUCK_SECONDS = 10.0  # beyond that: a worker that does not answer hangs
 TIMEOUT_SECONDS = 10.0  # in which a network must give something, less where patience is less
@@ -184,17 +185,20 @@ class LiveStream:
         """Samples, a few at a time as they come, until the stream ends.
 
         Raises:
-            InputError: Nothing came for too long, or there is nothing in the pipe that can be read.
+            InputError: Nothing came for too long, or it ended and nothing of it could be read.
         """
         self._seen = time.monotonic()
         while True:
             ending = yield from self._connection()
-            if ending.finished and (self._last is not None or not self.source.is_pipe):
+            if ending.finished and self._last is None:
+                reason = ending.reason or "it ends before its first sample"
+                raise InputError(self.source.name, reason, FROM_THE_FRONT)
+            if ending.finished:
                 if ending.reason:
                     self.reporter.warn(f"{self.source.name}: {ending.reason}")
                 return
             left = self._seen + self.patience - time.monotonic()
-            if ending.finished or left <= 0:
+            if left <= 0:
                 raise self._given_up(ending.reason)
             lost = ending.reason or "the stream ended"
             if lost != self._lost:  # and not each time that connecting fails
@@ -269,15 +273,10 @@ class LiveStream:
         self._damaged |= damaged > 0
 
     def _given_up(self, reason: str) -> InputError:
-        if self.source.is_pipe and reason:
-            hint = (
-                "It takes what can be read from the front: ffmpeg -i VIDEO -f mpegts - | vidfuse …"
-            )
-            return InputError(self.source.name, reason, hint)
         return InputError(
             self.source.name,
             f"no frame for {self.patience:g} s" + f" ({reason})" * bool(reason),
-            "Check the address, and that another program plays it; --patience waits longer.",
+            "Check the source, and that another program plays it; --patience waits longer.",
         )
 
 
