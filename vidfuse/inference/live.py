@@ -12,7 +12,7 @@ import numpy as np
 
 from vidfuse.errors import UserError
 from vidfuse.features.encode import check_finite
-from vidfuse.inference.config import TimelineConfig
+from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
 from vidfuse.inference.predictor import AnyModel
 from vidfuse.inference.timeline import STEPS, TimelinePredictor
 from vidfuse.inference.windows import Classify, Features, Scores
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 PATIENCE = 30.0  # seconds without a frame
 LONGEST_STEP = 1.0  # seconds from one decision to the next, unless --step says otherwise
 LEAST_HELD = 4  # samples that may wait, however short the window is
-ALONE = ("smooth", "min_duration", "threshold", "low_threshold", "background", "views")
-"""Settings of timelines and clips that mean nothing to a stream."""
+OF_STREAMS = ("window", "step")  # of the settings of timelines
 
 
 class Decider(Protocol):
@@ -123,8 +122,8 @@ class LivePredictor(TimelinePredictor):
 
     def __init__(self, card: AnyModel, config: TimelineConfig, reporter: Reporter) -> None:
         plain = TimelineConfig()
-        for name in ALONE:
-            if getattr(config, name) != getattr(plain, name):
+        for name in {"views", *TIMELINE_FIELDS}.difference(OF_STREAMS):
+            if getattr(config, name, None) != getattr(plain, name, None):
                 raise UserError(f"--{name.replace('_', '-')} is not for --live", "Leave it out.")
         super().__init__(card, config, reporter)
         self._choice: PrecisionChoice | None = None
