@@ -69,3 +69,21 @@ def test_speeds_of_encoders_go_on_where_they_were_stopped(tmp_path: Path) -> Non
     again = measured("squeezenet1_1", "s3d")
     assert json.loads(out.read_text())[name] == before[name]
     assert "| 16 × 224 px |" in again
+
+
+def test_the_delay_of_live_streams() -> None:
+    model = ROOT / "tests" / "yesterday" / "models" / "lstm.safetensors"
+    video = ROOT / "sample_data" / "long" / "g13.mp4"
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "benchmarks" / "live.py",
+        video,
+        "--model",
+        model,
+    ]
+    command += ["--seconds", "3", "--size", "160x90", "--step", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["pipe", "http"]
+    assert all(int(row[1]) > 3 and 0 < float(row[2]) <= float(row[4]) for row in rows)

@@ -12,7 +12,7 @@ Settings are keyword arguments with the names of the command line's options::
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -55,6 +55,7 @@ from vidfuse.inference.config import TIMELINE_FIELDS, InferenceConfig, TimelineC
 from vidfuse.inference.evaluate import evaluate_dataset
 from vidfuse.inference.evaluate_timelines import RATE
 from vidfuse.inference.evaluate_timelines import evaluate_timelines as measure_timelines
+from vidfuse.inference.live import PATIENCE, LivePredictor, live_records
 from vidfuse.inference.predict import predict_records
 from vidfuse.inference.predictor import Ensemble, find_model
 from vidfuse.inference.timeline import TimelinePredictor, timeline_records
@@ -74,6 +75,7 @@ from vidfuse.results import (
     FoldsResult,
     HeadDescription,
     Inspection,
+    LiveRecord,
     Record,
     TimelineRecord,
     TraceResult,
@@ -83,6 +85,7 @@ from vidfuse.runs import LATEST
 from vidfuse.start import run_training
 from vidfuse.timeline.results import TimelineEvaluation
 from vidfuse.training.config import TrainConfig
+from vidfuse.video.live import find_source
 
 __all__ = [
     "LoadedModel",
@@ -98,6 +101,7 @@ __all__ = [
     "list_heads",
     "load_model",
     "predict",
+    "predict_live",
     "predict_timelines",
     "trace_clips",
     "train",
@@ -432,6 +436,46 @@ def predict_timelines(
     config = TimelineConfig.from_mapping(plain(settings))
     found = find_model(None if model is None else as_path("model", model), reporter)
     return timeline_records(TimelinePredictor(found, config, reporter), paths)
+
+
+def predict_live(
+    source: str,
+    *,
+    model: AnyPath | None = None,
+    top: int = 5,
+    patience: float = PATIENCE,
+    reporter: Reporter | None = None,
+    **settings: Unpack[TimelineSettings],
+) -> Generator[LiveRecord, None, None]:
+    """Predict what happens now in a stream::
+
+        for record in vidfuse.predict_live("rtsp://camera/stream", model="runs/mine"):
+            print(record.time, record.label, record.score)
+
+    Args:
+        source: A URL, a camera, or ``pipe:`` for bytes on standard input.
+        model: A model file or run folder; None is the latest run.
+        top: How many classes each record lists.
+        patience: Seconds without a frame after which the stream is given up.
+        reporter: Receives warnings and collects the time of each stage.
+        **settings: Fields of ``TimelineConfig``, of which ``window``, ``step`` and those of the
+            machine mean something.
+
+    Returns:
+        A record for each decision, when it is made. The connection is kept until the iterator ends
+        or is closed. It raises ``InputError`` where no frame came for too long.
+
+    Raises:
+        UserError: It is no live source, there is no such model, or it cannot be used on streams.
+    """
+    expect("source", source, str)
+    expect("top", top, int, least=1)
+    expect("patience", patience, float, least=0.1)
+    reporter = _watched(reporter)
+    config = TimelineConfig.from_mapping(plain(settings))
+    place = find_source(source)
+    found = find_model(None if model is None else as_path("model", model), reporter)
+    return live_records(LivePredictor(found, config, reporter), place, top, patience)
 
 
 def inspect(

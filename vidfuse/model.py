@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from vidfuse.heads.base import Head
+    from vidfuse.heads.base import Head, State
 
 FORMAT = 1
 SEEN_DIGITS = 32  # of each content hash kept: 128 bits tell any two videos apart
@@ -187,6 +187,34 @@ class Model(ModelCard):
             classify = self.head.forward_frames if of_frames else self.head
             logits = classify(batch, torch.from_numpy(lengths).to(device))
             return np.asarray(logits.double().softmax(-1).cpu())
+
+    def next_probabilities(
+        self, features: NDArray[np.float16], state: State, device: str | torch.device = "cpu"
+    ) -> tuple[NDArray[np.float64], State]:
+        """Class probabilities ``[C]`` of the next frame of a stream, of a head that is `causal`.
+
+        Args:
+            features: Of the frame, ``[D, g, g]``.
+            state: What came with the frame before; None at the first one.
+            device: Where to compute.
+
+        Returns:
+            The probabilities, and the state for the next frame.
+
+        Raises:
+            UserError: The head reads features of another shape.
+        """
+        import torch
+
+        from vidfuse.heads.base import threads_for
+
+        self.check_features(features[None, None])
+        self.head.to(device).eval()
+        with threads_for(self.head, 1, 1, device), torch.inference_mode():
+            logits, state = self.head.step(
+                torch.from_numpy(features[None]).to(device).float(), state
+            )
+            return np.asarray(logits[0].double().softmax(-1).cpu()), state
 
     def check_features(self, features: Tensor | NDArray[np.float16]) -> None:
         """See that the head reads features ``[B, T, D, g, g]``.

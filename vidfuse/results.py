@@ -147,6 +147,28 @@ class TimelineRecord(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LiveRecord(Result):
+    """A decision on a live stream.
+
+    Attributes:
+        source: The stream, as it was given but for a password.
+        time: When the newest frame that it is made from is shown, in seconds from the first frame
+            of the stream.
+        label: The best class.
+        score: Its probability.
+        delay: Seconds from the arrival of that frame to the decision.
+        top: The best classes.
+    """
+
+    source: str
+    time: float
+    label: str
+    score: float
+    delay: float
+    top: list[ClassScore]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CutRecord(Result):
     """The outcome for one clip that was to be cut, or for a video that cannot be.
 

@@ -68,9 +68,12 @@ class Child:
     Args:
         target: ``module:function`` that serves in it; see `serve`.
         arguments: Texts that the function gets.
+        files: Numbers of open files that it has, too, under the same numbers; not on Windows.
     """
 
-    def __init__(self, target: str, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, target: str, arguments: Sequence[str] = (), files: Sequence[int] = ()
+    ) -> None:
         package_parent = str(Path(__file__).resolve().parents[1])
         debug = bool(os.environ.get("VIDFUSE_DEBUG"))
         self.process = subprocess.Popen(
@@ -79,6 +82,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=None if debug else subprocess.DEVNULL,
             env=os.environ | ONE_THREAD,
+            pass_fds=files,
         )
         if sys.platform == "linux":
             import fcntl

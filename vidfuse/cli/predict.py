@@ -31,6 +31,10 @@ answered as soon as it is there.
 
 --timeline says what happens when in videos of any length: the model slides over them, and a record
 has segments. In text form each segment is a line with path, start, end, class and score.
+
+--live says what happens now in a stream, until Ctrl-C or the end of the pipe. In text form each
+decision is a line with source, seconds since the first frame, class, score, and delay: seconds from
+the arrival of the newest frame to the decision.
 """
 
 
@@ -55,6 +59,27 @@ def predict(
         bool,
         typer.Option("--timeline", help="Say what happens when, instead of one class for all."),
     ] = False,
+    live: Annotated[
+        str | None,
+        typer.Option(
+            "--live",
+            metavar="SOURCE",
+            help="Predict a stream as it comes: rtsp://…, http://…, udp://…, a camera such as "
+            "/dev/video0, or pipe: for bytes on standard input.",
+            rich_help_panel="Live",
+        ),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            "--patience",
+            metavar="SECONDS",
+            help="Give a stream up when no frame came for so long.",
+            show_default="30",
+            min=0.1,
+            rich_help_panel="Live",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +124,14 @@ def predict(
     from vidfuse.inference.predictor import Ensemble, find_model
 
     reporter = ConsoleReporter(BEGAN)
+    if live is not None or patience is not None:
+        from vidfuse.cli.live import predict_live
+
+        others = {"CLIPS": inputs, "--watch": watch, "--timeline": timeline, "--out": out}
+        others |= {"--out-format": out_format, "--annotate": annotate}
+        others["--format json"] = format == "json"
+        predict_live(live, others, chosen_models(model), settings, top, patience, format, reporter)
+        return
     clips = _clips(inputs or [], watch or [])
     config = TimelineConfig.from_mapping(settings)
     named: Sequence[str | None] = chosen_models(model) or [None]
@@ -131,8 +164,7 @@ def predict(
             raise
     if format == "json":
         print_json({"records": kept, "timings": reporter.timings()})
-    if failed:
-        raise typer.Exit(1)
+    raise typer.Exit(int(failed))
 
 
 def _clips(inputs: list[str], folders: list[str]) -> Iterator[Path | InputError | None]:

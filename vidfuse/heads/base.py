@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from vidfuse.heads.registry import options_of
 from vidfuse.machine import one_thread
 
+State = Tensor | tuple[Tensor, Tensor] | None
+"""What a recurrence remembers between two frames, as torch's layers have it; None is nothing."""
 WORTH_DIVIDING = 8e9
 """MACs of a forward pass from which several threads are faster where they have cores to
 themselves."""
@@ -61,6 +63,8 @@ class Head(nn.Module):
     """On an instance, true if it classifies each frame, too (`forward_frames`)."""
     dense_settings: ClassVar[Mapping[str, Any] | None] = None
     """Settings with which it does; None if it never does."""
+    causal: bool = False
+    """On an instance, true if it classifies frames one at a time, too, as they come (`step`)."""
     frame_cost: float = 0.0
     """Cost of observing one frame: as a share of accuracy, and in nats where an epoch is chosen."""
 
@@ -135,6 +139,23 @@ class Head(nn.Module):
     def forward_frames(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Logits [B, T, C] of each frame of features [B, T, D, g, g]; see `frame_parts`."""
         return self.frame_parts(features, lengths).sum(0)
+
+    def step(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The logits of the next frame, as `forward_frames` gives them of all frames so far.
+
+        Only where `causal` is true.
+
+        Args:
+            features: Features [B, D, g, g] of one frame of each sequence.
+            state: What the step before returned; None at the first frame.
+
+        Returns:
+            Logits [B, C], and the state for the next step.
+
+        Raises:
+            NotImplementedError: What the head says of a frame depends on later ones.
+        """
+        raise NotImplementedError(f"{self.name} does not read frames one at a time")
 
     def frame_loss(
         self, features: Tensor, lengths: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
@@ -247,7 +268,10 @@ class SequenceHead(Head):
         """
         if not self.dense:
             raise NotImplementedError
-        read, frames = self.read_frames(features, lengths)
+        return self.classify_frames(*self.read_frames(features, lengths))
+
+    def classify_frames(self, read: Tensor, frames: Tensor) -> Tensor:
+        """The logits [2, B, T, C] of what was read at each frame [B, T, S], and of the frames."""
         of_read, of_frames = self.classifier.weight.tensor_split([read.shape[2]], dim=1)
         bias = self.classifier.bias / 2
         parts = (

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vidfuse.heads.base import SequenceHead, check_sizes, frame_vectors, mask, masked_mean
+from vidfuse.heads.base import SequenceHead, State, check_sizes, frame_vectors, mask, masked_mean
 from vidfuse.heads.layers import Cell, Readout, new_recurrence, read_out, run
 
 Inputs = Literal["frames", "deviations"]
@@ -108,6 +108,8 @@ class Recurrent(SequenceHead):
             self.queries = nn.Linear(size, QUERIES)
             size *= QUERIES
         self.dense = readout == "mean"
+        # Deviations are from the mean of all frames, of which the later ones are not yet there.
+        self.causal = self.dense and inputs == "frames" and not bidirectional
         self.classifier = nn.Linear(size + self.mean_size, classes)
 
     @torch.no_grad()
@@ -147,6 +149,17 @@ class Recurrent(SequenceHead):
         """The state at each frame [B, T, S], and the frame itself [B, T, D] or [B, T, P]."""
         states, frames = self.states(features, lengths)
         return states, frames.clamp(-self.farthest, self.farthest)
+
+    def step(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The logits [B, C] of the next frame [B, D, g, g], and the state after it; see `Head`."""
+        if not self.causal:
+            raise NotImplementedError(
+                f"{self.name} reads frames one at a time with readout=mean, inputs=frames and "
+                f"bidirectional=false, not {self.settings}"
+            )
+        frames = self.norm(features.flatten(1))[:, None]
+        states, state = self.recurrence(self.project(self.drop_inputs(frames)), state)
+        return self.classify_frames(states, frames).sum(0)[:, 0], state
 
     def states(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """States [B, T, hidden·directions] of the last layer, and the frames as they stand beside

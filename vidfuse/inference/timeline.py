@@ -160,7 +160,7 @@ class TimelinePredictor(Predictor):
                 error = entry
                 warnings[f"{stretch.start:.1f} to {stretch.end:.1f} s: {entry.reason}"] = None
                 continue
-            run = run or Run(first, SlidingWindow(self.length, self.step, self._classify))
+            run = run or Run(first, SlidingWindow(self.length, self.step, self.classify))
             run.add(entry.features, stretch.end)
             found.frames += entry.info.count
             found.seconds += entry.info.end - entry.info.start
@@ -172,10 +172,23 @@ class TimelinePredictor(Predictor):
         found.warnings = list(warnings)
         return found
 
-    def _classify(self, features: Features, lengths: NDArray[np.int64]) -> Scores:
+    def classify(self, features: Features, lengths: NDArray[np.int64]) -> Scores:
+        """Class probabilities as `SlidingWindow` wants them.
+
+        Raises:
+            UserError: They are not finite.
+        """
         model = self.model
         with self.reporter.measure("head"):
             scores = model.probabilities(features, lengths, self.device, of_frames=self.dense)
+        return self.checked(scores)
+
+    def checked(self, scores: Scores) -> Scores:
+        """The scores, if they are any.
+
+        Raises:
+            UserError: They are not finite.
+        """
         if not np.isfinite(scores).all():
             raise UserError(f"{self.card.path}: its scores are not finite", "Train it again.")
         return scores

@@ -100,13 +100,11 @@ class VideoFile:
     def open(self) -> None:
         """Open the file, once more after ``close``."""
         try:
-            self.container: InputContainer = av.open(
-                self.path, metadata_errors="ignore", options=SELF_CONTAINED
-            )
+            self.container = self.connect()
         except MemoryError:
             raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            reason = _reason(error)
+            reason = ffmpeg_reason(error)
             if getattr(error, "errno", None) == errno.EINVAL:  # what the white list answers
                 text = b"\0" not in read_head(self.path, 256)
                 reason = f"{'a playlist' if text else 'damaged'}, or in a format that is not read"
@@ -131,6 +129,10 @@ class VideoFile:
         self.origin = (self.container.start_time or 0) / av.time_base
         self.tick = float(self.stream.time_base or 1)
         self.frame_time = 1 / float(self.stream.average_rate or self.stream.guessed_rate or 25)
+
+    def connect(self) -> InputContainer:
+        """The container as FFmpeg opens it."""
+        return av.open(self.path, metadata_errors="ignore", options=SELF_CONTAINED)
 
     def _video_stream(self) -> VideoStream:
         stream = self.container.streams.best("video")
@@ -213,7 +215,7 @@ class VideoFile:
         except MemoryError:
             raise
         except (av.error.FFmpegError, OSError) as error:
-            self.notes.append(f"reading stopped early ({_reason(error)})")
+            self.notes.append(f"reading stopped early ({ffmpeg_reason(error)})")
 
     def frames(self, wanted: Set[int] | None = None) -> Iterator[tuple[float, VideoFrame]]:
         """The frames from here on that can be decoded, each with its presentation time.
@@ -239,7 +241,7 @@ class VideoFile:
                 assert isinstance(frame, VideoFrame)
                 check_size(self.path, frame.width, frame.height)
                 self.decoded += 1
-                previous = self._time(frame, previous)
+                previous = self.time_of(frame, previous)
                 yield previous, frame
 
     def _is_spare(self, packet: Packet[Any]) -> bool:
@@ -260,7 +262,8 @@ class VideoFile:
         except av.error.FFmpegError:  # damaged, which the decoder is to notice
             return False
 
-    def _time(self, frame: VideoFrame, previous: float | None) -> float:
+    def time_of(self, frame: VideoFrame, previous: float | None) -> float:
+        """When a frame is shown, in seconds; without a stamp, behind the one before."""
         stamp = frame.dts if self.decode_timed or frame.pts is None else frame.pts
         if stamp is not None:
             return self.seconds(stamp)
@@ -297,7 +300,8 @@ def _not_behind(packet: Packet[Any] | None, key: KeyFrame) -> bool:
     return packet.dts <= key.dts
 
 
-def _reason(error: Exception) -> str:
+def ffmpeg_reason(error: Exception) -> str:
+    """FFmpeg's reason in a few words, without the name of the file."""
     text = getattr(error, "strerror", None) or str(error)
     return str(text).splitlines()[0][:120]
 
