@@ -236,10 +236,10 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 CLIP_MODEL: dict[str, Any] = {"head": "lstm"}
 RULES: dict[str, dict[str, float]] = {
-    "each moment alone": {"change_cost": 0.0},
-    "smoothed over 1.6 s": {"change_cost": 0.0, "smooth": 1.6},
-    "at least 2 s": {"change_cost": 0.0, "min_duration": 2.0},
-    "changes cost": {},
+    "each moment alone": {"segment_cost": 0.0},
+    "smoothed over 1.6 s": {"segment_cost": 0.0, "smooth": 1.6},
+    "at least 2 s": {"segment_cost": 0.0, "min_duration": 2.0},
+    "segments cost": {},
 }
 BACKGROUND = "background"
 CUTS = np.linspace(4.0, 60.0, 57)

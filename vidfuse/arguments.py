@@ -43,7 +43,7 @@ class TimelineSettings(InferenceSettings, total=False):
     step: float | None
     smooth: float
     min_duration: float
-    change_cost: float | None
+    segment_cost: float | None
     threshold: float
     low_threshold: float | None
     background: str | None

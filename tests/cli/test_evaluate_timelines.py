@@ -12,7 +12,7 @@ from program import CLASSES, Vidfuse, write_moving_square
 
 from vidfuse.data.timelines import read_timelines
 
-WINDOW = ("--window", 0.8, "--step", 0.2, "--change-cost", 0)
+WINDOW = ("--window", 0.8, "--step", 0.2, "--segment-cost", 0)
 TABLE = "path,start,end,label,group\n"
 
 

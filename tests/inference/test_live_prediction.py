@@ -215,7 +215,7 @@ def test_what_does_not_fit(run: str):
     settings: dict[str, Any]
     for settings, said in (
         ({"smooth": 1.0}, "--smooth is not for --live"),
-        ({"change_cost": 1.0}, "--change-cost is not for --live"),
+        ({"segment_cost": 1.0}, "--segment-cost is not for --live"),
         ({"background": "class0"}, "--background is not for --live"),
         ({"views": 2}, "--views is not for --live"),
         ({"patience": 0}, "patience"),

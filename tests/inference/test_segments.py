@@ -100,27 +100,31 @@ def test_nothing_is_no_segment():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_labelling_is_better_where_changes_cost(seed):
+def test_no_labelling_is_better_where_segments_cost(seed):
     rng = np.random.default_rng(seed)
     count, classes, shortest = rng.integers(2, 8), rng.integers(1, 4), int(rng.integers(1, 4))
-    low, cost = 0.4 if rng.random() < 0.5 else None, float(rng.random())
+    low, costs = (
+        0.4 if rng.random() < 0.5 else None,
+        rng.random(classes) * rng.integers(0, 2, classes),
+    )
     scores = rng.random((count, classes))
-    labels = best_labels(scores, shortest, low, cost)
+    labels = best_labels(scores, shortest, low, costs.tolist())
     columns = scores if low is None else np.hstack([scores, np.full((count, 1), low)])
 
     def value(labels):
         runs = lengths_of(labels)
         if any(n < min(shortest, count) and label < classes for label, n in runs):
             return -np.inf
-        return columns[range(count), list(labels)].sum() - cost * (len(runs) - 1)
+        paid = sum(costs[label] for label, _ in runs if label < classes)
+        return columns[range(count), list(labels)].sum() - paid
 
     best = max(map(value, product(range(columns.shape[1]), repeat=int(count))))
     assert value(labels.tolist()) == pytest.approx(best)
 
 
-def test_a_change_that_costs_more_than_it_gains_is_none():
+def test_a_segment_that_costs_more_than_it_gains_is_none():
     scores = np.full((20, 2), [0.8, 0.2])
-    scores[9:11] = [0.3, 0.7]  # gains .8 in two samples, by two changes
+    scores[9:11] = [0.3, 0.7]  # gains .8 in two samples, by two more segments
     for cost, segments in ((0.3, 3), (0.5, 1)):
-        rule = SegmentRule(change_cost=cost)
+        rule = SegmentRule(cost=cost)
         assert len(find_segments(scores, ["a", "b"], np.arange(21.0), rule)) == segments

@@ -56,9 +56,9 @@ class TimelineConfig(InferenceConfig):
     min_duration: float = option(
         0.0, "Seconds that a segment lasts at least.", min=0, max=3600, envvar=False
     )
-    change_cost: float | None = option(
+    segment_cost: float | None = option(
         None,
-        "Seconds of certainty that a change of class must gain; 0: none.",
+        "Seconds of certainty that a segment must be worth; 0: none.",
         unset="by the length of what the model was trained on",
         min=0,
         max=3600,
@@ -94,6 +94,6 @@ class TimelineConfig(InferenceConfig):
 
 TIMELINE_FIELDS = (
     "annotate", "out", "out_format", "window", "step", "smooth", "min_duration",
-    "change_cost", "threshold", "low_threshold", "background",
+    "segment_cost", "threshold", "low_threshold", "background",
 )  # fmt: skip
 """Options that only timelines have."""

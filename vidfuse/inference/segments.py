@@ -21,7 +21,7 @@ class SegmentRule:
 
     Attributes:
         smooth: Samples over which scores are averaged; 0 leaves them.
-        change_cost: Sum of probability over samples that a change of class must gain.
+        cost: What a segment costs, of the sum of probability over samples that it gains.
         shortest: Samples that a segment has at least, unless the whole video has fewer.
         threshold: Probability that a segment reaches somewhere; 0 names every sample.
         low: Probability that its samples have: it begins and ends there (hysteresis).
@@ -29,7 +29,7 @@ class SegmentRule:
     """
 
     smooth: int = 0
-    change_cost: float = 0.0
+    cost: float = 0.0
     shortest: int = 1
     threshold: float = 0.0
     low: float = 0.0
@@ -42,8 +42,8 @@ def find_segments(
     """Segments of a video.
 
     Of all labellings whose segments are long enough, it is the one with the largest sum of scores
-    less the cost of its changes: without a cost the one that is right for most samples, if scores
-    are probabilities.
+    less the cost of its segments: without a cost the one that is right for most samples, if scores
+    are probabilities. What is no segment costs nothing.
 
     Args:
         scores: Probability of each class at each sample ``[N, C]``.
@@ -56,7 +56,8 @@ def find_segments(
     smoothed = smooth(scores, rule.smooth)
     nothing = len(classes)
     low = rule.low if rule.threshold else None
-    labels = best_labels(smoothed, rule.shortest, low, rule.change_cost)
+    costs = [0.0 if name in rule.background else rule.cost for name in classes]
+    labels = best_labels(smoothed, rule.shortest, low, costs)
     segments = []
     edges = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
     for first, stop in pairwise(edges.tolist()):
@@ -86,10 +87,12 @@ def smooth(scores: Scores, samples: int) -> Scores:
     return means
 
 
-def best_labels(scores: Scores, shortest: int, low: float | None, cost: float = 0.0) -> Labels:
+def best_labels(
+    scores: Scores, shortest: int, low: float | None, costs: Sequence[float] = ()
+) -> Labels:
     """The labelling with the largest sum of scores, in which every segment is long enough.
 
-    Each change of class takes `cost` from the sum.
+    Each segment takes its cost from the sum.
 
     By dynamic programming over the ends of segments; nothing in between may be of any length.
 
@@ -97,7 +100,7 @@ def best_labels(scores: Scores, shortest: int, low: float | None, cost: float = 
         scores: ``[N, C]``, N at least 1.
         shortest: Samples of a segment, at least.
         low: The score of a sample without a class; None labels them all.
-        cost: What a change must gain, at least 0.
+        costs: Of a segment of each class ``[C]``; none costs nothing.
 
     Returns:
         ``[N]`` class numbers; C is none.
@@ -108,10 +111,12 @@ def best_labels(scores: Scores, shortest: int, low: float | None, cost: float = 
     if low is not None:
         scores = np.hstack([scores, np.full((count, 1), low)])
         lengths = np.append(lengths, 1)
-    if shortest == 1 and cost == 0:
+    if shortest == 1 and not any(costs):
         return np.asarray(scores.argmax(1), np.int64)
     sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(0)])
     columns = np.arange(scores.shape[1])
+    cost = np.zeros(len(columns))
+    cost[: len(costs)] = costs
     # For labellings of the first n samples that end with a segment of class c: the largest sum,
     # and where that segment begins.
     best = np.full(scores.shape[1], -np.inf)

@@ -23,7 +23,7 @@ from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pool import DecodePool
 
 STEPS = 4  # windows begin a quarter of their length apart
-CHANGE_COST = 0.2  # of the length of a short segment
+SEGMENT_COST = 0.2  # of the length of a short segment
 WINDOW = 2.0  # seconds, of a model that does not know how long its clips were
 
 
@@ -100,7 +100,7 @@ class TimelinePredictor(Predictor):
         self.extractor.more = []
         self.rule = SegmentRule(
             smooth=round(config.smooth * self.rate),
-            change_cost=_change_cost(card, config) * self.rate,
+            cost=_segment_cost(card, config) * self.rate,
             shortest=max(1, int(np.ceil(config.min_duration * self.rate - 1e-6))),
             threshold=config.threshold,
             low=config.threshold if low is None else low,
@@ -194,15 +194,15 @@ class TimelinePredictor(Predictor):
         return scores
 
 
-def _change_cost(card: AnyModel, config: TimelineConfig) -> float:
-    """What a change of class must gain, in seconds of certainty.
+def _segment_cost(card: AnyModel, config: TimelineConfig) -> float:
+    """The cost of a segment, in seconds of certainty.
 
     Where the user says nothing, it is a fifth of the length that nearly all segments of the
-    training exceed: one of that length, between others, is found if its class leads by .4.
+    training exceed: one of that length is found where its class leads by .2.
     """
-    if config.change_cost is not None:
-        return config.change_cost
-    return CHANGE_COST * float(card.metadata.get("segment_seconds", 0.0))
+    if config.segment_cost is not None:
+        return config.segment_cost
+    return SEGMENT_COST * float(card.metadata.get("segment_seconds", 0.0))
 
 
 def _background(card: AnyModel, config: TimelineConfig) -> tuple[str, ...]:
