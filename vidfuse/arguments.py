@@ -119,7 +119,7 @@ class _FitSettings(FeatureSettings, total=False):
     frame_dropout: float
     mirror: bool
     views: int
-    class_weights: Literal["none", "balanced", "sampler"]
+    class_weights: Literal["none", "balanced", "sampler"] | None
     label_smoothing: float
     refit: bool
     warmup_epochs: int

@@ -17,11 +17,12 @@ REFERENCE = "mean"
 ALL = "all"
 
 
-def _of_training(name: str) -> Any:
-    """The field of ``TrainConfig`` once more."""
+def _of_training(name: str, default: Any = MISSING) -> Any:
+    """The field of ``TrainConfig`` once more, with its default or another."""
     source = next(each for each in fields(TrainConfig) if each.name == name)
-    assert source.default is not MISSING
-    return field(default=source.default, metadata=source.metadata)
+    value = source.default if default is MISSING else default
+    assert value is not MISSING
+    return field(default=value, metadata=source.metadata)
 
 
 @dataclass
@@ -94,7 +95,7 @@ class CompareConfig(FeatureConfig):
     frame_dropout: float = _of_training("frame_dropout")
     mirror: bool = _of_training("mirror")
     views: int = _of_training("views")
-    class_weights: str = _of_training("class_weights")
+    class_weights: str = _of_training("class_weights", "none")
     label_smoothing: float = _of_training("label_smoothing")
     refit: bool = _of_training("refit")
     warmup_epochs: int = _of_training("warmup_epochs")

@@ -71,11 +71,12 @@ class TrainConfig(FeatureConfig):
         min=0,
         later=True,
     )
-    class_weights: str = option(
-        "none",
+    class_weights: str | None = option(
+        None,
         "Against unequal classes: 'balanced' weighs each clip by the inverse of its class's "
         "frequency, 'sampler' draws rare classes more often.",
         choices=("none", "balanced", "sampler"),
+        unset="none; with --timeline windowed: sampler",
     )
     label_smoothing: float = option(
         0.0, "Share of the target spread over all classes.", min=0.0, below=1.0
@@ -130,6 +131,11 @@ class TrainConfig(FeatureConfig):
     def seconds(self) -> float:
         """Seconds of a window or sequence."""
         return self.window or (DENSE_SECONDS if self.timeline == DENSE else WINDOW_SECONDS)
+
+    @property
+    def weighting(self) -> str:
+        """The remedy against unequal classes: none, balanced or sampler."""
+        return self.class_weights or ("sampler" if self.timeline == WINDOWED else "none")
 
     def problems(self) -> list[str]:
         """List what is wrong with these settings, one line each."""
