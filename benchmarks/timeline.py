@@ -254,9 +254,14 @@ class Bench:
     folder: Path
     settings: dict[str, Any]
 
+    @property
+    def encoder(self) -> str:
+        """The name of the encoder, which models and baselines have a folder of."""
+        return str(self.settings.get("backbone", "bundled"))
+
     def trained(self, name: str, manifest: str, **options: Any) -> Path:
         """The run folder of a model, which is trained unless that was done before."""
-        run = self.folder / "runs" / name.replace(" ", "-")
+        run = self.folder / self.encoder / name.replace(" ", "-")
         if (run / "state.pt").exists():  # it was cut off
             api.train(resume=run, reporter=ConsoleReporter())
         elif not (run / "model.safetensors").exists():
@@ -332,7 +337,7 @@ def by_cuts(bench: Bench, clip_model: Path) -> Path:
 
     The threshold is the one with the best F1 of cuts on the videos that are learned from.
     """
-    out = bench.folder / "by-cuts.csv"
+    out = bench.folder / bench.encoder / "by-cuts.csv"
     if out.exists():
         return out
     videos, _ = read_annotated(bench.folder / TIMELINES)
@@ -404,10 +409,9 @@ def main() -> None:
         sides, fade = PARTS[part]
         folder = arguments.out.resolve() / part
         build(folder, sides(arguments.data.resolve()), fade)
-        text = f"## {part}, {arguments.backbone or 'bundled encoder'}\n\n"
-        text += measure(Bench(folder, settings))
-        name = f"{part}-{arguments.backbone or 'bundled'}.md"
-        (arguments.out / name).write_text(text, encoding="utf-8")
+        bench = Bench(folder, settings)
+        text = f"## {part}, {bench.encoder}\n\n{measure(bench)}"
+        (arguments.out / f"{part}-{bench.encoder}.md").write_text(text, encoding="utf-8")
         print(text, flush=True)
 
 
