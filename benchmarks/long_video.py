@@ -39,6 +39,7 @@ LOOP = 180.0  # seconds of the video that is repeated
 CORES = 2
 SAMPLES = Path(__file__).parents[1] / "sample_data"
 VIDFUSE = (sys.executable, "-m", "vidfuse")
+WINDOW, STEP = 3.2, 0.8  # seconds: 16 frames, 5 a second, of which four windows see each
 LOOKS = 0.1  # seconds from one look at memory to the next
 
 
@@ -130,11 +131,11 @@ def repeated(source: Path, target: Path, times: int) -> Path:
 
 
 def model_of(folder: Path) -> Path:
-    """A small model with the bundled encoder, that slides over videos."""
+    """A small model of clips with the bundled encoder; that it knows little takes no time."""
     run = folder / "model"
     if not (run / "model.safetensors").exists():
         where = ("--out", run, "--cache", folder / "cache")
-        ran(*VIDFUSE, "train", SAMPLES / "long" / "timelines.csv", "--timeline", "windowed", *where)
+        ran(*VIDFUSE, "train", SAMPLES, "--epochs", "3", *where)
     return run
 
 
@@ -143,7 +144,8 @@ def model_of(folder: Path) -> Path:
 
 def timeline(video: Path, model: Path) -> Cost:
     """The timeline of a video, with nothing in the cache."""
-    return ran(*VIDFUSE, "predict", video, "--timeline", "--model", model, "--no-cache")
+    how = ("--window", f"{WINDOW}", "--step", f"{STEP}", "--no-cache")
+    return ran(*VIDFUSE, "predict", video, "--timeline", "--model", model, *how)
 
 
 def decode(video: Path) -> Cost:
@@ -158,14 +160,14 @@ def decode(video: Path) -> Cost:
     return ran(sys.executable, "-c", code, video)
 
 
-def plain(video: Path, model: Path, folder: Path, window: float, step: float) -> Cost:
+def plain(video: Path, model: Path, folder: Path) -> Cost:
     """Windows of a video, cut out by ffmpeg and then classified, each decoded by itself."""
     windows = folder / "windows"
     shutil.rmtree(windows, ignore_errors=True)
     windows.mkdir()
-    began, count = time.monotonic(), int((LOOP - window) / step) + 1
+    began, count = time.monotonic(), int((LOOP - WINDOW) / STEP) + 1
     for number in range(count):
-        cut = ("-ss", f"{number * step:.3f}", "-i", video, "-t", f"{window:.3f}", "-an")
+        cut = ("-ss", f"{number * STEP:.3f}", "-i", video, "-t", f"{WINDOW}", "-an")
         how = ("-preset", "veryfast", "-threads", CORES, windows / f"{number:05}.mp4")
         ran("ffmpeg", "-nostdin", "-loglevel", "error", "-y", *cut, *map(str, how))
     cutting = time.monotonic() - began
@@ -178,7 +180,6 @@ def speed(folder: Path, minutes: int, repeats: int) -> str:
     """Minutes for an hour of video, each way after the other in every repeat."""
     model, source = model_of(folder), folder / "loop.mp4"
     video = repeated(source, folder / f"{minutes}.mp4", round(minutes * 60 / LOOP))
-    window, step = 2.0, 0.5  # those of the model
     scale = 60 / minutes / 60
     times: dict[str, list[float]] = {"predict --timeline": [], "decoding alone": []}
     if shutil.which("ffmpeg"):
@@ -187,7 +188,7 @@ def speed(folder: Path, minutes: int, repeats: int) -> str:
         times["predict --timeline"].append(timeline(video, model).seconds * scale)
         times["decoding alone"].append(decode(video).seconds * scale)
         if shutil.which("ffmpeg"):
-            found = plain(source, model, folder, window, step)
+            found = plain(source, model, folder)
             times["windows cut by ffmpeg"].append(found.seconds * 60 / LOOP)
     first = times["predict --timeline"]
     body = []
