@@ -17,7 +17,7 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.content import Stamp
 from vidfuse.errors import InputError
 from vidfuse.features.cache import Entry
-from vidfuse.features.dense import dense_features, dense_spec
+from vidfuse.features.dense import dense_features, dense_spec, first_sample, sampled
 from vidfuse.features.extract import Extractor
 from vidfuse.video.decoder import read_frames
 from vidfuse.video.frames import FrameRequest
@@ -110,6 +110,27 @@ def test_frames_are_those_of_the_whole_video(video: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(features, entry.features, rtol=2**-9, atol=2**-9)
 
 
+@pytest.mark.parametrize("rate", [0.03, 0.004])
+def test_samples_that_are_further_apart_than_stretches(
+    video: Path, tmp_path: Path, rate: float
+) -> None:
+    """Each comes once, and none from behind the end."""
+    made = extractor(tmp_path, replace(dense_spec(SPEC, rate), layer="layer1"))
+    found = dense(made, video)
+    samples = 0
+    for (stretch, _), entry in zip(found, sound(found), strict=True):
+        assert first_sample(rate, stretch) == samples
+        samples += len(entry.times)
+    assert samples == round(rate * SECONDS)
+
+
+def test_a_stretch_between_two_samples_has_none() -> None:
+    stretches = [Stretch(0, 20), Stretch(20, 20.065), Stretch(20.065, 20.08)]
+    assert sampled(5.0, stretches) == stretches[:1]
+    assert sampled(25.0, stretches) == stretches[:2]
+    assert sampled(0.01, stretches) == stretches[:1], "of a video there is one"
+
+
 def test_an_interrupted_video_goes_on_where_it_was(video: Path, tmp_path: Path) -> None:
     first = extractor(tmp_path, DENSE)
     with OpenClips("auto", workers=1) as pool:
@@ -146,7 +167,10 @@ def test_a_damaged_entry_is_computed_again(video: Path, tmp_path: Path) -> None:
     assert (again.stats.reused, again.stats.computed) == (STRETCHES - 1, 1)
 
 
-def test_a_video_that_becomes_another_is_no_video(video: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_video_that_becomes_another_is_no_video(
+    video: Path, tmp_path: Path, settled: bool
+) -> None:
     path = Path(shutil.copy(video, tmp_path / "video.mp4"))
     other = encode(tmp_path / "other.mp4", "-c:v libx264 -g 45 -vf negate -preset ultrafast")
 
@@ -156,7 +180,7 @@ def test_a_video_that_becomes_another_is_no_video(video: Path, tmp_path: Path) -
         def stretches(self, path: str, fps: float) -> tuple[list[Stretch], Stamp | None]:
             found = super().stretches(path, fps)
             Path(path).write_bytes(other.read_bytes())
-            return found
+            return found if settled else (found[0], None)  # as of one that is being written
 
     made = extractor(tmp_path / "cache", DENSE)
     with Replaced("auto", workers=1) as pool:

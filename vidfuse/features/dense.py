@@ -22,7 +22,7 @@ from vidfuse.features.spec import FeatureConfig, FeatureSpec
 from vidfuse.progress import Reporter
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pool import DecodePool
-from vidfuse.video.sampling import even_moments
+from vidfuse.video.sampling import EPSILON, Sampling, even_moments
 from vidfuse.video.stretch import MAX_SECONDS, Stretch
 
 MANY_SECONDS = 600  # to be computed, for which a calibration of the precision pays
@@ -59,14 +59,15 @@ def dense_features(
         listed: Its stretches and stamp, where `DecodePool.stretches` was asked for them before.
 
     Yields:
-        Each stretch, and its entry or why it cannot be read. The entry has the features at each of
-        the `even_moments` of the stretch.
+        Each stretch with samples (`sampled`), and its entry or why it cannot be read. The entry has
+        the features at each of the `even_moments` of the stretch.
 
     Raises:
         InputError: The video cannot be read at all, or changed meanwhile.
     """
     spec, store = extractor.spec, extractor.store
     stretches, stamp = listed or pool.stretches(str(path), spec.fps)
+    stretches = sampled(Sampling.parse(spec.sampling).rate, stretches)
     jobs = _jobs(extractor, path, stretches)
     with extractor.reporter.measure("cache"):
         # Read, and not only looked for: one that is damaged must be computed again.
@@ -94,7 +95,9 @@ def dense_features(
         deque(computing, maxlen=0)  # ends its threads
     finally:
         extractor.reporter.finish()
-    if any(job.frames is not None and job.frames.stamp != stamp for job in jobs):
+    # Without a stamp it was changing all the while, and nothing says whether it only grew.
+    read = [job.frames.stamp for job in jobs if job.frames is not None]
+    if any(stamp is None or each != stamp for each in read):
         _check_unchanged(extractor, pool, path, dict(zip(stretches, jobs, strict=True)))
 
 
@@ -128,6 +131,19 @@ def first_sample(rate: float, stretch: Stretch) -> int:
     Sample k stands for the time from k / rate to (k + 1) / rate.
     """
     return round(float(even_moments(rate, stretch.start, stretch.end)[0]) * rate - 0.5)
+
+
+def sampled(rate: float, stretches: Sequence[Stretch]) -> list[Stretch]:
+    """The stretches that samples lie in; of a video between two samples, the first one.
+
+    Of one without any, `even_moments` would be the next stretch's first, or behind the video.
+    """
+    found = [
+        each
+        for each in stretches
+        if even_moments(rate, each.start, each.end)[0] < each.end - EPSILON
+    ]
+    return found or list(stretches[:1])
 
 
 def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> list[Job]:

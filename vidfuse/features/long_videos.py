@@ -20,7 +20,7 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.content import Stamp
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import build_extractor, one_line, summary
-from vidfuse.features.dense import dense_features, dense_spec, first_sample, new_pool
+from vidfuse.features.dense import dense_features, dense_spec, first_sample, new_pool, sampled
 from vidfuse.features.export import ADVICE, folders_of, names_of
 from vidfuse.features.extract import Extractor
 from vidfuse.features.spec import FeatureConfig
@@ -147,9 +147,9 @@ def _extractors(
 
 def _first_and_stop(rate: float, stretches: Sequence[Stretch]) -> tuple[int, int]:
     """The numbers of a video's first sample, and of the one behind its last."""
-    last = stretches[-1]
-    count = len(even_moments(rate, last.start, last.end))
-    return first_sample(rate, stretches[0]), first_sample(rate, last) + count
+    found = sampled(rate, stretches)
+    count = len(even_moments(rate, found[-1].start, found[-1].end))
+    return first_sample(rate, found[0]), first_sample(rate, found[-1]) + count
 
 
 def _arrays(

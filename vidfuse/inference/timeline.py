@@ -122,6 +122,7 @@ class TimelinePredictor(Predictor):
         segments = []
         for part in scores.parts:
             times = np.arange(part.first, part.first + len(part.scores) + 1) / self.rate
+            times = np.minimum(times, part.end)
             times[-1] = part.end  # which no sample need reach: less than half of one is none
             segments += find_segments(part.scores, self.card.classes, times, self.rule)
         return TimelineRecord(
@@ -148,10 +149,10 @@ class TimelinePredictor(Predictor):
         Raises:
             InputError: Nothing of it can.
         """
-        found, run, warnings = VideoScores(), None, dict[str, None]()
+        listed = self.pool.stretches(str(path), self.extractor.spec.fps)
+        found, run, warnings = VideoScores(duration=listed[0][-1].end), None, dict[str, None]()
         error: InputError | None = None
-        for stretch, entry in dense_features(self.extractor, self.pool, path):
-            found.duration = stretch.end
+        for stretch, entry in dense_features(self.extractor, self.pool, path, listed):
             first = first_sample(self.rate, stretch)
             if run is not None and (isinstance(entry, InputError) or run.next != first):
                 found.parts.append(run.finish())
@@ -166,6 +167,7 @@ class TimelinePredictor(Predictor):
             found.seconds += entry.info.end - entry.info.start
             warnings |= dict.fromkeys(entry.info.warnings)
         if run is not None:
+            run.end = found.duration  # behind the last sample there may be stretches without any
             found.parts.append(run.finish())
         if error is not None and not found.parts:
             raise error
