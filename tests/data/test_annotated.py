@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vidfuse.data.annotated import AnnotatedVideo, read_annotated
-from vidfuse.data.timeline import Segment
+from vidfuse.data.timeline import Segment, Timeline
+from vidfuse.data.timelines import write_timelines
 from vidfuse.errors import UserError
 
 
@@ -58,10 +59,42 @@ def test_nothing_says_what_happens(tmp_path: Path) -> None:
 
 
 def test_the_class_at_a_moment() -> None:
-    segments = [Segment(0, 4, "sit"), Segment(1, 2, "wave"), Segment(6, 7, "run")]
+    segments = [
+        *(Segment(0, 4, "sit"), Segment(0, 4, "wait"), Segment(1, 2, "wave")),
+        *(Segment(5, 5, "click"), Segment(6, math.inf, "run")),
+    ]
     video = AnnotatedVideo(Path("a.mp4"), segments)
-    moments = {0.0: "sit", 1.5: "wave", 2.0: "sit", 4.0: None, 5.0: None, 6.5: "run"}
-    assert {moment: video.label_at(moment) for moment in moments} == moments
+    moments = {0.0: "sit", 1.0: "wave", 1.5: "wave", 2.0: "sit", 4.0: None, 5.0: None, 6.5: "run"}
+    assert dict(zip(moments, video.labels_at(list(moments)), strict=True)) == moments
+
+
+@pytest.mark.parametrize("name", ["events.tsv", "events.csv"])
+def test_events_of_boris_are_no_manifest(tmp_path: Path, name: str) -> None:
+    video = touch(tmp_path / "a.mp4")
+    segments = [Segment(0, 1, "run"), Segment(2, 3, "sit")]
+    write_timelines([Timeline(video, segments)], tmp_path / name, format="boris-events")
+    (found,), problems = read_annotated(tmp_path / name)
+    assert (found.path, found.segments, problems) == (video, segments, [])
+
+
+def test_a_table_without_a_path_is_of_the_video_of_its_name(tmp_path: Path) -> None:
+    video = touch(tmp_path / "a.mp4")
+    table = touch(tmp_path / "a.csv", "start;end;label\n0;1;run\n")
+    assert read_annotated(table)[0] == [AnnotatedVideo(video, [Segment(0, 1, "run")])]
+    with pytest.raises(UserError, match="there is no column 'path'"):
+        read_annotated(touch(tmp_path / "b.csv", "video;class\na.mp4;run\n"))
+
+
+def test_a_video_is_of_one_group_and_split(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4")
+    rows = "a.mp4,run,0,1,,train\na.mp4,sit,1,2,p2,test\na.mp4,run,2,3,p1,train\n"
+    table = touch(tmp_path / "all.csv", "path,label,start,end,group,split\n" + rows)
+    (video,), problems = read_annotated(table)
+    assert (video.group, video.split) == ("p2", "train")
+    assert problems == [
+        "a.mp4: group p2 and p1; a video has one: p2 for all of it",
+        "a.mp4: split train and test; a video has one: train for all of it",
+    ]
 
 
 def test_groups_of_annotations_are_those_of_their_videos(tmp_path):

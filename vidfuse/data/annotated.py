@@ -7,17 +7,20 @@ beside their videos.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.layouts import manifest
-from vidfuse.data.tables import read_text
+from vidfuse.data.tables import read_text, split_header
 from vidfuse.data.timeline import Segment, in_order
-from vidfuse.data.timelines import FORMATS, read_timelines
+from vidfuse.data.timelines import FORMATS, load_format, read_timelines
 from vidfuse.data.timelines.pairing import annotation_files, find_video
 from vidfuse.errors import InputError, UserError
+
+HEAD = 65536  # characters by which a table is recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,17 @@ class AnnotatedVideo:
     group: str | None = None
     split: str | None = None
 
-    def label_at(self, moment: float) -> str | None:
-        """The class at a moment, in seconds; where several overlap, of what began last."""
-        inside = [each for each in self.segments if each.start <= moment < each.end]
-        return max(inside, key=lambda each: each.start).label if inside else None
+    def labels_at(self, moments: Sequence[float]) -> list[str | None]:
+        """The class at each moment ``[N]``, in seconds and in order; None where there is none.
+
+        Where several segments overlap, it is that of what began last.
+        """
+        labels: list[str | None] = [None] * len(moments)
+        latest_first = sorted(self.segments, key=lambda each: each.start, reverse=True)
+        for each in reversed(latest_first):  # of those that begin together the first comes last
+            first, stop = (bisect_left(moments, time) for time in (each.start, each.end))
+            labels[first:stop] = [each.label] * (stop - first)
+        return labels
 
 
 def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
@@ -57,7 +67,8 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
     problems: list[str] = []
     if manifest.recognise(root) and not _has_timelines(root):
         dataset = manifest.read(root, None)
-        return _of_clips(dataset.clips), list(dataset.problems)
+        problems += dataset.problems
+        return _of_clips(dataset.clips, problems), problems
     files = [root]
     if root.is_dir():
         files = [file for file in annotation_files(root) if file.is_file()]
@@ -84,8 +95,11 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
     return videos, problems
 
 
-def _of_clips(clips: Iterable[Clip]) -> list[AnnotatedVideo]:
-    """Videos of the rows of a manifest; a row without times is all of its video."""
+def _of_clips(clips: Iterable[Clip], problems: list[str]) -> list[AnnotatedVideo]:
+    """Videos of the rows of a manifest; a row without times is all of its video.
+
+    Rows that disagree about the group or split of a video are added to the problems.
+    """
     rows: dict[Path, list[Clip]] = {}
     for clip in clips:
         rows.setdefault(clip.path, []).append(clip)
@@ -96,14 +110,29 @@ def _of_clips(clips: Iterable[Clip]) -> list[AnnotatedVideo]:
             for clip in own
             if clip.label is not None
         ]
-        group = next((clip.group for clip in own if clip.group is not None), None)
-        split = next((clip.split for clip in own if clip.split is not None), None)
-        videos.append(AnnotatedVideo(path, in_order(segments), group, split))
+        said = {}
+        for column in ("group", "split"):
+            values = dict.fromkeys(filter(None, (getattr(clip, column) for clip in own)))
+            said[column] = next(iter(values), None)
+            if len(values) > 1:
+                problems.append(
+                    f"{path.name}: {column} {' and '.join(values)}; a video has one: "
+                    f"{said[column]} for all of it"
+                )
+        videos.append(AnnotatedVideo(path, in_order(segments), **said))
     return videos
 
 
 def _has_timelines(root: Path) -> bool:
-    """True for JSON lines whose objects have segments: they are no manifest of clips."""
-    if root.is_dir() or root.suffix.lower() not in FORMATS["jsonl"].suffixes:
+    """True for a file that is no manifest of clips, by its beginning: JSON lines whose objects have
+    segments, and tables of events or segments that name no video in a column ``path``.
+    """
+    if root.is_dir():
         return False
-    return '"segments"' in read_text(root).partition("\n")[0]
+    text = read_text(root)
+    if root.suffix.lower() in FORMATS["jsonl"].suffixes:
+        return '"segments"' in text.partition("\n")[0]
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    if any("path" in split_header(header, delimiter) for delimiter in ",;\t|"):
+        return False
+    return any(load_format(name).recognise(text[:HEAD]) for name in ("csv", "boris-events"))

@@ -100,7 +100,7 @@ class TimelineData(TrainingData):
         length, rate = config.frames, self.sample_rate
         background = None if config.background == NO_BACKGROUND else config.background
         moments = even_moments(rate, 0.0, long.duration).tolist()
-        labels = [long.video.label_at(moment) or background for moment in moments]
+        labels = [label or background for label in long.video.labels_at(moments)]
         count = len(labels)
         starts = list(range(0, max(1, count - length + 1), max(1, length // OVERLAP)))
         if starts[-1] + length < count:
