@@ -99,6 +99,7 @@ def test_nothing_is_computed_twice(vidfuse: Vidfuse, trained, video):
         (("--timeline", "--threshold", 0.3, "--low-threshold", 0.4), "is above --threshold"),
         (("--timeline", "--views", 2), "a timeline has no views"),
         (("--timeline", "--window", 0), "window"),
+        (("--timeline", "--window", 1e-4), "samples in a window of 0.0001 s"),
     ],
 )
 def test_wrong_settings(vidfuse: Vidfuse, trained, video, arguments, said):

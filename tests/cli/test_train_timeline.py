@@ -106,6 +106,10 @@ def test_a_model_keeps_how_long_segments_were(run):
         ((*WINDOWED, "--backbone", "r3d_18"), "r3d_18 sees windows of frames"),
         ((*DENSE, "--folds", 2), "Leave out --folds"),
         ((*DENSE, "--rate", 0), "rate"),
+        ((*DENSE, "--rate", 0.1), "0 samples in a window of 2 s"),
+        ((*WINDOWED, "--window", 1e-4), "4 samples in a window of 0.0001 s"),
+        ((*WINDOWED, "--rate", 4), "rate: it is for --timeline dense"),
+        (("--window", 2), "window: it is for --timeline"),
     ],
 )
 def test_wrong_settings(vidfuse: Vidfuse, videos, arguments, said):

@@ -113,5 +113,10 @@ def test_what_makes_no_sense_is_refused(extract, video):
         extract(video, rate=1.0, stride=2)
     with pytest.raises(UserError, match="parts of videos"):
         extract(Clip(video, start=1.0, end=3.0), rate=1.0)
+    with pytest.raises(UserError, match="--sampling is for clips"):
+        extract(video, rate=1.0, sampling="dense")
+    result, rows, _ = extract(video, stride=10**9)
+    assert (result.failed, rows) == (1, [])
+    assert "less than one in 100 s" in result.failures[0].error
     with pytest.raises(UserError, match="sees windows"):
         extract(video, rate=1.0, backbone="r3d_18", layer=None, size=None)

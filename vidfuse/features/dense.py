@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import CHANGED, RUN_AGAIN, Stamp
-from vidfuse.errors import InputError
+from vidfuse.errors import InputError, UserError
 from vidfuse.features.cache import Entry, entry_key
 from vidfuse.features.encode import Job
 from vidfuse.features.extract import Extractor
@@ -26,7 +26,24 @@ from vidfuse.video.sampling import EPSILON, Sampling, even_moments
 from vidfuse.video.stretch import MAX_SECONDS, Stretch
 
 MANY_SECONDS = 600  # to be computed, for which a calibration of the precision pays
+LEAST_RATE, MOST_RATE = 0.01, 1000.0  # samples per second
 GONE = "a part of its features is no longer in the cache"
+
+
+def window_rate(samples: int, seconds: float) -> float:
+    """Samples per second of windows of so many samples, as the spec has it.
+
+    Raises:
+        UserError: A window has none, or a second more than any video has frames.
+    """
+    rate = round(samples / seconds, 6)
+    if not 0 < rate <= MOST_RATE:
+        raise UserError(
+            f"{samples} samples in a window of {seconds:g} s",
+            f"A window has one at least, and a second {MOST_RATE:g} at most: choose another "
+            "--window.",
+        )
+    return rate
 
 
 def dense_spec(spec: FeatureSpec, rate: float) -> FeatureSpec:

@@ -20,7 +20,14 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.content import Stamp
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import build_extractor, one_line, summary
-from vidfuse.features.dense import dense_features, dense_spec, first_sample, new_pool, sampled
+from vidfuse.features.dense import (
+    LEAST_RATE,
+    dense_features,
+    dense_spec,
+    first_sample,
+    new_pool,
+    sampled,
+)
 from vidfuse.features.export import ADVICE, folders_of, names_of
 from vidfuse.features.extract import Extractor
 from vidfuse.features.spec import FeatureConfig
@@ -51,7 +58,7 @@ class Pace:
         """Samples per second of a video.
 
         Raises:
-            InputError: It has no frames to count.
+            InputError: It has no frames to count, or too few for this stride.
         """
         if self.rate is not None:
             return self.rate
@@ -59,7 +66,11 @@ class Pace:
         seconds = sum(each.end - each.start for each in stretches)
         if not (frames and seconds and self.stride):
             raise InputError(path, "its frames cannot be counted", "Use --rate instead.")
-        return round(frames / seconds / self.stride, 6)
+        rate = round(frames / seconds / self.stride, 6)
+        if rate < LEAST_RATE:
+            reason = f"a sample for {self.stride} frames is less than one in {1 / LEAST_RATE:g} s"
+            raise InputError(path, reason, "Choose a smaller --stride.")
+        return rate
 
 
 def extract_videos(
@@ -83,6 +94,10 @@ def extract_videos(
     Raises:
         UserError: The settings or the machine do not allow it, or parts of videos are asked for.
     """
+    for name in ("sampling", "cache_frames"):
+        if getattr(config, name) is not None:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is for clips, and not for whole videos", "Leave it out.")
     failures = [item for item in clips if isinstance(item, InputError)]
     videos = list(dict.fromkeys(item for item in clips if isinstance(item, Clip)))
     for error in failures:

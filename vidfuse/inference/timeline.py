@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidfuse.errors import InputError, UserError
-from vidfuse.features.dense import dense_features, dense_spec, first_sample
+from vidfuse.features.dense import dense_features, dense_spec, first_sample, window_rate
 from vidfuse.inference.config import TimelineConfig
 from vidfuse.inference.predictor import AnyModel, Predictor
 from vidfuse.inference.segments import SegmentRule, find_segments
@@ -93,7 +93,7 @@ class TimelinePredictor(Predictor):
         super().__init__(card, config, reporter)
         seconds = config.window or float(card.metadata.get("clip_seconds", WINDOW))
         self.length = card.spec.frames
-        self.rate = round(self.length / seconds, 6)  # as it is written in the spec
+        self.rate = window_rate(self.length, seconds)
         step = seconds / STEPS if config.step is None else config.step
         self.step = int(np.clip(round(step * self.rate), 1, self.length))
         self.extractor.spec = dense_spec(card.spec, self.rate)

@@ -151,6 +151,11 @@ class TrainConfig(FeatureConfig):
             close = closest(self.head, names)
             guess = f", did you mean '{close}'?" if close else ""
             found.append(f"head: unknown head '{self.head}'{guess}; known: {', '.join(names)}")
+        idle = {None: ("window", "rate", "background"), WINDOWED: ("rate",)}.get(self.timeline, ())
+        for name in idle:
+            if getattr(self, name) != getattr(TrainConfig, name):
+                kind = f" {DENSE}" if name == "rate" else ""
+                found.append(f"{name}: it is for --timeline{kind}")
         return found
 
     def with_each_backbone(self) -> list[TrainConfig]:

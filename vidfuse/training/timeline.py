@@ -19,7 +19,13 @@ from vidfuse.data.content import Stamp
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import check_failures, one_line
 from vidfuse.features.cache import EntryInfo
-from vidfuse.features.dense import dense_features, dense_spec, first_sample, new_pool
+from vidfuse.features.dense import (
+    dense_features,
+    dense_spec,
+    first_sample,
+    new_pool,
+    window_rate,
+)
 from vidfuse.features.extract import ExtractionStats
 from vidfuse.features.table import FeatureBuffer, FeatureTable
 from vidfuse.heads import head_class
@@ -74,7 +80,7 @@ class TimelineData(TrainingData):
         self.dense = config.timeline == DENSE
         if self.dense:
             config = replace(config, frames=round(config.rate * config.seconds))
-        self.sample_rate = round(config.frames / config.seconds, 6)
+        self.sample_rate = window_rate(config.frames, config.seconds)
         root = Path(dataset)
         with reporter.measure("scan"):
             videos, problems = read_annotated(root)
