@@ -360,6 +360,13 @@ def test_a_run_goes_on_where_it_was(video: Path, tmp_path: Path) -> None:
     assert ",copy" in (out / "manifest.csv").read_text()
 
 
+def test_segments_of_one_name_are_one_clip(video: Path, tmp_path: Path) -> None:
+    rows = [(video, 1.0001, 2, "run"), (video, 1.0002, 2, "run"), (video, 1, 2, "jump")]
+    result = cut(annotate(tmp_path / "all.csv", rows), video, tmp_path / "clips")
+    assert (result.cut, result.failed) == (2, 0)
+    assert len({each.path for each in result.clips}) == 2
+
+
 def test_two_runs_fill_one_folder(video: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     same_stem = Path(shutil.copy(video, tmp_path / "other" / "video.mp4"))

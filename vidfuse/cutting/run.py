@@ -183,10 +183,13 @@ class Cut:
             return
         group = self._groups.of(relative(source, self._out), source.stem)
         suffix = EXACT_SUFFIX if self._config.exact else copied_suffix(source.suffix)
+        clips: dict[str, ClipPlan] = {}
         for part in parts:
             folder = self._folders.of(part.label, part.label)
-            name = f"{group}_{part.start:.3f}-{part.end:.3f}{suffix}"
-            plan.clips.append(ClipPlan(source, part, f"{folder}/{name}", group))
+            path = f"{folder}/{group}_{part.start:.3f}-{part.end:.3f}{suffix}"
+            # Parts may differ by less than a name tells; two orders would write one file at once.
+            clips.setdefault(path, ClipPlan(source, part, path, group))
+        plan.clips.extend(clips.values())
 
     def _tell_alike(self) -> None:
         for label, other in self._folders.alike.items():
