@@ -125,6 +125,15 @@ def test_files_for_annotation_tools(vidfuse: Vidfuse, trained, video, tmp_path):
     assert [path.name for path in (tmp_path / "subtitles").iterdir()] == ["there and back.vtt"]
 
 
+def test_one_file_for_several_videos_ends_the_work(vidfuse: Vidfuse, trained, video, tmp_path):
+    command = ("predict", video, video, video, "--timeline", "--model", trained.run, *WINDOW)
+    answer = vidfuse(*command, "--out", "a.vtt", "--format", "jsonl")
+    assert answer.code == 2
+    assert "holds one video" in answer.err
+    assert len(records_of(answer.out)) == 2
+    assert not (tmp_path / "a.vtt").exists()
+
+
 def test_copies_with_the_timeline_in_them(vidfuse: Vidfuse, trained, video, tmp_path):
     """All frames are there at their times; what is not a video is named, and the rest is done."""
     frames = tmp_path / "frames"
@@ -157,6 +166,7 @@ def test_wrong_files(vidfuse: Vidfuse, trained, video, tmp_path):
         (("--annotate", "a.mp4"), "--annotate is for timelines"),
         (("--timeline", "--annotate", "a.avi"), "--annotate writes MP4"),
         (("--timeline", "--out", "a.vtt", "--out-format", "nonsense"), "unknown format"),
+        (("--timeline", "--out", ".", "--out-format", "csv"), "has all videos in one file"),
     ):
         answer = vidfuse(*command, *arguments)
         assert answer.code == 2

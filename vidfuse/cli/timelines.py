@@ -62,8 +62,11 @@ def predict_timelines(
     if files.out is not None:
         out = Path(files.out).expanduser()
         name = format_of(out, files.out_format)
-        one_each = not FORMATS[name].several and out.suffix.lower() not in FORMATS[name].suffixes
-        make_writable(out if one_each else out.parent, ADVICE)
+        if FORMATS[name].several and out.is_dir():
+            suffix = FORMATS[name].suffixes[0]
+            reason = f"--out {out}: a folder, and the format '{name}' has all videos in one file"
+            raise UserError(reason, f"Example: --out {out / ('timelines' + suffix)}")
+        make_writable(out if _is_folder(out, name) else out.parent, ADVICE)
     copies = None
     if files.annotate is not None:
         copies = Path(files.annotate).expanduser()
@@ -77,6 +80,12 @@ def predict_timelines(
     if copies is not None:
         records = _drawn(records, copies, reporter)
     return records if out is None else _written(records, out, name, reporter)
+
+
+def _is_folder(out: Path, name: str) -> bool:
+    """True where ``--out`` gets a file for each video, in a format that holds one."""
+    about = FORMATS[name]
+    return not about.several and (out.is_dir() or out.suffix.lower() not in about.suffixes)
 
 
 def _drawn(
@@ -118,13 +127,19 @@ def _drawn(
 def _written(
     records: Iterator[TimelineRecord], target: Path, name: str, reporter: Reporter
 ) -> Iterator[TimelineRecord]:
-    """Pass records on; at the end, also where it came early, write those that there are."""
+    """Pass records on; at the end, also where it came early, write those that there are.
+
+    Raises:
+        UserError: They do not fit into the file, or it cannot be written.
+    """
     done: list[Timeline] = []
     try:
         for record in records:
             if record.ok:
                 done.append(timeline_of(record))
             yield record
+            if len(done) > 1 and not FORMATS[name].several and not _is_folder(target, name):
+                return  # what writes them says that one file is too few
     finally:
         if done:
             files = write_timelines(done, target, format=name)
