@@ -79,6 +79,11 @@ def test_a_step_back_begins_a_run_and_time_goes_on():
     assert one == 0, "frames that are a little out of order are none"
 
 
+def test_a_last_frame_stays_no_longer_than_a_gap():
+    found = chosen_of([0.0, 0.1, 9.0, 9.1], 10, gap=1, length=1e9)
+    assert [each.moments for each in found] == [1, 10, 1, 10]
+
+
 def follow(source: str, heard: Heard, patience: float = 20, **changes: Any) -> LiveStream:
     request = LiveRequest(**{f: getattr(REQUEST, f) for f in REQUEST.__slots__} | changes)
     return LiveStream(find_source(source), request, patience=patience, memory=None, reporter=heard)

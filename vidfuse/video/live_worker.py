@@ -99,7 +99,7 @@ class Chooser:
             now = max(now, before.time)
             chosen = self._until(now)
         else:
-            end = before.time + before.length
+            end = self._end_of(before)
             chosen = self._until(end)
             if step < 0:
                 self._shift += end - now
@@ -111,7 +111,11 @@ class Chooser:
 
     def finish(self) -> Chosen | None:
         """End the stream; returns the last frame if any moment is its own."""
-        return self._until(self._shown.time + self._shown.length) if self._shown else None
+        return self._until(self._end_of(self._shown)) if self._shown else None
+
+    def _end_of(self, last: Shown) -> float:
+        """When the last frame of a run leaves the screen; a damaged stream says anything."""
+        return last.time + min(max(last.length, 0.0), self.gap)
 
     def _until(self, end: float) -> Chosen | None:
         """The frame on screen, if there is a moment before the next one at ``end``."""
