@@ -300,8 +300,11 @@ def measure(bench: Bench) -> str:
         body.append((title, *(f"{100 * value:.1f}" for value in others)))
     clips = api.evaluate(bench.folder / CLIPS, model=clip_model, **bench.cache)
     header = ("", "frames", "frames with a class", "F1@50", "edit score")
-    note = f"The clip model on the same clips cut out: {100 * clips.accuracy:.1f} %, {clips.clips}"
-    return "\n".join([*table(header, body), "", f"{note} clips, gaps among them.", ""])
+    note = (
+        f"The clip model on the same clips cut out: {100 * clips.accuracy:.1f} %, {clips.clips} "
+        f"clips, gaps among them. Intervals: {first.interval_method}."
+    )
+    return "\n".join([*table(header, body), "", note, ""])
 
 
 def chosen(found: TimelineEvaluation) -> tuple[Measure, ...]:
