@@ -689,7 +689,7 @@ def trace_clips(
     """
     from vidfuse.cutting.config import CutConfig
     from vidfuse.cutting.trace import Tracer, check_out, clips_of, summarize_trace, write_trace
-    from vidfuse.video.pool import DecodePool
+    from vidfuse.video.open_clips import OpenClips
 
     reporter = _watched(reporter)
     config = CutConfig(workers=workers, time_limit=time_limit, memory=memory)
@@ -699,7 +699,7 @@ def trace_clips(
     if target is not None:
         check_out(target, overwrite=overwrite)
     found = clips_of(as_path("clips", clips), reporter)
-    with DecodePool("auto", workers, time_limit, memory=config.memory_bytes) as pool:
+    with OpenClips("auto", workers, time_limit, memory=config.memory_bytes) as pool:
         tracer = Tracer(pool, _videos(videos), reporter)
         records = list(tracer.trace(found))
     if target is not None:

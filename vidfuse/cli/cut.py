@@ -184,13 +184,13 @@ def _tell(records: Sequence[CutRecord], task: Task) -> None:
 def _trace(folder: Path, videos: Sequence[Path | InputError], task: Task) -> bool:
     """Find clips in videos; True where one was not found."""
     from vidfuse.cutting.trace import Tracer, check_out, clips_of, summarize_trace, write_trace
-    from vidfuse.video.pool import DecodePool
+    from vidfuse.video.open_clips import OpenClips
 
     reporter, config = task.reporter, task.config
     check_out(task.out, overwrite=task.overwrite or task.dry_run)
     clips = clips_of(folder, reporter)
     records: list[TraceRecord] = []
-    with DecodePool("auto", config.workers, config.time_limit, memory=config.memory_bytes) as pool:
+    with OpenClips("auto", config.workers, config.time_limit, memory=config.memory_bytes) as pool:
         tracer = Tracer(pool, videos, reporter)
         for record in tracer.trace(clips):
             records.append(record)
