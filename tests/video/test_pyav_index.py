@@ -247,3 +247,25 @@ def test_key_frames_of_hevc_that_are_none() -> None:
     )
     for data in damaged:
         assert not _is_random_access(Packet(data), 4)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_far_behind_a_key_frame_nothing_is_decoded_for_two_calls(name, tmp_path):
+    """Every call gives the frames of the whole, in whatever order calls come."""
+    options = CODECS[name].replace("-g 50", "-g 9999").replace("keyint=50", "keyint=9999")
+    path = tmp_path / name
+    run(LONG + f"{options} -sc_threshold 0 -threads 1", path)
+    parts = [np.arange(start, start + 3, 0.25) for start in (0, 3, 12, 15, 18, 21)]
+    with closing(PyAVReader(str(path), keep_bytes=0)) as alone:
+        expected = [alone.read(part) for part in parts]
+    with closing(PyAVReader(str(path), again=True, keep_bytes=0)) as kept:
+        found = [kept.read(part) for part in parts]
+        assert kept.decoded <= (3 + 6 + 24) * 25 + 30, (
+            "all once, and the beginning for each near it"
+        )
+        for number in (4, 1, 5, 0):
+            found[number] = kept.read(parts[number])
+        assert kept.warnings == []
+    for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(times, right_times)
+        np.testing.assert_array_equal(np.stack(pixels), np.stack(right))

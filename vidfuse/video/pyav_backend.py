@@ -5,7 +5,8 @@ Matroska), only what the wanted ones need is decoded: from the key frame before 
 without the frames on the way that no other depends on. Other short clips are decoded once from
 beginning to end, and the decoded frames are kept until the wanted ones are known: each frame's
 timestamp is the decoder's own. Other long ones are read through the container's index too, with all
-frames on the way.
+frames on the way. Far behind a key frame, a long clip that is kept open is read on from where the
+last call ended.
 """
 
 from __future__ import annotations
@@ -22,12 +23,20 @@ from vidfuse.errors import InputError
 from vidfuse.video.decoder import Fit, end_of, unchanged
 from vidfuse.video.frames import Pixels
 from vidfuse.video.pyav_index import Index, read_index
-from vidfuse.video.pyav_stream import SeekError, VideoFile, bytes_of, is_mirrored, is_turned
+from vidfuse.video.pyav_stream import (
+    KeyFrame,
+    SeekError,
+    VideoFile,
+    bytes_of,
+    is_mirrored,
+    is_turned,
+)
 from vidfuse.video.sampling import EPSILON, FrameTimes, Times, on_screen
 
 # Decoded frames of a clip are kept up to this many bytes (a minute of 320x240 is 200 MB).
 KEEP_BYTES = 2**28
 SMALLEST_FOR_DECORD = 16  # pixels
+FAR = 10.0  # seconds behind a key frame: more than to decode from it again for each call
 NOTHING = "no frame in it can be decoded"
 
 
@@ -58,6 +67,7 @@ class PyAVReader:
         self._file = VideoFile(path)
         self._short = self._file.expected_bytes <= keep_bytes
         self._keep_bytes = keep_bytes
+        self._again = again
         self._by_index = self._file.indexed and not again
         self._index: Index | None = None
         self._kept: tuple[Times, list[VideoFrame]] | None = None
@@ -155,6 +165,8 @@ class PyAVReader:
         times = np.maximum(times, self.frame_times.times[0])
         if self._index and self._index.keys:
             try:
+                if self._again and (key := _far_key(self._index, times)):
+                    return _together(self._onward(times, fit, key))
                 return self._through(self._index, times, fit)
             except MemoryError:  # FFmpeg's, too
                 raise
@@ -178,6 +190,7 @@ class PyAVReader:
         Raises:
             SeekError: The index is wrong, or a packet of a short clip does not decode.
         """
+        self._walk = None  # from where seeking leads away
         frame_of = on_screen(index.frame_times.times, times)
         moments = index.frame_times.times[frame_of]
         wanted = frozenset(index.stamps[frame_of].tolist())
@@ -197,20 +210,48 @@ class PyAVReader:
             raise SeekError
         return _together(found)
 
-    def _onward(self, times: Times, fit: Fit) -> Iterator[tuple[Pixels, float]]:
+    def _onward(
+        self, times: Times, fit: Fit, key: KeyFrame | None = None
+    ) -> Iterator[tuple[Pixels, float]]:
         """The frame on screen at each time, on the way from where the last call ended.
+
+        Args:
+            times: Moments asked for, not decreasing.
+            fit: Called for each frame.
+            key: Where the way begins, if not there; None is the beginning of the file.
 
         Raises:
             InputError: No frame can be decoded.
+            SeekError: The index is wrong.
         """
-        if self._walk is None or self._walk.time > times[0] + EPSILON:
-            self._file.restart()
-            self._walk = Walk(self._file)
+        begin = -np.inf if key is None else key.time - EPSILON
+        if self._walk is None or not begin <= self._walk.time <= times[0] + EPSILON:
+            self._walk = None
+            if key is None:
+                self._file.restart()
+                self._walk = Walk(self._file)
+            else:
+                self._walk = self._walk_from(key, times[0])
         image: Pixels | None = None
         for moment in times.tolist():
             if self._walk.reach(moment) or image is None:
                 image = fit(self._file.to_rgb(self._walk.frame))
             yield image, self._walk.time
+
+    def _walk_from(self, key: KeyFrame, time: float) -> Walk:
+        """A walk from a key frame, on the way to a time in seconds.
+
+        Raises:
+            SeekError: It does not lead there.
+        """
+        self._file.seek(key)
+        try:
+            walk = Walk(self._file)
+        except InputError as error:
+            raise SeekError from error
+        if walk.time > time + EPSILON:
+            raise SeekError
+        return walk
 
     def _pass_by(
         self,
@@ -298,6 +339,13 @@ class Walk:
             self._next = next(self._frames, None)
             moved = True
         return moved
+
+
+def _far_key(index: Index, times: Times) -> KeyFrame | None:
+    """The key frame that the first of some times is decoded from, where it is far before."""
+    first = on_screen(index.frame_times.times, times[:1])
+    ((key, _),) = index.parts(first)
+    return key if times[0] > key.time + FAR else None
 
 
 def _together(found: Iterable[tuple[Pixels, float]]) -> tuple[list[Pixels], Times]:
