@@ -48,7 +48,7 @@ from vidfuse.data.layouts import is_tree, read_dataset
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import finest
 from vidfuse.features.export import extract_clips
-from vidfuse.features.long_videos import Pace, extract_videos
+from vidfuse.features.long_videos import SampleRate, extract_videos
 from vidfuse.features.spec import FeatureConfig, parse_grid
 from vidfuse.heads import head_class, head_names
 from vidfuse.inference.config import TIMELINE_FIELDS, InferenceConfig, TimelineConfig
@@ -157,8 +157,10 @@ def extract(
         grids = [parse_grid(config.grid)]
     if rate is None and stride is None:
         return ExtractionResult.from_dict(extract_clips(found, config, grids, target, reporter))
-    pace = Pace(rate, stride)
-    return ExtractionResult.from_dict(extract_videos(found, config, pace, grids, target, reporter))
+    sampling = SampleRate(rate, stride)
+    return ExtractionResult.from_dict(
+        extract_videos(found, config, sampling, grids, target, reporter)
+    )
 
 
 @overload

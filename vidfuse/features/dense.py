@@ -93,20 +93,20 @@ def dense_features(
     seconds = sum(s.end - s.start for s, has in zip(stretches, there, strict=True) if not has)
     computing = extractor.compute(missing, many=seconds >= MANY_SECONDS)
     computed: set[Job] = set()
-    pace = _Pace(extractor.reporter, path, stretches[-1].end)
+    progress = _VideoProgress(extractor.reporter, path, stretches[-1].end)
     try:
         for stretch, job, has in zip(stretches, jobs, there, strict=True):
             if has and store is not None:
                 with extractor.reporter.measure("cache"):
                     entry = store.read(spec, job.key)
                 extractor.stats.reused += entry is not None
-                pace.reached(stretch.end, 0)
+                progress.reached(stretch.end, 0)
                 yield stretch, entry or InputError(path, GONE, RUN_AGAIN)
             else:
                 while job not in computed:
                     computed.add(next(computing))
                 extractor.stats.computed += job.error is None
-                pace.reached(stretch.end, stretch.end - stretch.start)
+                progress.reached(stretch.end, stretch.end - stretch.start)
                 yield stretch, job.error or job.entries[0]
                 job.entries.clear()
         deque(computing, maxlen=0)  # ends its threads
@@ -118,7 +118,7 @@ def dense_features(
         _check_unchanged(extractor, pool, path, dict(zip(stretches, jobs, strict=True)))
 
 
-class _Pace:
+class _VideoProgress:
     """Progress through a video, in seconds of it.
 
     Args:

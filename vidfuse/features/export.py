@@ -99,10 +99,19 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
         np.save(content, _array(entry))
         write_whole(folder / names[clip], content.getvalue(), ADVICE)
         rows[clip] = _row(clip, names[clip], entry)
+    write_index(index, COLUMNS, (rows[clip] for clip in clips if clip in rows))
+
+
+def write_index(index: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write the table of the arrays in a folder.
+
+    Raises:
+        UnwritableError: It cannot be written.
+    """
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS)
+    writer = csv.DictWriter(table, columns)
     writer.writeheader()
-    writer.writerows(rows[clip] for clip in clips if clip in rows)
+    writer.writerows(rows)
     # Names of files need not be Unicode.
     write_whole(index, table.getvalue().encode(errors="replace"), ADVICE)
 

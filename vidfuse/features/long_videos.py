@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from vidfuse.features.dense import (
     new_pool,
     sampled,
 )
-from vidfuse.features.export import ADVICE, folders_of, names_of
+from vidfuse.features.export import ADVICE, folders_of, names_of, write_index
 from vidfuse.features.extract import Extractor
 from vidfuse.features.spec import FeatureConfig
 from vidfuse.progress import Reporter
@@ -43,7 +42,7 @@ Features = NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class SampleRate:
     """How often videos are sampled.
 
     Attributes:
@@ -76,7 +75,7 @@ class Pace:
 def extract_videos(
     clips: Sequence[Clip | InputError],
     config: FeatureConfig,
-    pace: Pace,
+    sampling: SampleRate,
     grids: Sequence[Grid],
     out: Path | None,
     reporter: Reporter,
@@ -86,7 +85,7 @@ def extract_videos(
     Args:
         clips: The videos.
         config: The settings.
-        pace: How often they are sampled.
+        sampling: How often they are sampled.
         grids: Sides of the features' grids.
         out: Folder that also gets an array of each video, and ``index.csv``; None is none.
         reporter: Receives progress updates and collects the time of each stage.
@@ -118,7 +117,7 @@ def extract_videos(
         for clip in videos:
             try:
                 listed = pool.stretches(str(clip.path), config.fps)
-                rate = pace.of(clip.path, listed[0])
+                rate = sampling.of(clip.path, listed[0])
                 for each in extractors:
                     each.spec = dense_spec(each.spec, rate)
                     parts = _arrays(each, pool, clip.path, rate, listed)
@@ -133,7 +132,7 @@ def extract_videos(
             else:
                 rows.append(_row(clip, names.get(clip), rate, listed[0]))
     for folder in folders.values():
-        _write_index(folder / "index.csv", rows)
+        write_index(folder / "index.csv", COLUMNS, rows)
     report = summary(extractors[0], [each.stats for each in extractors])
     report["failures"] = [{"path": each.path, "error": each.reason} for each in failures]
     report["failed"] = len(failures)
@@ -231,12 +230,3 @@ def _row(clip: Clip, file: str | None, rate: float, stretches: Sequence[Stretch]
         "rate": f"{rate:.10g}",
     }
     return {column: csv_cell(value) for column, value in cells.items()}
-
-
-def _write_index(index: Path, rows: Sequence[dict[str, Any]]) -> None:
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    # Names of files need not be Unicode.
-    write_whole(index, table.getvalue().encode(errors="replace"), ADVICE)

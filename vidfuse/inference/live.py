@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +14,7 @@ from vidfuse.features.encode import check_finite
 from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
 from vidfuse.inference.predictor import AnyModel
 from vidfuse.inference.timeline import STEPS, TimelinePredictor
-from vidfuse.inference.windows import Classify, Features, Scores
+from vidfuse.inference.windows import Features, LastWindow, Scores
 from vidfuse.progress import Reporter
 from vidfuse.results import ClassScore, LiveRecord
 from vidfuse.video.live import LiveRequest, LiveSource, LiveStream, Sample
@@ -38,42 +37,6 @@ class Decider(Protocol):
 
     def finish(self) -> Scores | None:
         """End the stream; returns class probabilities ``[C]`` if there was no decision yet."""
-
-
-class LastWindow:
-    """Decides on the last samples, at even steps.
-
-    Args:
-        classify: Gives class probabilities ``[1, C]`` of features ``[1, T, D, g, g]`` and lengths
-            ``[1]``; or those of each sample ``[1, T, C]``, of which the last counts.
-        length: Samples in a window.
-        step: Samples from one decision to the next.
-        first: Samples before the first decision.
-    """
-
-    def __init__(self, classify: Classify, length: int, step: int, first: int) -> None:
-        self._classify = classify
-        self._features: deque[Features] = deque(maxlen=length)
-        self._step = step
-        self._wait = first
-        self._decided = False
-
-    def add(self, features: Features) -> Scores | None:
-        """Take the next sample; see `Decider`."""
-        self._features.append(features)
-        self._wait -= 1
-        return None if self._wait else self._decide()
-
-    def finish(self) -> Scores | None:
-        """Decide on a stream that was shorter than a window; see `Decider`."""
-        return None if self._decided or not self._features else self._decide()
-
-    def _decide(self) -> Scores:
-        self._wait, self._decided = self._step, True
-        window = np.stack(self._features)
-        scores = self._classify(window[None], np.array([len(window)]))
-        newest: Scores = scores.reshape(-1, scores.shape[-1])[-1]
-        return newest
 
 
 class StepByStep:

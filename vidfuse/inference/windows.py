@@ -1,4 +1,4 @@
-"""Sliding a clip model over a long video: the one place that knows of windows.
+"""Sliding a clip model over a long video or a stream: the one place that knows of windows.
 
 A video is sampled at even moments (``rate:R`` of `Sampling`). A window is a clip of T of these
 samples, and windows begin ``step`` samples apart. The scores of a sample are the mean of those of
@@ -7,6 +7,7 @@ all windows that cover it, where a window counts the more the closer the sample 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -100,3 +101,39 @@ class SlidingWindow:
         self._next -= count
         self._covered -= count
         return scores
+
+
+class LastWindow:
+    """Decides on the last samples, at even steps.
+
+    Args:
+        classify: Gives class probabilities ``[1, C]`` of features ``[1, T, D, g, g]`` and lengths
+            ``[1]``; or those of each sample ``[1, T, C]``, of which the last counts.
+        length: Samples in a window.
+        step: Samples from one decision to the next.
+        first: Samples before the first decision.
+    """
+
+    def __init__(self, classify: Classify, length: int, step: int, first: int) -> None:
+        self._classify = classify
+        self._features: deque[Features] = deque(maxlen=length)
+        self._step = step
+        self._wait = first
+        self._decided = False
+
+    def add(self, features: Features) -> Scores | None:
+        """Take the next sample ``[D, g, g]``; returns class probabilities ``[C]`` if it decides."""
+        self._features.append(features)
+        self._wait -= 1
+        return None if self._wait else self._decide()
+
+    def finish(self) -> Scores | None:
+        """Decide on a stream that ends before the first decision, if it has any sample."""
+        return None if self._decided or not self._features else self._decide()
+
+    def _decide(self) -> Scores:
+        self._wait, self._decided = self._step, True
+        window = np.stack(self._features)
+        scores = self._classify(window[None], np.array([len(window)]))
+        newest: Scores = scores.reshape(-1, scores.shape[-1])[-1]
+        return newest
