@@ -212,7 +212,7 @@ class TimelineData(TrainingData):
         self.clip_seconds = self.config.seconds
         videos = [self.videos[path] for path in infos]
         lengths = [min(s.end, v.duration) - s.start for v in videos for s in v.video.segments]
-        self.segment_seconds = max(0.0, float(np.quantile(lengths, SHORT)))
+        self.segment_seconds = max(0.0, float(np.quantile(lengths or [0.0], SHORT)))
         return FeatureTable(
             features=buffer.array(),
             firsts=np.array(firsts),

@@ -298,6 +298,11 @@ def test_eaf(tmp_path):
         "a.eaf, line 21: time slot ts3 has no time",
         "a.eaf, line 33: it refers to others again and again, and none has a time",
     ]
+    shifted = EAF.replace(' MIME_TYPE="video/mp4"', ' MIME_TYPE="video/mp4" TIME_ORIGIN="1500"')
+    assert read(tmp_path, "a.eaf", shifted).problems[0] == (
+        "a.eaf, MEDIA_DESCRIPTOR: annotations and video are 1500 ms apart (TIME_ORIGIN), and times "
+        "are read as they stand"
+    )
 
 
 def test_the_relative_name_of_a_video_comes_first(tmp_path):

@@ -161,6 +161,9 @@ def _video(document: _Document, source: Source) -> Path | None:
     if not document.media:
         return None
     first = document.media[0]
+    if first.get("TIME_ORIGIN") not in (None, "", "0"):
+        shift = f"annotations and video are {first['TIME_ORIGIN'][:80]} ms apart (TIME_ORIGIN)"
+        source.report("MEDIA_DESCRIPTOR", f"{shift}, and times are read as they stand")
     name = first.get("RELATIVE_MEDIA_URL") or first.get("MEDIA_URL") or ""
     name = name.removeprefix("file:///") if re.match("file:///[A-Za-z]:", name) else name
     try:
