@@ -55,7 +55,7 @@ def plan_parts(
     if short:
         bound = f"--min-duration {config.min_duration:g}"
         left_out.append(f"{_count(short)} shorter than {bound} left out")
-    kept = [each for each in chosen if each not in points and each not in short]
+    kept = set(chosen).difference(points, short)
     parts = {_padded(each, config.pad, duration) for each in kept}
     if config.background is not None and duration is not None:
         occupied = [_padded(each, config.pad, duration) for each in segments]

@@ -88,7 +88,10 @@ def dense_features(
     jobs = _jobs(extractor, path, stretches)
     with extractor.reporter.measure("cache"):
         # Read, and not only looked for: one that is damaged must be computed again.
-        there = [store is not None and store.read(spec, job.key) is not None for job in jobs]
+        there = [
+            store is not None and store.read(spec, job.key, extractor.reporter) is not None
+            for job in jobs
+        ]
     missing = deque(job for job, has in zip(jobs, there, strict=True) if not has)
     seconds = sum(s.end - s.start for s, has in zip(stretches, there, strict=True) if not has)
     computing = extractor.compute(missing, many=seconds >= MANY_SECONDS)

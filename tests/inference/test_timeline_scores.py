@@ -1,0 +1,74 @@
+"""Scores of videos of several stretches, whose samples may be further apart than these."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from vidfuse.errors import InputError
+from vidfuse.inference import timeline as module
+from vidfuse.inference.config import TimelineConfig
+from vidfuse.inference.predictor import find_model
+from vidfuse.inference.timeline import TimelinePredictor
+from vidfuse.progress import Reporter
+
+SECONDS = 101
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five stretches of 20 seconds, and one of a second."""
+    path = tmp_path_factory.mktemp("long") / "video.mp4"
+    source = f"-f lavfi -i testsrc2=size=64x48:rate=4:duration={SECONDS} -threads 1"
+    options = "-c:v libx264 -g 20 -preset ultrafast -pix_fmt yuv420p -force_key_frames 100"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source.split(), *options.split()]
+    subprocess.run([*command, str(path)], check=True)
+    return path
+
+
+def predictor_of(run: str, window: float) -> TimelinePredictor:
+    config = TimelineConfig(use_cache=False, workers=1, window=window)
+    return TimelinePredictor(find_model(run, Reporter()), config, Reporter())
+
+
+@pytest.mark.parametrize("window", [2.0, 8.0, 160.0, 3600.0])
+def test_a_video_is_one_part(video: Path, run: str, window: float):
+    """Each sample has its scores once, and the last segment ends with the video."""
+    predictor = predictor_of(run, window)
+    found = predictor.scores(video)
+    record = predictor.timeline(video)
+    predictor.pool.close()
+    (part,) = found.parts
+    assert (part.first, part.end, found.duration) == (0, SECONDS, SECONDS)
+    assert len(part.scores) == max(1, round(SECONDS * predictor.rate))
+    assert part.scores.sum(1) == pytest.approx(np.ones(len(part.scores)))
+    assert record.segments[0].start == 0
+    assert record.segments[-1].end == record.duration == SECONDS
+    assert all(each.start < each.end for each in record.segments)
+
+
+def test_a_stretch_that_cannot_be_read_is_a_gap(
+    video: Path, run: str, monkeypatch: pytest.MonkeyPatch
+):
+    real = module.dense_features
+
+    def damaged(*given: Any) -> Iterator[Any]:
+        for number, (stretch, entry) in enumerate(real(*given)):
+            yield stretch, InputError(video, "damaged") if number == 1 else entry
+
+    monkeypatch.setattr(module, "dense_features", damaged)
+    predictor = predictor_of(run, 8.0)
+    found = predictor.scores(video)
+    record = predictor.timeline(video)
+    predictor.pool.close()
+    first, second = found.parts
+    assert found.warnings == ["20.0 to 40.0 s: damaged"]
+    assert (first.first, first.end) == (0, 20)
+    assert (second.first / predictor.rate, second.end) == (40, SECONDS)
+    assert all(each.end <= 20 or each.start >= 40 for each in record.segments)
