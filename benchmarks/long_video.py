@@ -169,7 +169,8 @@ def plain(video: Path, model: Path, folder: Path) -> Cost:
     for number in range(count):
         cut = ("-ss", f"{number * STEP:.3f}", "-i", video, "-t", f"{WINDOW}", "-an")
         how = ("-preset", "veryfast", "-threads", CORES, windows / f"{number:05}.mp4")
-        ran("ffmpeg", "-nostdin", "-loglevel", "error", "-y", *cut, *map(str, how))
+        words = ("ffmpeg", "-nostdin", "-loglevel", "error", "-y", *cut, *how)
+        subprocess.run([str(word) for word in words], check=True)  # `ran` waits for its next look
     cutting = time.monotonic() - began
     cost = ran(*VIDFUSE, "predict", windows, "--model", model, "--no-cache")
     shutil.rmtree(windows)
