@@ -36,7 +36,7 @@ def run(request, videos, feature_cache, tmp_path_factory) -> Path:
     command = ("train", videos / "videos.csv", *SETTINGS, *request.param, "--out", folder / "run")
     answer = run_vidfuse(feature_cache, *command, cwd=folder)
     assert answer.code == 0, answer.err
-    assert "6 videos, 0.4 min" in answer.err
+    assert "6 videos, 0.4 min, 3 classes; " in answer.err
     return folder / "run"
 
 
@@ -131,3 +131,45 @@ def test_videos_that_cannot_be_read(vidfuse: Vidfuse, videos, tmp_path):
     answer = vidfuse(*command, "--max-failed", 0.5)
     assert answer.code == 0, answer.err
     assert "broken.mp4" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("path,begin,stop,label\nv0.mp4,0,1,left\n", "no row says when"),
+        ("path,label\nv0.mp4,left\nv1.mp4,right\n", "leave out --timeline"),
+        ("path,start,end,label\nv0.mp4,0,1,left\nv1.mp4,1,2,right\n", "2 videos are too few"),
+        ("path,start,end,label,split\nv0.mp4,0,1,left,nowhere\n", "nowhere"),
+    ],
+)
+def test_a_manifest_that_cannot_be_learned_from(vidfuse: Vidfuse, videos, table, said, tmp_path):
+    (tmp_path / "t.csv").write_text(table.replace("\nv", f"\n{videos}/v"))
+    answer = vidfuse("train", "t.csv", *SETTINGS, *WINDOWED, "--out", "run")
+    assert answer.code == 2
+    assert said in answer.err
+
+
+def test_a_dataset_that_is_not_there(vidfuse: Vidfuse):
+    answer = vidfuse("train", "nowhere", *SETTINGS, *WINDOWED, "--out", "run")
+    assert answer.code == 2
+    assert "nowhere: no such file or folder" in answer.err
+
+
+def test_a_window_that_no_class_fills(vidfuse: Vidfuse, videos):
+    """Each video is two halves of one and the same length, and a gap."""
+    command = ("train", videos / "videos.csv", *SETTINGS, *WINDOWED, "--window", 4, "--frames", 8)
+    answer = vidfuse(*command, "--out", "run")
+    assert answer.code == 2
+    assert "no class fills more than half" in answer.err
+    assert "Choose a shorter --window" in answer.err
+
+
+def test_rows_that_mean_little_are_named(vidfuse: Vidfuse, videos, tmp_path):
+    rows = (videos / "videos.csv").read_text().splitlines()
+    lines = [rows[0], *(f"{videos}/{row}" for row in rows[1:])]
+    lines += [f"{videos}/v0.mp4,200,220,left", f"{videos}/v1.mp4,1,2,"]
+    (tmp_path / "more.csv").write_text("\n".join(lines))
+    answer = vidfuse("train", "more.csv", *SETTINGS, *WINDOWED, "--out", "run")
+    assert answer.code == 0, answer.err
+    assert "v0.mp4: annotated up to 220.0 s, but it ends at 4.0 s" in answer.err
+    assert "1 rows have no label" in answer.err

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vidfuse.errors import InputError
+from vidfuse.features.dense import dense_features
 from vidfuse.inference import timeline as module
 from vidfuse.inference.config import TimelineConfig
 from vidfuse.inference.predictor import find_model
@@ -56,7 +57,7 @@ def test_a_video_is_one_part(video: Path, run: str, window: float):
 def test_a_stretch_that_cannot_be_read_is_a_gap(
     video: Path, run: str, monkeypatch: pytest.MonkeyPatch
 ):
-    real = module.dense_features
+    real = dense_features
 
     def damaged(*given: Any) -> Iterator[Any]:
         for number, (stretch, entry) in enumerate(real(*given)):

@@ -14,7 +14,7 @@ from vidfuse.cli.options import ConfigOption, FormatOption, with_settings
 from vidfuse.progress import Reporter
 from vidfuse.results import Baseline, Choice, FoldsResult, TrainResult
 from vidfuse.runs import latest_run
-from vidfuse.training.config import AUTO, TrainConfig
+from vidfuse.training.config import AUTO, DENSE, WINDOWED, TrainConfig
 
 app = typer.Typer(**PLAIN)
 HELP = """\
@@ -84,7 +84,7 @@ def train(
     elif isinstance(result, FoldsResult):
         _print_folds(result, reporter)
     else:
-        _print_result(result, bool(settings.get("timeline")), reporter)
+        _print_result(result, settings.get("timeline"), reporter)
 
 
 def _print_folds(result: FoldsResult, reporter: Reporter) -> None:
@@ -107,14 +107,15 @@ def _print_folds(result: FoldsResult, reporter: Reporter) -> None:
     print(result.model)
 
 
-def _print_result(result: TrainResult, timeline: bool, reporter: Reporter) -> None:
+def _print_result(result: TrainResult, timeline: str | None, reporter: Reporter) -> None:
     """The result of one run."""
     if result.choice is not None:
         reporter.info(_tried(result.choice))
     views = result.computed + result.reused + result.failed
-    what = "clips" if views == result.clips else f"clips in {views} views"
+    parts = {None: "clips", WINDOWED: "windows", DENSE: "sequences"}[timeline]
+    what = parts if views == result.clips else f"clips in {views} views"
     if timeline:
-        what = f"windows in {views} stretches of video"
+        what = f"{parts} in {views} stretches of video"
     reporter.info(
         f"{result.clips} {what} ({result.reused} from the cache, {result.failed} "
         f"failed); best epoch {result.best_epoch} of {result.epochs}"
@@ -123,11 +124,11 @@ def _print_result(result: TrainResult, timeline: bool, reporter: Reporter) -> No
     if validation:
         reporter.info(
             f"Validation, which chose the epoch: accuracy {validation.accuracy:.3f}, "
-            f"macro F1 {validation.macro_f1:.3f} ({validation.clips} clips)"
+            f"macro F1 {validation.macro_f1:.3f} ({validation.clips} {parts})"
         )
     if result.refitted:
         reporter.info(
-            "The model then learned anew from training and validation clips together, for "
+            f"The model then learned anew from training and validation {parts} together, for "
             f"{result.best_epoch} epoch{'s' * (result.best_epoch > 1)}"
         )
     test = result.test
@@ -136,9 +137,9 @@ def _print_result(result: TrainResult, timeline: bool, reporter: Reporter) -> No
         spread = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
         reporter.info(
             f"Test, which nothing was chosen by: accuracy {test.accuracy:.3f}{spread}, "
-            f"macro F1 {test.macro_f1:.3f} ({test.clips} clips)"
+            f"macro F1 {test.macro_f1:.3f} ({test.clips} {parts})"
         )
-    measure = ["vidfuse", "evaluate", result.dataset, *["--timeline"] * timeline]
+    measure = ["vidfuse", "evaluate", result.dataset, *["--timeline"] * bool(timeline)]
     if result.run != str(latest_run()):  # which is found by itself
         measure += ["--model", result.run]
     if result.split["test"] and test is None:

@@ -64,10 +64,18 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
     Raises:
         UserError: Nothing in it says what happens when in a video.
     """
+    if not root.exists():
+        raise UserError(f"{root}: no such file or folder", "Check the path.")
     problems: list[str] = []
     if manifest.recognise(root) and not _has_timelines(root):
         dataset = manifest.read(root, None)
         problems += dataset.problems
+        if all(clip.start is None and clip.end is None for clip in dataset.clips):
+            why = f" ({problems[0]})" if problems else ""
+            raise UserError(
+                f"{root}: no row says when, in the columns start and end{why}",
+                "Add them, or leave out --timeline to learn from whole clips.",
+            )
         return _of_clips(dataset.clips, problems), problems
     files = [root]
     if root.is_dir():
@@ -104,6 +112,8 @@ def _of_clips(clips: Iterable[Clip], problems: list[str]) -> list[AnnotatedVideo
     for clip in clips:
         rows.setdefault(clip.path, []).append(clip)
     videos = []
+    if unlabelled := sum(clip.label is None for own in rows.values() for clip in own):
+        problems.append(f"{unlabelled} rows have no label and count as nothing annotated")
     for path, own in rows.items():
         segments = [
             Segment(clip.start or 0.0, math.inf if clip.end is None else clip.end, clip.label)

@@ -65,8 +65,9 @@ def make_split(
         raise UnknownNameError("split", split, ("auto", "group", "random", "1", "2", "3"))
     clips = sorted((clip for clip in dataset.clips if clip.label is not None), key=clip_key)
     if not clips:
+        why = f" ({dataset.problems[0]})" if dataset.problems else ""
         raise UserError(
-            f"{dataset.root}: none of the {len(dataset.clips)} clips has a label",
+            f"{dataset.root}: none of the {len(dataset.clips)} clips has a label{why}",
             "Training needs a class folder or a manifest's label for each clip.",
         )
     warnings: list[str] = []

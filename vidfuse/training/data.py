@@ -83,13 +83,16 @@ class TrainingData:
             number = config.split if config.split.isdecimal() else None
             data = data or read_dataset(Path(dataset), layout=config.layout, split=number)
         self.data = data
-        reporter.info(
-            f"{data.name}: {len(data.clips)} clips, {len(data.classes)} classes ({data.layout})"
-        )
+        reporter.info(f"{data.name}: {self.counted()}")
         for line in data.problems:
             reporter.warn(line)
         # Before anything slow: a backbone that is not there should be known at once.
         self.choice = choose(config.backbone, config.weights, config.layer)
+
+    def counted(self) -> str:
+        """The size of the dataset in words."""
+        data = self.data
+        return f"{len(data.clips)} clips, {len(data.classes)} classes ({data.layout})"
 
     def with_config(self, config: TrainConfig) -> TrainingData:
         """The same dataset with other settings, such as another encoder.

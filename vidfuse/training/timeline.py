@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -16,6 +17,8 @@ from vidfuse.backbones import Grid, find_backbone
 from vidfuse.data.annotated import AnnotatedVideo, read_annotated
 from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.content import Stamp
+from vidfuse.data.grouping import listing
+from vidfuse.data.splits import PARTS
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import check_failures, one_line
 from vidfuse.features.cache import EntryInfo
@@ -35,6 +38,7 @@ from vidfuse.training.data import SHORT, TrainingData
 from vidfuse.video.sampling import even_moments
 from vidfuse.video.stretch import Stretch
 
+BEYOND = 1.0  # second that annotations may go on after the end of a video
 OVERLAP = 2  # windows and sequences begin half of their length apart
 NO_BACKGROUND = "none"
 
@@ -89,17 +93,32 @@ class TimelineData(TrainingData):
         self.frame_labels: dict[Clip, list[str | None]] = {}
         clips = [clip for each in found for clip in self._clips(each, config)]
         declared = any(clip.split for clip in clips)
+        problems += [line for each in found for line in beyond_the_end(each)]
+        problems += without_windows(root, found, clips)
+        if not declared and not any(each.video.group for each in found) and len(found) < len(PARTS):
+            raise UserError(
+                f"{root}: {len(found)} videos are too few for train, validation and test",
+                "Add videos, or a column split with train, val or test in each row.",
+            )
         data = Dataset(
             root, "timelines", clips, "the dataset's own" if declared else None, problems
         )
         super().__init__(dataset, config, reporter, data)
-        reporter.info(
-            f"{len(found)} videos, {sum(each.duration for each in found) / 60:.1f} min; "
-            f"{config.frames} samples in {config.seconds:g} s"
-        )
         for _, error in failures:
             reporter.warn(one_line(error))
         check_failures(failures, len(videos), config.max_failed)
+
+    def counted(self) -> str:
+        """The size of the dataset in words."""
+        minutes = sum(each.duration for each in self.videos.values()) / 60
+        names = {name for each in self.frame_labels.values() for name in each if name}
+        classes = len(names or self.data.classes)
+        what = "sequences" if self.dense else "windows"
+        return (
+            f"{len(self.videos)} videos, {minutes:.1f} min, {classes} classes; "
+            f"{len(self.data.clips)} {what} of {self.config.frames} samples in "
+            f"{self.config.seconds:g} s"
+        )
 
     def _clips(self, long: LongVideo, config: TrainConfig) -> list[Clip]:
         """The windows or sequences of a video that have a class."""
@@ -233,6 +252,31 @@ class TimelineData(TrainingData):
         own = {part: [self.frame_labels.get(clip) for clip in parts[part]] for part in parts}
         text = json.dumps([super().fingerprint(parts), self.sample_rate, own])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_windows(root: Path, found: Sequence[LongVideo], clips: Sequence[Clip]) -> list[str]:
+    """A line on videos of which there is no window or sequence.
+
+    Raises:
+        UserError: None is left.
+    """
+    used = {clip.path for clip in clips}
+    lost = [str(each.video.path) for each in found if each.video.path not in used]
+    if not lost:
+        return []
+    why = "no class fills more than half of any window of them"
+    if not clips:
+        raise UserError(f"{root}: {why}", "Choose a shorter --window.")
+    return [f"{len(lost)} videos are left out, since {why}: {listing(lost)}"]
+
+
+def beyond_the_end(long: LongVideo) -> list[str]:
+    """A line for a video that is annotated beyond its end, by more than a second."""
+    ends = [each.end for each in long.video.segments if math.isfinite(each.end)]
+    if max(ends, default=0.0) <= long.duration + BEYOND:
+        return []
+    where = f"annotated up to {max(ends):.1f} s, but it ends at {long.duration:.1f} s"
+    return [f"{long.video.path}: {where}"]
 
 
 def check_settings(config: TrainConfig) -> None:
