@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ def read_index(file: VideoFile) -> Index | None:
     """
     if file.decode_timed:
         return None
-    found: list[tuple[int, int, int]] = []
+    listed = array("q")  # a list of tuples takes ten times as much, for hours of frames
     keys: list[KeyFrame] = []
     doubtful = mixed = False
     length = _bytes_of_lengths(file.stream.codec_context) if file.indexed else 0
@@ -87,17 +88,17 @@ def read_index(file: VideoFile) -> Index | None:
             dts = packet.pts if packet.dts is None else packet.dts
             keys.append(KeyFrame(file.seconds(packet.pts), packet.pts, dts, position))
         if not packet.is_discard:  # else it is needed to decode the others, never shown
-            found.append((packet.pts, position, packet.duration or 0))
+            listed.extend((packet.pts, position, packet.duration or 0))
     keys.sort()
-    listed = len(found)
+    found = np.array(listed, np.int64).reshape(-1, 3)
+    frames = len(found)
     if keys:  # nothing before the first key frame can be decoded
-        found = [frame for frame in found if frame[0] >= keys[0].pts]
-    if not found:
+        found = found[found[:, 0] >= keys[0].pts]
+    if not len(found):
         return None
-    mixed |= _mixed(np.array(found), np.array([key.position for key in keys]))
-    doubtful |= mixed or len(found) < listed
-    found.sort()
-    stamps, positions, durations = np.array(found).T
+    mixed |= _mixed(found, np.array([key.position for key in keys]))
+    doubtful |= mixed or len(found) < frames
+    stamps, positions, durations = found[np.lexsort((found[:, 1], found[:, 0]))].T.copy()
     times = stamps * file.tick - file.origin
     frame_times = FrameTimes(times, end_of(times, durations[-1] * file.tick))
     # In a file of several recordings the container finds only what is in the first.
