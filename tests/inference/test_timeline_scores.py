@@ -47,6 +47,7 @@ def test_a_video_is_one_part(video: Path, run: str, window: float):
     predictor.pool.close()
     (part,) = found.parts
     assert (part.first, part.end, found.duration) == (0, SECONDS, SECONDS)
+    assert found.fps == pytest.approx(4)
     assert len(part.scores) == max(1, round(SECONDS * predictor.rate))
     assert part.scores.sum(1) == pytest.approx(np.ones(len(part.scores)))
     assert record.segments[0].start == 0

@@ -34,7 +34,7 @@ from vidfuse.progress import Reporter
 from vidfuse.streams import csv_cell
 from vidfuse.video.pool import DecodePool
 from vidfuse.video.sampling import even_moments
-from vidfuse.video.stretch import Stretch
+from vidfuse.video.stretch import Stretch, frame_rate
 
 COLUMNS = ("file", "path", "label", "group", "split", "samples", "first", "rate")
 Listed = tuple[list[Stretch], Stamp | None]
@@ -61,11 +61,10 @@ class SampleRate:
         """
         if self.rate is not None:
             return self.rate
-        frames = sum(each.fps * (each.end - each.start) for each in stretches)
-        seconds = sum(each.end - each.start for each in stretches)
-        if not (frames and seconds and self.stride):
+        fps = frame_rate(stretches)
+        if not (fps and self.stride):
             raise InputError(path, "its frames cannot be counted", "Use --rate instead.")
-        rate = round(frames / seconds / self.stride, 6)
+        rate = round(fps / self.stride, 6)
         if rate < LEAST_RATE:
             reason = f"a sample for {self.stride} frames is less than one in {1 / LEAST_RATE:g} s"
             raise InputError(path, reason, "Choose a smaller --stride.")

@@ -21,6 +21,7 @@ from vidfuse.results import SegmentRecord, TimelineRecord
 from vidfuse.training.config import DENSE
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pool import DecodePool
+from vidfuse.video.stretch import frame_rate
 
 STEPS = 4  # windows begin a quarter of their length apart
 SEGMENT_COST = 0.2  # of the length of a short segment
@@ -50,15 +51,13 @@ class VideoScores:
     Attributes:
         parts: What could be read, in order.
         duration: Seconds of the video.
-        frames: How many frames the parts have.
-        seconds: How long they are.
+        fps: Frames per second, on average.
         warnings: What went wrong without being fatal.
     """
 
     parts: list[Part] = field(default_factory=list)
     duration: float = 0.0
-    frames: int = 0
-    seconds: float = 0.0
+    fps: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
 
@@ -129,7 +128,7 @@ class TimelinePredictor(Predictor):
             path=str(path),
             ok=True,
             duration=round(scores.duration, 6),
-            fps=round(scores.frames / scores.seconds, 3),
+            fps=round(scores.fps, 3),
             segments=[
                 SegmentRecord(
                     start=round(each.start, 6),
@@ -150,7 +149,9 @@ class TimelinePredictor(Predictor):
             InputError: Nothing of it can.
         """
         listed = self.pool.stretches(str(path), self.extractor.spec.fps)
-        found, run, warnings = VideoScores(duration=listed[0][-1].end), None, dict[str, None]()
+        stretches, _ = listed
+        found = VideoScores(duration=stretches[-1].end, fps=frame_rate(stretches))
+        run, warnings = None, dict[str, None]()
         error: InputError | None = None
         for stretch, entry in dense_features(self.extractor, self.pool, path, listed):
             first = first_sample(self.rate, stretch)
@@ -163,8 +164,6 @@ class TimelinePredictor(Predictor):
                 continue
             run = run or Run(first, SlidingWindow(self.length, self.step, self.classify))
             run.add(entry.features, stretch.end)
-            found.frames += entry.info.count
-            found.seconds += entry.info.end - entry.info.start
             warnings |= dict.fromkeys(entry.info.warnings)
         if run is not None:
             run.end = found.duration  # behind the last sample there may be stretches without any

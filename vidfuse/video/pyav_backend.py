@@ -171,7 +171,7 @@ class PyAVReader:
             except MemoryError:  # FFmpeg's, too
                 raise
             except (SeekError, av.error.FFmpegError):  # the slow way is still right
-                self._index = None
+                self._index = self._walk = None
                 if not self._short:
                     text = "seeking in it fails, so it was read from the beginning"
                     self._file.notes.append(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,3 +37,10 @@ def cut_evenly(start: float, end: float, frames: int, digest: str = "") -> list[
     times = np.linspace(start, end, count + 1).tolist()
     fps = frames / max(end - start, 1e-9)
     return [Stretch(*each, digest, fps) for each in pairwise(times)]
+
+
+def frame_rate(stretches: Sequence[Stretch]) -> float:
+    """Frames per second of a video, on average over its stretches."""
+    lengths = [each.end - each.start for each in stretches]
+    frames = sum(each.fps * length for each, length in zip(stretches, lengths, strict=True))
+    return frames / max(sum(lengths), 1e-9)
