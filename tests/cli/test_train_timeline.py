@@ -91,6 +91,12 @@ def test_it_is_measured_on_videos_that_it_has_not_seen(vidfuse: Vidfuse, videos,
     assert unseen["videos"][0]["path"] not in paths
 
 
+def test_windows_of_all_classes_come_equally_often(run):
+    metadata = open_model(run / "model.safetensors").metadata
+    windowed = metadata["timeline"] == "windowed"
+    assert metadata["config"]["class_weights"] == ("sampler" if windowed else None)
+
+
 def test_a_model_keeps_how_long_segments_were(run):
     assert open_model(run / "model.safetensors").metadata["segment_seconds"] == pytest.approx(1.6)
 

@@ -103,20 +103,18 @@ def test_nothing_is_no_segment():
 def test_no_labelling_is_better_where_segments_cost(seed):
     rng = np.random.default_rng(seed)
     count, classes, shortest = rng.integers(2, 8), rng.integers(1, 4), int(rng.integers(1, 4))
-    low, costs = (
-        0.4 if rng.random() < 0.5 else None,
-        rng.random(classes) * rng.integers(0, 2, classes),
-    )
+    low, cost = 0.4 if rng.random() < 0.5 else None, float(rng.random())
+    free = [0] if rng.random() < 0.5 else []
     scores = rng.random((count, classes))
-    labels = best_labels(scores, shortest, low, costs.tolist())
+    labels = best_labels(scores, shortest, low, cost, free)
     columns = scores if low is None else np.hstack([scores, np.full((count, 1), low)])
 
     def value(labels):
         runs = lengths_of(labels)
-        if any(n < min(shortest, count) and label < classes for label, n in runs):
+        segments = [n for label, n in runs if label < classes and label not in free]
+        if any(n < min(shortest, count) for n in segments):
             return -np.inf
-        paid = sum(costs[label] for label, _ in runs if label < classes)
-        return columns[range(count), list(labels)].sum() - paid
+        return columns[range(count), list(labels)].sum() - cost * len(segments)
 
     best = max(map(value, product(range(columns.shape[1]), repeat=int(count))))
     assert value(labels.tolist()) == pytest.approx(best)

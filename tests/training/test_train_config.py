@@ -92,10 +92,3 @@ def test_from_mapping_lists_unknown_names_with_the_other_problems():
         TrainConfig.from_mapping({"epoch": 5, "patience": -2})
     assert "epoch: unknown setting, did you mean 'epochs'?" in str(caught.value)
     assert "patience: -2 is below 0" in str(caught.value)
-
-
-def test_windows_of_all_classes_come_equally_often_unless_told_otherwise():
-    assert TrainConfig().weighting == "none"
-    assert TrainConfig(timeline="dense").weighting == "none"
-    assert TrainConfig(timeline="windowed").weighting == "sampler"
-    assert TrainConfig(timeline="windowed", class_weights="none").weighting == "none"

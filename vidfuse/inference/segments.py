@@ -43,7 +43,7 @@ def find_segments(
 
     Of all labellings whose segments are long enough, it is the one with the largest sum of scores
     less the cost of its segments: without a cost the one that is right for most samples, if scores
-    are probabilities. What is no segment costs nothing.
+    are probabilities. What is no segment costs nothing and may be of any length.
 
     Args:
         scores: Probability of each class at each sample ``[N, C]``.
@@ -56,8 +56,8 @@ def find_segments(
     smoothed = smooth(scores, rule.smooth)
     nothing = len(classes)
     low = rule.low if rule.threshold else None
-    costs = [0.0 if name in rule.background else rule.cost for name in classes]
-    labels = best_labels(smoothed, rule.shortest, low, costs)
+    background = [n for n, name in enumerate(classes) if name in rule.background]
+    labels = best_labels(smoothed, rule.shortest, low, rule.cost, background)
     segments = []
     edges = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
     for first, stop in pairwise(edges.tolist()):
@@ -88,35 +88,38 @@ def smooth(scores: Scores, samples: int) -> Scores:
 
 
 def best_labels(
-    scores: Scores, shortest: int, low: float | None, costs: Sequence[float] = ()
+    scores: Scores,
+    shortest: int,
+    low: float | None,
+    cost: float = 0.0,
+    background: Sequence[int] = (),
 ) -> Labels:
     """The labelling with the largest sum of scores, in which every segment is long enough.
 
-    Each segment takes its cost from the sum.
-
-    By dynamic programming over the ends of segments; nothing in between may be of any length.
+    Each segment takes the cost from the sum. By dynamic programming over the ends of segments.
 
     Args:
         scores: ``[N, C]``, N at least 1.
         shortest: Samples of a segment, at least.
         low: The score of a sample without a class; None labels them all.
-        costs: Of a segment of each class ``[C]``; none costs nothing.
+        cost: Of a segment.
+        background: Class numbers that are no segments: free, and of any length.
 
     Returns:
         ``[N]`` class numbers; C is none.
     """
     count, classes = scores.shape
     shortest = min(max(shortest, 1), count)
-    lengths = np.full(classes, shortest)
+    free = list(background)
     if low is not None:
         scores = np.hstack([scores, np.full((count, 1), low)])
-        lengths = np.append(lengths, 1)
-    if shortest == 1 and not any(costs):
+        free.append(classes)
+    if shortest == 1 and not cost:
         return np.asarray(scores.argmax(1), np.int64)
+    lengths, costs = np.full(scores.shape[1], shortest), np.full(scores.shape[1], cost)
+    lengths[free], costs[free] = 1, 0.0
     sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(0)])
     columns = np.arange(scores.shape[1])
-    cost = np.zeros(len(columns))
-    cost[: len(costs)] = costs
     # For labellings of the first n samples that end with a segment of class c: the largest sum,
     # and where that segment begins.
     best = np.full(scores.shape[1], -np.inf)
@@ -126,7 +129,7 @@ def best_labels(
     last = np.zeros(count + 1, np.int64)  # and that class
     for n in range(1, count + 1):
         start = n - lengths
-        gained = sums[n] - sums[start, columns] - cost
+        gained = sums[n] - sums[start, columns] - costs
         anew = np.where(start >= 0, overall[start] + gained, -np.inf)
         longer = best + scores[n - 1]
         goes_on = longer >= anew

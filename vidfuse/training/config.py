@@ -132,11 +132,6 @@ class TrainConfig(FeatureConfig):
         """Seconds of a window or sequence."""
         return self.window or (DENSE_SECONDS if self.timeline == DENSE else WINDOW_SECONDS)
 
-    @property
-    def weighting(self) -> str:
-        """The remedy against unequal classes: none, balanced or sampler."""
-        return self.class_weights or ("sampler" if self.timeline == WINDOWED else "none")
-
     def problems(self) -> list[str]:
         """List what is wrong with these settings, one line each."""
         if self.head == AUTO:

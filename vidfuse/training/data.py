@@ -59,7 +59,7 @@ class TrainingData:
         dataset: A dataset's folder or manifest.
         config: All settings.
         reporter: Receives progress updates and collects the time of each stage.
-        data: What is in the dataset, where that is known.
+        data: What is in the dataset, where the caller knows and has said so.
 
     Raises:
         UserError: The dataset or the settings cannot be used.
@@ -79,20 +79,18 @@ class TrainingData:
         self.unreadable: set[Clip] = set()
         self.clip_seconds = 0.0  # the median length of the clips gathered last
         self.segment_seconds = 0.0  # what nearly all actions in them last
-        with reporter.measure("scan"):
-            number = config.split if config.split.isdecimal() else None
-            data = data or read_dataset(Path(dataset), layout=config.layout, split=number)
+        if data is None:
+            with reporter.measure("scan"):
+                number = config.split if config.split.isdecimal() else None
+                data = read_dataset(Path(dataset), layout=config.layout, split=number)
+            reporter.info(
+                f"{data.name}: {len(data.clips)} clips, {len(data.classes)} classes ({data.layout})"
+            )
         self.data = data
-        reporter.info(f"{data.name}: {self.counted()}")
         for line in data.problems:
             reporter.warn(line)
         # Before anything slow: a backbone that is not there should be known at once.
         self.choice = choose(config.backbone, config.weights, config.layer)
-
-    def counted(self) -> str:
-        """The size of the dataset in words."""
-        data = self.data
-        return f"{len(data.clips)} clips, {len(data.classes)} classes ({data.layout})"
 
     def with_config(self, config: TrainConfig) -> TrainingData:
         """The same dataset with other settings, such as another encoder.

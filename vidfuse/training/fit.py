@@ -189,7 +189,7 @@ class Fit:
             self.half = torch.bfloat16 if fast_bf16 else torch.float16
         # Gradients of float16 underflow unscaled; those of bfloat16 and float32 do not.
         self.scaler = torch.amp.GradScaler(init_scale=2.0**10, enabled=self.half is torch.float16)
-        if config.weighting != "none":
+        if config.class_weights in ("balanced", "sampler"):
             self.clip_weights = balanced_weights(train.labels)
         self.epoch = self.step = self.stale = self.skipped_in_a_row = 0
         # No clips are left to a refit to find its own on.
@@ -276,7 +276,7 @@ class Fit:
         with threads, torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed)
             count = len(self.train)
-            if self.config.weighting == "sampler":
+            if self.config.class_weights == "sampler":
                 chance = self.clip_weights.view(count, -1).mean(1)
                 order = torch.multinomial(chance, count, replacement=True, generator=generator)
             else:
@@ -339,7 +339,7 @@ class Fit:
             losses, logits = objective(
                 features, lengths, labels, label_smoothing=self.config.label_smoothing
             )
-        if self.config.weighting == "balanced":
+        if self.config.class_weights == "balanced":
             # Not cross_entropy's own `weight`: it divides by the batch's sum of weights, and so
             # gives a frequent class its weight back wherever a batch holds nothing else.
             losses = losses * self.clip_weights[indices].to(self.device)

@@ -82,6 +82,8 @@ class TimelineData(TrainingData):
     def __init__(self, dataset: Path | str, config: TrainConfig, reporter: Reporter) -> None:
         check_settings(config)
         self.dense = config.timeline == DENSE
+        if config.class_weights is None and not self.dense:
+            config = replace(config, class_weights="sampler")  # most of a long video is background
         if self.dense:
             config = replace(config, frames=round(config.rate * config.seconds))
         self.sample_rate = window_rate(config.frames, config.seconds)
@@ -103,22 +105,18 @@ class TimelineData(TrainingData):
         data = Dataset(
             root, "timelines", clips, "the dataset's own" if declared else None, problems
         )
+        names = {name for each in self.frame_labels.values() for name in each if name}
+        reporter.info(
+            f"{data.name}: {len(found)} videos, "
+            f"{sum(each.duration for each in found) / 60:.1f} min, "
+            f"{len(names or data.classes)} classes; {len(clips)} "
+            f"{'sequences' if self.dense else 'windows'} of {config.frames} samples in "
+            f"{config.seconds:g} s"
+        )
         super().__init__(dataset, config, reporter, data)
         for _, error in failures:
             reporter.warn(one_line(error))
         check_failures(failures, len(videos), config.max_failed)
-
-    def counted(self) -> str:
-        """The size of the dataset in words."""
-        minutes = sum(each.duration for each in self.videos.values()) / 60
-        names = {name for each in self.frame_labels.values() for name in each if name}
-        classes = len(names or self.data.classes)
-        what = "sequences" if self.dense else "windows"
-        return (
-            f"{len(self.videos)} videos, {minutes:.1f} min, {classes} classes; "
-            f"{len(self.data.clips)} {what} of {self.config.frames} samples in "
-            f"{self.config.seconds:g} s"
-        )
 
     def _clips(self, long: LongVideo, config: TrainConfig) -> list[Clip]:
         """The windows or sequences of a video that have a class."""
