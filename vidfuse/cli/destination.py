@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vidfuse.atomic import ADVICE, make_writable
+from vidfuse.data.file_names import FileNames
 from vidfuse.errors import InputError, UserError
-from vidfuse.file_names import FileNames
 
 Identity = tuple[int, int] | str
 

@@ -15,12 +15,12 @@ import numpy as np
 from vidfuse.atomic import make_writable, write_whole, writing
 from vidfuse.backbones import Grid
 from vidfuse.data.clip import Clip
+from vidfuse.data.file_names import FileNames
 from vidfuse.errors import InputError
 from vidfuse.features.build import build_extractor, one_line, print_warnings, summary
 from vidfuse.features.cache import Entry
 from vidfuse.features.extract import Extractor, Result
 from vidfuse.features.spec import FeatureConfig
-from vidfuse.file_names import FileNames
 from vidfuse.progress import Reporter
 from vidfuse.streams import csv_cell
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidfuse.data.clip import Clip
+from vidfuse.data.file_names import FileNames
 from vidfuse.features.export import names_of
-from vidfuse.file_names import FileNames
 
 
 def test_no_name_comes_twice(tmp_path: Path) -> None:
