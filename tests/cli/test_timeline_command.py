@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -97,6 +98,10 @@ def test_nothing_is_computed_twice(vidfuse: Vidfuse, trained, video):
         (("--min-duration", 2), "--min-duration is for timelines"),
         (("--timeline", "--background", "nothing"), "the model knows no class 'nothing'"),
         (("--timeline", "--threshold", 0.3, "--low-threshold", 0.4), "is above --threshold"),
+        (("--timeline", "--low-threshold", 0.4), "--low-threshold needs --threshold"),
+        (("--timeline", "--top", 3), "--top does not go with --timeline"),
+        (("--timeline", "--overwrite"), "--overwrite is for --out and --annotate"),
+        (("--overwrite",), "--overwrite is for timelines"),
         (("--timeline", "--views", 2), "a timeline has no views"),
         (("--timeline", "--window", 0), "window"),
         (("--timeline", "--window", 1e-4), "samples in a window of 0.0001 s"),
@@ -125,13 +130,122 @@ def test_files_for_annotation_tools(vidfuse: Vidfuse, trained, video, tmp_path):
     assert [path.name for path in (tmp_path / "subtitles").iterdir()] == ["there and back.vtt"]
 
 
-def test_one_file_for_several_videos_ends_the_work(vidfuse: Vidfuse, trained, video, tmp_path):
-    command = ("predict", video, video, video, "--timeline", "--model", trained.run, *WINDOW)
-    answer = vidfuse(*command, "--out", "a.vtt", "--format", "jsonl")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "a.vtt"), "holds one video, and there are 3"),
+        (("--annotate", "a.mp4"), "is one file"),
+    ],
+)
+def test_one_file_for_several_videos(vidfuse: Vidfuse, trained, video, tmp_path, arguments, said):
+    """Of a list that is told before the work, and of what comes over time as soon as it is known.
+
+    Paths on standard input are such: two are answered.
+    """
+    command = ("predict", "--timeline", "--model", trained.run, *WINDOW, *arguments)
+    answer = vidfuse(*command, video, video, video)
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    answer = vidfuse(*command, "-", "--format", "jsonl", stdin=f"{video}\n" * 3)
     assert answer.code == 2
-    assert "holds one video" in answer.err
+    assert said.split(",")[0] in answer.err
     assert len(records_of(answer.out)) == 2
     assert not (tmp_path / "a.vtt").exists()
+
+
+def test_what_is_there_is_not_replaced(vidfuse: Vidfuse, trained, video, tmp_path):
+    """Unless that is wanted, as by who repeats a run that was interrupted."""
+    command = ("predict", video, "--timeline", "--model", trained.run, *WINDOW)
+    names = ("all.csv", "tables/there and back.csv", "a.mp4", "copies/there and back.mp4")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    files = ("--out", "all.csv", "--annotate", "a.mp4")
+    folders = ("--out", "tables", "--out-format", "csv", "--annotate", "copies")
+    for each in (files[:2], files[2:], folders[:4], folders[4:]):
+        answer = vidfuse(*command, *each)
+        assert (answer.code, answer.out) == (2, "")
+        assert "there already" in answer.err
+        assert "--overwrite" in answer.err
+    # Of what comes over time, each file is looked for when it is due.
+    answer = vidfuse("predict", "-", *command[2:], *folders, stdin=f"{video}\n")
+    assert answer.code == 1
+    assert answer.err.count("there already") == 2
+    assert answer.out
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+    for options in (files, folders):
+        answer = vidfuse(*command, *options, "--overwrite")
+        assert answer.code == 0, answer.err
+    assert all((tmp_path / name).read_bytes() != b"mine" for name in names)
+
+
+def test_an_input_is_never_replaced(vidfuse: Vidfuse, trained, video, tmp_path):
+    """Whatever it is called: the copy of one may have the name of another, or be a link to it."""
+    for name in ("own/a.mp4", "own/a~2.mp4", "other/a.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(video, tmp_path / name)
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "own" / "a.mp4")
+    command = ("predict", "--timeline", "--model", trained.run, *WINDOW, "--overwrite")
+    content = video.read_bytes()
+    for arguments in (
+        ("own", "--annotate", "own"),
+        ("other/a.mp4", "own/a~2.mp4", "--annotate", "own/../own/"),
+        ("own/a.mp4", "--annotate", "link.mp4"),
+        ("own/a.mp4", "--out", "own/a.mp4", "--out-format", "csv"),
+    ):
+        answer = vidfuse(*command, *arguments)
+        assert (answer.code, answer.out) == (2, "")
+        assert "an input, which is never replaced" in answer.err
+    answer = vidfuse(*command, "-", "--annotate", "own", stdin="own/a.mp4\nown/a~2.mp4\n")
+    assert answer.code == 1
+    assert answer.err.count("an input, which is never replaced") == 2
+    assert len(list((tmp_path / "own").iterdir())) == 2
+    assert all(path.read_bytes() == content for path in tmp_path.glob("*/*.mp4"))
+
+
+def test_a_copy_is_not_drawn_again(vidfuse: Vidfuse, trained, video, tmp_path):
+    """Where it is itself an input that comes later, as in a folder that is watched."""
+    command = ("predict", "-", "--timeline", "--model", trained.run, *WINDOW)
+    stdin = f"{video}\ncopies/{video.name}\n"
+    answer = vidfuse(*command, "--annotate", "copies", stdin=stdin)
+    assert answer.code == 1
+    assert "this run has made it" in answer.err
+    assert len(list((tmp_path / "copies").iterdir())) == 1
+
+
+def test_names_that_no_file_can_hold(vidfuse: Vidfuse, trained, video, tmp_path):
+    """They cost their own timeline in the file, and no other."""
+    odd = tmp_path / "new\nline.mp4"
+    shutil.copy(video, odd)
+    command = ("predict", odd, video, "--timeline", "--model", trained.run, *WINDOW)
+    for arguments in (("--out", "all.csv"), ("--out", "each", "--out-format", "srt")):
+        answer = vidfuse(*command, *arguments, "--format", "jsonl")
+        assert answer.code == 1
+        assert "control characters" in answer.err
+        assert all(record["ok"] for record in records_of(answer.out))
+    (timeline,) = read_timelines(tmp_path / "all.csv").timelines
+    assert timeline.path == video
+    assert [path.name for path in (tmp_path / "each").iterdir()] == ["there and back.srt"]
+
+
+def test_folders_have_a_file_of_each_video(vidfuse: Vidfuse, trained, video, tmp_path):
+    """In every format; videos of one name have numbers, and it is said which is which."""
+    (tmp_path / "again").mkdir()
+    second = shutil.copy(video, tmp_path / "again" / video.name)
+    command = ("predict", video, second, "--timeline", "--model", trained.run, *WINDOW)
+    (tmp_path / "a.folder").mkdir()
+    for folder, name in (("new", "csv"), ("new.d/", "srt"), ("a.folder", "jsonl")):
+        answer = vidfuse(*command, "--out", folder, "--out-format", name)
+        assert answer.code == 0, answer.err
+        names = [f"there and back.{name}", f"there and back~2.{name}"]
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == names
+        assert f"{names[1]} (of {second})" in answer.err
+    answer = vidfuse(*command, "--annotate", "copies.d/")
+    assert sorted(path.name for path in (tmp_path / "copies.d").iterdir()) == [
+        "there and back.mp4",
+        "there and back~2.mp4",
+    ]
+    assert f"there and back~2.mp4 (of {second})" in answer.err
 
 
 def test_copies_with_the_timeline_in_them(vidfuse: Vidfuse, trained, video, tmp_path):
@@ -143,7 +257,7 @@ def test_copies_with_the_timeline_in_them(vidfuse: Vidfuse, trained, video, tmp_
     command = ("predict", video, frames, "--timeline", "--model", trained.run, *WINDOW)
     answer = vidfuse(*command, "--annotate", "copies", "--format", "jsonl")
     assert answer.code == 1
-    assert "no copy was drawn" in answer.err
+    assert "folders of frames are not drawn" in answer.err
     assert all(record["ok"] for record in records_of(answer.out))
     assert [path.name for path in (tmp_path / "copies").iterdir()] == ["there and back.mp4"]
     with av.open(str(video)) as before, av.open(str(tmp_path / "copies" / video.name)) as after:
@@ -166,7 +280,9 @@ def test_wrong_files(vidfuse: Vidfuse, trained, video, tmp_path):
         (("--annotate", "a.mp4"), "--annotate is for timelines"),
         (("--timeline", "--annotate", "a.avi"), "--annotate writes MP4"),
         (("--timeline", "--out", "a.vtt", "--out-format", "nonsense"), "unknown format"),
-        (("--timeline", "--out", ".", "--out-format", "csv"), "has all videos in one file"),
+        (("--timeline", "--out", "a"), "Name the format: --out-format jsonl, csv"),
+        (("--timeline", "--out", "a.d/"), "Name the format: --out-format jsonl, csv"),
+        (("--timeline", "--out", "a.foo"), "Name the format: --out-format. Known formats: jsonl ("),
     ):
         answer = vidfuse(*command, *arguments)
         assert answer.code == 2

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from vidfuse.errors import InputError
-from vidfuse.features.dense import dense_features
+from vidfuse.features.dense import dense_features, window_rate
 from vidfuse.inference import timeline as module
 from vidfuse.inference.config import TimelineConfig
 from vidfuse.inference.predictor import find_model
-from vidfuse.inference.timeline import TimelinePredictor
+from vidfuse.inference.timeline import TimelinePredictor, sample_times
 from vidfuse.progress import Reporter
 
 SECONDS = 101
@@ -74,3 +74,22 @@ def test_a_stretch_that_cannot_be_read_is_a_gap(
     assert (first.first, first.end) == (0, 20)
     assert (second.first / predictor.rate, second.end) == (40, SECONDS)
     assert all(each.end <= 20 or each.start >= 40 for each in record.segments)
+
+
+@pytest.mark.parametrize("seconds", [2.34, 3.2, 1.7, 0.019])
+def test_times_are_not_those_of_a_rounded_rate(seconds: float) -> None:
+    """The times of 16 samples in so many seconds, for an hour: they read as they are."""
+    numbers = np.arange(0, int(3600 / seconds * 16))
+    true = numbers * seconds / 16
+    times = sample_times(window_rate(16, seconds), numbers)
+    assert (np.diff(times) > 0).all(), "no two became one"
+    whole = np.isclose(true, np.round(true, 3), rtol=0, atol=1e-9)
+    assert whole.any()
+    assert (times[whole] == np.round(true[whole], 3)).all()
+
+
+def test_times_that_are_no_milliseconds_stay() -> None:
+    numbers = np.arange(1, 30)
+    times = sample_times(6.0, numbers)
+    assert times[numbers % 6 == 1] == pytest.approx(numbers[numbers % 6 == 1] / 6, abs=1e-9)
+    assert round(float(sample_times(window_rate(16, 2.34), np.array([180]))[0]), 6) == 26.325

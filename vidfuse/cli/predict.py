@@ -21,6 +21,7 @@ from vidfuse.inference.config import TIMELINE_FIELDS, TimelineConfig
 from vidfuse.results import Record, TimelineRecord
 
 app = typer.Typer(**PLAIN)
+TOP = 5  # classes listed, where nobody says how many
 HELP = """\
 Predict the class of clips: one record per input, in order.
 
@@ -85,8 +86,8 @@ def predict(
         typer.Option(
             "--out",
             metavar="PATH",
-            help="Also write the timelines here, for an annotation tool: a file, or a folder that "
-            "gets one for each video.",
+            help="Also write the timelines here, for an annotation tool: a file, or a folder (no "
+            "suffix, or a slash at the end) that gets one for each video.",
             rich_help_panel="Timelines",
         ),
     ] = None,
@@ -108,10 +109,21 @@ def predict(
             rich_help_panel="Timelines",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace files of --out and --annotate that are there already.",
+            rich_help_panel="Timelines",
+        ),
+    ] = False,
     model: ModelOption = None,
     top: Annotated[
-        int, typer.Option("--top", metavar="N", help="Classes listed per record.", min=1)
-    ] = 5,
+        int | None,
+        typer.Option(
+            "--top", metavar="N", help="Classes listed per record.", show_default="5", min=1
+        ),
+    ] = None,
     format: Annotated[
         Literal["text", "json", "jsonl", "csv"],
         typer.Option("--format", help="Form of the records on stdout."),
@@ -124,28 +136,33 @@ def predict(
     from vidfuse.inference.predictor import Ensemble, find_model
 
     reporter = ConsoleReporter(BEGAN)
+    count = top or TOP
     if live is not None or patience is not None:
         from vidfuse.cli.live import predict_live
 
         others = {"CLIPS": inputs, "--watch": watch, "--timeline": timeline, "--out": out}
         others |= {"--out-format": out_format, "--annotate": annotate}
-        others["--format json"] = format == "json"
-        predict_live(live, others, chosen_models(model), settings, top, patience, format, reporter)
+        others |= {"--overwrite": overwrite, "--format json": format == "json"}
+        predict_live(
+            live, others, chosen_models(model), settings, count, patience, format, reporter
+        )
         return
     clips = _clips(inputs or [], watch or [])
     config = TimelineConfig.from_mapping(settings)
     named: Sequence[str | None] = chosen_models(model) or [None]
     models = [find_model(each, reporter) for each in named]
     records: Iterator[Record | TimelineRecord]
+    files = Files(out, out_format, annotate, overwrite)
     if timeline:
-        files = Files(out, out_format, annotate)
-        records = predict_timelines(models, clips, config, files, reporter)
+        listed = not watch and "-" not in (inputs or [])
+        records = predict_timelines(models, clips, config, files, top, reporter, listed=listed)
     else:
         given = {"out": out, "out_format": out_format, "annotate": annotate, **settings}
+        given["overwrite"] = overwrite
         for name in filter(given.get, TIMELINE_FIELDS):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag} is for timelines", "Add --timeline, or leave it out.")
-        records = predict_records(Ensemble(models, config, reporter), clips, top)
+        records = predict_records(Ensemble(models, config, reporter), clips, count)
     kept = []
     failed = False
     try:
@@ -164,7 +181,7 @@ def predict(
             raise
     if format == "json":
         print_json({"records": kept, "timings": reporter.timings()})
-    raise typer.Exit(int(failed))
+    raise typer.Exit(int(failed or files.incomplete))
 
 
 def _clips(inputs: list[str], folders: list[str]) -> Iterator[Path | InputError | None]:

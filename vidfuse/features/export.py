@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidfuse.atomic import longest_name, make_writable, write_whole, writing
+from vidfuse.atomic import make_writable, write_whole, writing
 from vidfuse.backbones import Grid
 from vidfuse.data.clip import Clip
+from vidfuse.data.file_names import FileNames
 from vidfuse.errors import InputError
 from vidfuse.features.build import build_extractor, one_line, print_warnings, summary
 from vidfuse.features.cache import Entry
@@ -24,7 +25,6 @@ from vidfuse.progress import Reporter
 from vidfuse.streams import csv_cell
 
 ADVICE = "Check that the disk has room, or name a folder that you can write with --out."
-NUMBERING = 8  # bytes for the number in a name
 COLUMNS = ("file", "path", "label", "group", "split", "start", "end", "frames", "times")
 
 
@@ -88,7 +88,7 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
     Raises:
         UnwritableError: The folder cannot be written.
     """
-    names = names_of(clips, longest_name(folder))
+    names = names_of(clips, folder)
     rows: dict[Clip, dict[str, Any]] = {}
     # Beside other arrays that an earlier index names, or half of these, it would be wrong.
     index = folder / "index.csv"
@@ -136,24 +136,15 @@ def _row(clip: Clip, name: str, entry: Entry) -> dict[str, Any]:
     return {column: csv_cell(value) for column, value in cells.items()}
 
 
-def names_of(clips: list[Clip], longest: int) -> dict[Clip, str]:
-    """A file name for each clip: its stem, numbered where several share one.
-
-    Args:
-        clips: All of them.
-        longest: How many bytes a name may have.
-    """
-    room = longest - len(".npy") - NUMBERING
+def names_of(clips: list[Clip], folder: Path) -> dict[Clip, str]:
+    """A file name for each clip: its stem, numbered where several share one."""
+    files = FileNames(folder, ".npy")
     names: dict[Clip, str] = {}
-    used: Counter[str] = Counter()
     for clip in clips:
         segment = "" if clip.start is None and clip.end is None else f"_{clip.start or 0:g}"
         if clip.end is not None:
             segment += f"-{clip.end:g}"
         # Neither another system's separator, nor what a spreadsheet takes for a formula.
         stem = re.sub(r"[^\w.+-]|^[+-]", "_", clip.path.stem, flags=re.ASCII) or "clip"
-        stem = stem[: room - len(segment)] + segment
-        used[stem.lower()] += 1
-        number = used[stem.lower()]
-        names[clip] = f"{stem}.npy" if number == 1 else f"{stem}~{number}.npy"
+        names[clip] = files.free(stem, segment)
     return names

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.atomic import longest_name, write_whole, writing
+from vidfuse.atomic import write_whole, writing
 from vidfuse.backbones import Grid
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import Stamp
@@ -106,7 +106,7 @@ def extract_videos(
             "Name the videos themselves, or leave out --rate and --stride.",
         )
     folders = folders_of(out, grids)
-    names = {} if out is None else names_of(videos, longest_name(out))
+    names = {} if out is None else names_of(videos, out)
     rows: list[dict[str, Any]] = []
     for folder in folders.values():  # beside other arrays that it names it would be wrong
         with writing(index := folder / "index.csv", ADVICE):

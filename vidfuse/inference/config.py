@@ -93,7 +93,7 @@ class TimelineConfig(InferenceConfig):
 
 
 TIMELINE_FIELDS = (
-    "annotate", "out", "out_format", "window", "step", "smooth", "min_duration",
+    "annotate", "out", "out_format", "overwrite", "window", "step", "smooth", "min_duration",
     "segment_cost", "threshold", "low_threshold", "background",
 )  # fmt: skip
 """Options that only timelines have."""

@@ -25,6 +25,8 @@ from vidfuse.video.stretch import frame_rate
 
 STEPS = 4  # windows begin a quarter of their length apart
 SEGMENT_COST = 0.2  # of the length of a short segment
+RATE_ERROR = 5e-7  # of a rate with six digits
+MOST_MOVED = 0.1  # of the time between two samples
 WINDOW = 2.0  # seconds, of a model that does not know how long its clips were
 
 
@@ -86,7 +88,12 @@ class TimelinePredictor(Predictor):
                 "Train a model with another head, or with an encoder of single frames.",
             )
         if (low := config.low_threshold) is not None and low > config.threshold:
-            raise UserError("--low-threshold is above --threshold", "Segments begin and end there.")
+            needed = "is above" if config.threshold else "needs"
+            raise UserError(
+                f"--low-threshold {needed} --threshold",
+                "A segment reaches the one somewhere, and goes on while its score is as high as "
+                "the other: --threshold 0.6 --low-threshold 0.4",
+            )
         if config.views:
             raise UserError("a timeline has no views", "Leave out --views.")
         super().__init__(card, config, reporter)
@@ -120,7 +127,8 @@ class TimelinePredictor(Predictor):
             return failure(str(path), error)
         segments = []
         for part in scores.parts:
-            times = np.arange(part.first, part.first + len(part.scores) + 1) / self.rate
+            numbers = np.arange(part.first, part.first + len(part.scores) + 1)
+            times = sample_times(self.rate, numbers)
             times = np.minimum(times, part.end)
             times[-1] = part.end  # which no sample need reach: less than half of one is none
             segments += find_segments(part.scores, self.card.classes, times, self.rule)
@@ -193,6 +201,24 @@ class TimelinePredictor(Predictor):
         if not np.isfinite(scores).all():
             raise UserError(f"{self.card.path}: its scores are not finite", "Train it again.")
         return scores
+
+
+def sample_times(rate: float, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Where samples begin, in seconds, with no more digits than are known.
+
+    The rate has six (`window_rate`), so a time is known to ``time / rate * 5e-7``: 26.324999 may be
+    26.325.
+
+    Args:
+        rate: Samples per second.
+        numbers: Of the samples ``[N]``.
+    """
+    found = times = numbers / rate
+    known = np.minimum(times / rate * RATE_ERROR, MOST_MOVED / rate)
+    for digits in (5, 4, 3):
+        short = np.round(times, digits)
+        found = np.where(np.abs(times - short) <= known, short, found)
+    return found
 
 
 def _segment_cost(card: AnyModel, config: TimelineConfig) -> float:

@@ -12,13 +12,14 @@ from contextlib import closing
 from dataclasses import astuple
 from fractions import Fraction
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidfuse.atomic import writing
+from vidfuse.atomic import STEM, writing
 from vidfuse.data.timeline import Segment
 from vidfuse.errors import InputError
 from vidfuse.progress import Reporter
@@ -53,10 +54,12 @@ def annotate_video(
         reporter: Receives progress updates.
 
     Raises:
-        InputError: The video cannot be read, or no encoder is here.
+        InputError: The video cannot be read, or is a folder of frames, or no encoder is here.
         UnwritableError: The copy cannot be written.
     """
-    partial = out.with_name(f".{out.name}.partial.mp4")
+    if path.is_dir():
+        raise InputError(path, "folders of frames are not drawn")
+    partial = out.with_name(f".{out.name[:STEM]}.{os.getpid()}-{token_hex(4)}.partial.mp4")
     order: Order = {"path": os.path.abspath(path), "out": str(partial), "duration": duration}
     order |= {"segments": [astuple(each) for each in segments]}
     reporter.start(f"Drawing {out.name} (seconds)", max(1, round(duration)))

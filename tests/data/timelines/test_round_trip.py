@@ -52,7 +52,7 @@ def videos(draw, name="clips/a b.mp4"):
 
 def write_and_read(folder, timelines, name):
     file = folder / f"a{FORMATS[name].suffixes[0]}"
-    assert write_timelines(timelines, file, format=name) == [file]
+    write_timelines(timelines, file, format=name)
     return read_timelines(file, format=name)
 
 

@@ -70,7 +70,8 @@ def test_nonsense(name, content, tmp_path):
 
 @pytest.mark.parametrize("name", READABLE)
 def test_damaged_files(name, tmp_path):
-    (file,) = write_timelines([VIDEO], tmp_path / f"a{FORMATS[name].suffixes[0]}", format=name)
+    file = tmp_path / f"a{FORMATS[name].suffixes[0]}"
+    write_timelines([VIDEO], file, format=name)
     data = file.read_bytes()
     chance = random.Random(0)
     for _ in range(40):
@@ -116,7 +117,8 @@ WRONG: list[object] = [
 
 @pytest.mark.parametrize("name", ["jsonl", "boris", "label-studio"])
 def test_wrong_values_anywhere_in_json(name, tmp_path):
-    (file,) = write_timelines([VIDEO], tmp_path / f"a{FORMATS[name].suffixes[0]}", format=name)
+    file = tmp_path / f"a{FORMATS[name].suffixes[0]}"
+    write_timelines([VIDEO], file, format=name)
     content = json.loads(file.read_text())
     chance = random.Random(0)
     for path in list(places(content)):

@@ -22,7 +22,6 @@ from vidfuse.data.timeline import Timeline
 from vidfuse.data.timelines.common import (
     Source,
     clean_text,
-    free_name,
     make_segment,
     path_of,
     timeline,
@@ -142,17 +141,13 @@ def write_timelines(
     path: str | os.PathLike[str],
     *,
     format: str | None = None,
-) -> list[Path]:
-    """Write annotations, each file whole or not at all.
+) -> None:
+    """Write a file of annotations, whole or not at all.
 
     Args:
-        timelines: Of the videos.
-        path: The file. For a format that holds one video: a folder, which then gets a file for
-            each, of the video's name; or the file, if there is one video.
+        timelines: Of the videos; one for a format that holds one video.
+        path: The file; an existing one is replaced.
         format: One of ``FORMATS``; None is that of the suffix.
-
-    Returns:
-        The files written.
 
     Raises:
         UserError: There is no such format, it cannot hold the videos in one file, or a segment has
@@ -161,22 +156,26 @@ def write_timelines(
     """
     target = Path(path)
     name = format_of(target, format)
-    module, about = load_format(name), FORMATS[name]
-    checked = [_check(each) for each in timelines]
-    if about.several or (len(checked) == 1 and not target.is_dir()):
-        texts = {target: module.write(checked, target)}
-    else:
-        texts = _texts_in_folder(target, checked, name)
-    for file, text in texts.items():
-        write_whole(file, text)
-    return list(texts)
+    module = load_format(name)
+    if len(timelines) != 1 and not FORMATS[name].several:
+        raise one_video_only(target, name, len(timelines))
+    write_whole(target, module.write([checked(each) for each in timelines], target))
+
+
+def one_video_only(path: Path, name: str, count: int) -> UserError:
+    """The error of a file that several videos do not go into."""
+    several = ", ".join(name for name, about in FORMATS.items() if about.several)
+    return UserError(
+        f"{path}: a file of the format '{name}' holds one video, and there are {count}",
+        f"Give a folder (a name with / at its end), or another format: {several}.",
+    )
 
 
 def format_of(path: Path, format: str | None = None) -> str:
     """The format in which annotations are written to a path.
 
     Args:
-        path: The file, or the folder.
+        path: The file.
         format: One of ``FORMATS``; None is that of the suffix.
 
     Raises:
@@ -187,27 +186,9 @@ def format_of(path: Path, format: str | None = None) -> str:
         return format
     found = next(iter(_formats_of(path)), None)
     if found is None:
-        raise UserError(f"{path}: not the suffix of a file of annotations", _known(False))
+        hint = f"Name the format: --out-format. {_known(False)}"
+        raise UserError(f"{path}: not the suffix of a file of annotations", hint)
     return found
-
-
-def _texts_in_folder(folder: Path, timelines: Sequence[Timeline], name: str) -> dict[Path, str]:
-    suffix = FORMATS[name].suffixes[0]
-    if folder.suffix.lower() in FORMATS[name].suffixes and not folder.is_dir():
-        several = ", ".join(name for name, about in FORMATS.items() if about.several)
-        raise UserError(
-            f"{folder}: a file of the format '{name}' holds one video, and there are "
-            f"{len(timelines)}",
-            f"Give a folder, or another format: {several}.",
-        )
-    module = load_format(name)
-    texts: dict[Path, str] = {}
-    for video in timelines:
-        stem = video.path.stem if video.path else "video"
-        taken = [file.name.removesuffix(suffix) for file in texts]
-        file = folder / f"{free_name(stem, taken)}{suffix}"
-        texts[file] = module.write([video], file)
-    return texts
 
 
 def _formats_of(file: Path, *, readable: bool = False) -> list[str]:
@@ -244,8 +225,8 @@ def _check_file(file: Path) -> None:
         raise UserError(f"{file}: not text", "Give a file of annotations.")
 
 
-def _check(video: Timeline) -> Timeline:
-    """The timeline with its segments in order and its texts on one line.
+def checked(video: Timeline) -> Timeline:
+    """The timeline as it is written: with its segments in order and its texts on one line.
 
     Raises:
         UserError: A value is none that a segment can have.
