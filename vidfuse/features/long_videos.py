@@ -182,6 +182,8 @@ def _arrays(
             extractor.reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
             continue
         found = True
+        for warning in entry.info.warnings:
+            extractor.reporter.warn(f"{path}: {warning}")
         yield first_sample(rate, stretch), entry.features
     if error is not None and not found:
         raise error

@@ -175,6 +175,8 @@ class TimelineData(TrainingData):
                     if isinstance(entry, InputError):
                         self.reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
                         continue
+                    for warning in entry.info.warnings:
+                        self.reporter.warn(f"{video}: {warning}")
                     place = buffer.append(entry.features)
                     first = first_sample(self.sample_rate, stretch)
                     own |= {first + n: place + n for n in range(len(entry.features))}
