@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -24,6 +25,7 @@ from vidfuse.features.dense import (
     lost_moments,
     sampled,
 )
+from vidfuse.features.encode import Job
 from vidfuse.features.extract import Extractor
 from vidfuse.video.decoder import read_frames
 from vidfuse.video.frames import FrameRequest
@@ -135,6 +137,40 @@ def test_a_stretch_between_two_samples_has_none() -> None:
     assert sampled(5.0, stretches) == stretches[:1]
     assert sampled(25.0, stretches) == stretches[:2]
     assert sampled(0.01, stretches) == stretches[:1], "of a video there is one"
+    thirds = [Stretch(0, 20), Stretch(20, 40), Stretch(40, 49)]
+    assert sampled(0.01, thirds) == thirds[1:2], "the one in its middle"
+    assert even_moments(0.01, 20, 40).tolist() == [30]
+
+
+def test_frames_that_come_several_times_are_encoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four samples of each frame: the features of one, and a warning."""
+    rate, encoded = 20.0, list[int]()
+    add = Job.add
+
+    def count(job: Job, first: int, features: list[Any]) -> None:
+        encoded.append(len(features[0]))
+        add(job, first, features)
+
+    monkeypatch.setattr(Job, "add", count)
+    short = encode(tmp_path / "short.mp4", "-c:v libx264 -bf 2 -pix_fmt yuv420p", 6)
+    made = extractor(tmp_path / "cache", replace(dense_spec(SPEC, rate), layer="layer1"))
+    (entry,) = sound(dense(made, short))
+    assert sum(encoded) == 6 * 5
+    moments = even_moments(rate, 0, 6)
+    assert entry.times.tolist() == pytest.approx((moments * 5 // 1 / 5).tolist())
+    plain = extractor(None, replace(dense_spec(SPEC, 5.0), layer="layer1"))
+    (once,) = sound(dense(plain, short))
+    np.testing.assert_allclose(
+        entry.features, np.repeat(once.features, 4, 0), rtol=2**-9, atol=2**-9
+    )
+    ((warning),) = entry.info.warnings
+    assert "20 samples a second, of a video with 5 frames a second" in warning
+    assert once.info.warnings == []
+    with pytest.raises(InputError, match="251 samples a second") as caught:
+        dense(extractor(None, dense_spec(SPEC, 251.0)), short)
+    assert "Choose 5 at most" in str(caught.value.hint)
 
 
 def test_an_interrupted_video_goes_on_where_it_was(video: Path, tmp_path: Path) -> None:

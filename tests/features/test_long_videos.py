@@ -66,6 +66,16 @@ def test_a_stride_counts_frames(extract, video):
     assert len(array) == SECONDS * FPS / 10
 
 
+def test_a_video_shorter_than_half_a_samples_distance_has_its_middle(extract, video):
+    _, (row,), (array,) = extract(video, rate=0.004)
+    assert (row["samples"], len(array)) == ("1", 1)
+    first = float(row["first"])
+    assert 0.3 * SECONDS < first < 0.7 * SECONDS
+    alone = Clip(video, start=first, end=first + 0.1)
+    _, _, (expected,) = extract(alone, frames=1)
+    np.testing.assert_allclose(array[0], expected[0], rtol=2e-3, atol=2e-3)
+
+
 def test_nothing_is_computed_twice(extract, video):
     first, _, (array,) = extract(video, rate=0.5)
     again, _, (same,) = extract(video, rate=0.5)

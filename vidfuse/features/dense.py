@@ -26,7 +26,7 @@ from vidfuse.features.spec import FeatureConfig, FeatureSpec
 from vidfuse.progress import Reporter
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pool import DecodePool
-from vidfuse.video.sampling import EPSILON, Sampling, Times, even_moments
+from vidfuse.video.sampling import EPSILON, Sampling, Times, even_moments, moments_before
 from vidfuse.video.stretch import MAX_SECONDS, Stretch
 
 MANY_SECONDS = 600  # to be computed, for which a calibration of the precision pays
@@ -34,6 +34,8 @@ LEAST_RATE, MOST_RATE = 0.01, 1000.0  # samples per second
 GONE = "a part of its features is no longer in the cache"
 UNREADABLE = "damaged: no frame of it can be read"
 COPY_AGAIN = "Copy or record it again; what lies before and behind is used."
+MOST_REPEATS, USUAL_FPS = 10, 25  # samples for a frame, at most; of videos with fewer frames, too
+SLACK = 1.01  # between the rates of frames and samples, as of 29.97 and 30
 NAMED_HOLES = 3  # of a video that has more of them
 
 
@@ -85,15 +87,17 @@ def dense_features(
     Yields:
         Each stretch with samples (`sampled`), and its entry or why it cannot be read; one with a
         damaged part in pieces. The entry has the features at each of the `even_moments` of the
-        stretch. The warnings of the first one tell of times without frames.
+        stretch. The warnings of the first one tell of times without frames, and of more samples
+        than frames.
 
     Raises:
-        InputError: The video cannot be read at all, or changed meanwhile.
+        InputError: The video cannot be read at all, or changed meanwhile, or the rate is absurd.
     """
     spec, store = extractor.spec, extractor.store
     stretches, stamp = listed or pool.stretches(str(path), spec.fps)
     rate = Sampling.parse(spec.sampling).rate
-    warnings = [text for text in (still_warning(stretches),) if text]
+    told = check_rate(path, rate, stretches), still_warning(stretches)
+    warnings = [text for text in told if text]
     stretches = sampled(rate, stretches)
     jobs = _jobs(extractor, path, stretches)
     with extractor.reporter.measure("cache"):
@@ -133,6 +137,26 @@ def dense_features(
     read = [job.frames.stamp for job in jobs if job.frames is not None]
     if any(stamp is None or each != stamp for each in read):
         _check_unchanged(extractor, pool, path, dict(zip(stretches, jobs, strict=True)))
+
+
+def check_rate(path: Path, rate: float, stretches: Sequence[Stretch]) -> str:
+    """What to tell where a video is sampled more often than it has frames; else empty.
+
+    Args:
+        path: The video.
+        rate: Samples per second.
+        stretches: Of the whole video.
+
+    Raises:
+        InputError: There would be ten samples for a frame, and more than of usual videos.
+    """
+    seconds = sum(each.end - each.start for each in stretches)
+    fps = sum(each.fps * (each.end - each.start) for each in stretches) / max(seconds, 1e-9)
+    what = f"{rate:g} samples a second, of a video with {fps:.4g} frames a second"
+    choose = f"Choose {fps:.4g} at most: --rate, or a longer --window or fewer --frames."
+    if rate > MOST_REPEATS * max(fps, USUAL_FPS):
+        raise InputError(path, what, choose)
+    return f"{what}, so frames count several times. {choose}" if 0 < SLACK * fps < rate else ""
 
 
 def still_warning(stretches: Sequence[Stretch]) -> str:
@@ -235,16 +259,14 @@ def first_sample(rate: float, stretch: Stretch) -> int:
 
 
 def sampled(rate: float, stretches: Sequence[Stretch]) -> list[Stretch]:
-    """The stretches that samples lie in; of a video between two samples, the first one.
-
-    Of one without any, `even_moments` would be the next stretch's first, or behind the video.
-    """
+    """The stretches that samples lie in; of a video between two samples, the one in the middle."""
     found = [
         each
         for each in stretches
-        if even_moments(rate, each.start, each.end)[0] < each.end - EPSILON
+        if moments_before(rate, each.end) > moments_before(rate, each.start)
     ]
-    return found or list(stretches[:1])
+    middle = (stretches[0].start + stretches[-1].end) / 2
+    return found or [next(each for each in stretches if each.end > middle)]
 
 
 def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> list[Job]:
@@ -257,7 +279,7 @@ def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> lis
         contents = [whole.digest] * len(stretches)
     clips = [Clip(path, start=stretch.start, end=stretch.end) for stretch in stretches]
     return [
-        Job([clip], entry_key(content, clip), extractor.request(clip))
+        Job([clip], entry_key(content, clip), replace(extractor.request(clip), once=True))
         for clip, content in zip(clips, contents, strict=True)
     ]
 

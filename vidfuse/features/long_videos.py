@@ -221,6 +221,7 @@ def _npy(
 
 def _row(clip: Clip, file: str | None, rate: float, stretches: Sequence[Stretch]) -> dict[str, Any]:
     first, stop = _first_and_stop(rate, stretches)
+    begin = sampled(rate, stretches)[0]
     cells = {
         "file": file,
         "path": clip.path,
@@ -228,7 +229,7 @@ def _row(clip: Clip, file: str | None, rate: float, stretches: Sequence[Stretch]
         "group": clip.group,
         "split": clip.split,
         "samples": stop - first,
-        "first": f"{(first + 0.5) / rate:.6f}",
+        "first": f"{even_moments(rate, begin.start, begin.end)[0]:.6f}",
         "rate": f"{rate:.10g}",
     }
     return {column: csv_cell(value) for column, value in cells.items()}
