@@ -59,12 +59,14 @@ class Server:
         contents: Bytes of MPEG-TS; empty ones are a connection that stays silent.
         rate: Bytes per second; None is as fast as they are taken.
         endless: Whether the last content is sent again and again.
+        sized: Whether each content is announced with its size, as of a file.
         asked: How often somebody connected.
     """
 
     contents: list[bytes]
     rate: float | None = None
     endless: bool = False
+    sized: bool = False
     asked: int = 0
     url: str = ""
     closing: threading.Event = field(default_factory=threading.Event)
@@ -75,6 +77,8 @@ class Server:
         self.asked += 1
         handler.send_response(200)
         handler.send_header("Content-Type", "video/mp2t")
+        if self.sized:
+            handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         if not content:
             self.closing.wait()
@@ -93,9 +97,11 @@ class Server:
 
 
 @contextmanager
-def serve(*contents: bytes, rate: float | None = None, endless: bool = False) -> Iterator[Server]:
+def serve(
+    *contents: bytes, rate: float | None = None, endless: bool = False, sized: bool = False
+) -> Iterator[Server]:
     """A server on the loopback interface; its ``url`` is what to connect to."""
-    served = Server(list(contents), rate, endless)
+    served = Server(list(contents), rate, endless, sized)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

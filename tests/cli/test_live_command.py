@@ -73,7 +73,8 @@ def test_forms(vidfuse: Vidfuse, trained, stream):
         (("--live", "pipe:", "--window", 0), "window"),
         (("--live", "pipe:", "--patience", 0), "patience"),
         (("--live", "-"), "pipe:"),
-        (("--live", "nowhere"), "not a live source"),
+        (("--live", "nowhere"), "no such file"),
+        (("--live", "--top", 3), "--live needs a source"),
         (("clip.mp4", "--patience", 3), "--patience is for --live"),
     ],
 )

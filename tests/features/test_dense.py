@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -17,7 +18,14 @@ from vidfuse.data.clip import Clip
 from vidfuse.data.content import Stamp
 from vidfuse.errors import InputError
 from vidfuse.features.cache import Entry
-from vidfuse.features.dense import dense_features, dense_spec, first_sample, sampled
+from vidfuse.features.dense import (
+    dense_features,
+    dense_spec,
+    first_sample,
+    lost_moments,
+    sampled,
+)
+from vidfuse.features.encode import Job
 from vidfuse.features.extract import Extractor
 from vidfuse.video.decoder import read_frames
 from vidfuse.video.frames import FrameRequest
@@ -25,7 +33,7 @@ from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pyav_stream import VideoFile
 from vidfuse.video.pyav_stretches import list_stretches
 from vidfuse.video.sampling import even_moments
-from vidfuse.video.stretch import Stretch
+from vidfuse.video.stretch import Hole, Stretch
 
 RATE = 0.5  # samples a second
 SECONDS = 200
@@ -129,6 +137,40 @@ def test_a_stretch_between_two_samples_has_none() -> None:
     assert sampled(5.0, stretches) == stretches[:1]
     assert sampled(25.0, stretches) == stretches[:2]
     assert sampled(0.01, stretches) == stretches[:1], "of a video there is one"
+    thirds = [Stretch(0, 20), Stretch(20, 40), Stretch(40, 49)]
+    assert sampled(0.01, thirds) == thirds[1:2], "the one in its middle"
+    assert even_moments(0.01, 20, 40).tolist() == [30]
+
+
+def test_frames_that_come_several_times_are_encoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four samples of each frame: the features of one, and a warning."""
+    rate, encoded = 20.0, list[int]()
+    add = Job.add
+
+    def count(job: Job, first: int, features: list[Any]) -> None:
+        encoded.append(len(features[0]))
+        add(job, first, features)
+
+    monkeypatch.setattr(Job, "add", count)
+    short = encode(tmp_path / "short.mp4", "-c:v libx264 -bf 2 -pix_fmt yuv420p", 6)
+    made = extractor(tmp_path / "cache", replace(dense_spec(SPEC, rate), layer="layer1"))
+    (entry,) = sound(dense(made, short))
+    assert sum(encoded) == 6 * 5
+    moments = even_moments(rate, 0, 6)
+    assert entry.times.tolist() == pytest.approx((moments * 5 // 1 / 5).tolist())
+    plain = extractor(None, replace(dense_spec(SPEC, 5.0), layer="layer1"))
+    (once,) = sound(dense(plain, short))
+    np.testing.assert_allclose(
+        entry.features, np.repeat(once.features, 4, 0), rtol=2**-9, atol=2**-9
+    )
+    ((warning),) = entry.info.warnings
+    assert "20 samples a second, of a video with 5 frames a second" in warning
+    assert once.info.warnings == []
+    with pytest.raises(InputError, match="251 samples a second") as caught:
+        dense(extractor(None, dense_spec(SPEC, 251.0)), short)
+    assert "Choose 5 at most" in str(caught.value.hint)
 
 
 def test_an_interrupted_video_goes_on_where_it_was(video: Path, tmp_path: Path) -> None:
@@ -231,3 +273,67 @@ def test_no_video_at_all(tmp_path: Path) -> None:
     path.write_bytes(b"this is no video" * 100)
     with pytest.raises(InputError, match="not a video"):
         dense(extractor(None, DENSE), path)
+
+
+def without_frames(stream: Path, to: Path, start: float, end: float, *, damaged: bool) -> Path:
+    """The stream without its packets of some seconds; with one that is torn where it was damaged.
+
+    Packets of MPEG-TS are 188 bytes; the second byte has the flag of a packet that begins a frame.
+    """
+    content, kept, shown = stream.read_bytes(), bytearray(), -1.0
+    counters = dict[int, int]()
+    for at in range(0, len(content), 188):
+        packet = bytearray(content[at : at + 188])
+        number = (packet[1] & 31) << 8 | packet[2]
+        if number == 256 and packet[1] & 64:
+            begin = 4 + (1 + packet[4] if packet[3] & 32 else 0)
+            raw = packet[begin + 9 : begin + 14]
+            ticks = (raw[0] >> 1 & 7) << 30 | raw[1] << 22 | (raw[2] >> 1) << 15
+            shown = (ticks | raw[3] << 7 | raw[4] >> 1) / 90000 - 1.4
+        if number == 256 and start <= shown < end:
+            continue
+        if packet[3] & 16 and not damaged:  # the counter goes on, as where nothing was sent
+            counters[number] = (counters.get(number, -1) + 1) % 16
+            packet[3] = packet[3] & 240 | counters[number]
+        kept += packet
+    to.write_bytes(kept)
+    return to
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_hole_is_a_gap_only_where_the_file_is_damaged(
+    stream: Path, tmp_path: Path, damaged: bool
+) -> None:
+    path = without_frames(stream, tmp_path / "hole.ts", 30, 44, damaged=damaged)
+    holes = {hole for each in stretches_of(path) for hole in each.holes}
+    assert [hole.damaged for hole in holes] == [damaged]
+    assert [(hole.start, hole.end) for hole in holes] == [pytest.approx((30, 44), abs=0.5)]
+    found = dense(extractor(tmp_path / "cache", DENSE), path)
+    again = dense(extractor(tmp_path / "cache", DENSE), path)
+    assert [(s, type(e)) for s, e in found] == [(s, type(e)) for s, e in again]
+    warnings = [text for _, e in found if isinstance(e, Entry) for text in e.info.warnings]
+    if not damaged:
+        assert len(warnings) == 1
+        assert "no frames from 29.6 to 43.6 s" in warnings[0]
+        assert len(np.concatenate([e.features for e in sound(found)])) == RATE * SECONDS
+        return
+    assert warnings == []
+    ((gap, error),) = [(s, e) for s, e in found if isinstance(e, InputError)]
+    assert (gap.start, gap.end) == pytest.approx((30, 44), abs=2 / RATE)
+    assert "damaged" in error.reason
+    read = [first_sample(RATE, s) + n for s, e in found if isinstance(e, Entry)
+            for n in range(len(e.times))]  # fmt: skip
+    assert read == [n for n in range(int(RATE * SECONDS)) if not 15 <= n < 22]
+
+
+def test_frames_that_are_listed_and_do_not_decode_are_a_gap() -> None:
+    """Their packets are there, so the frame before has been on screen for too long."""
+    still = Hole(40.0, 55.0, damaged=False)
+    stretch = Stretch(20, 60, "", 25.0, (still,), longest=2.04)
+    moments = even_moments(1.0, 20, 60)
+    times = np.minimum(moments, 39.96)
+    times[:5] = 20.0
+    lost = lost_moments(1.0, stretch, times)
+    # Five samples have one frame, of which the last three are too old; the hole itself is still,
+    # and what should be shown behind it is not.
+    assert moments[lost].tolist() == [22.5, 23.5, 24.5, 55.5, 56.5, 57.5, 58.5, 59.5]

@@ -66,6 +66,20 @@ def test_a_stride_counts_frames(extract, video):
     assert len(array) == SECONDS * FPS / 10
 
 
+def test_a_video_shorter_than_half_a_samples_distance_has_its_middle(extract, tmp_path):
+    short = tmp_path / "short.mp4"
+    source = f"-f lavfi -i testsrc2=size=64x48:rate={FPS}:duration=20 -threads 1"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source.split(), str(short)]
+    subprocess.run(command, check=True)
+    _, (row,), (array,) = extract(short, rate=0.011)
+    assert (row["samples"], len(array)) == ("1", 1)
+    first = float(row["first"])
+    assert first == pytest.approx(10, abs=0.2)
+    alone = Clip(short, start=first, end=first + 0.1)
+    _, _, (expected,) = extract(alone, frames=1)
+    np.testing.assert_allclose(array[0], expected[0], rtol=2e-3, atol=2e-3)
+
+
 def test_nothing_is_computed_twice(extract, video):
     first, _, (array,) = extract(video, rate=0.5)
     again, _, (same,) = extract(video, rate=0.5)

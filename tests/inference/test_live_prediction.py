@@ -223,7 +223,7 @@ def test_what_does_not_fit(run: str):
     ):
         with pytest.raises(UserError, match=said):
             vidfuse.predict_live("pipe:", model=run, **settings)
-    with pytest.raises(UserError, match="not a live source"):
+    with pytest.raises(UserError, match="no such file or device"):
         vidfuse.predict_live("nowhere", model=run)
     heard = Heard()
     with serve(b"") as server, pytest.raises(InputError, match="no frame for 1 s"):

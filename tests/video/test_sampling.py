@@ -259,7 +259,7 @@ def test_a_rate_gives_so_many_frames_a_second(fps, rate):
 
 
 def test_a_moment_between_two_samples_has_one():
-    assert even_moments(5, 3.12, 3.13).tolist() == pytest.approx([3.3])
+    assert even_moments(5, 3.12, 3.13).tolist() == pytest.approx([3.125])
     assert even_moments(5, 0.1, 0.3).tolist() == pytest.approx([0.1])  # the end is exclusive
 
 

@@ -48,6 +48,8 @@ def predict_live(
     """
     if live is None:
         raise UserError("--patience is for --live", "Leave it out.")
+    if live.startswith("-"):  # the source was forgotten: what comes next is another option
+        find_source(live)
     if unfit := [name for name, value in others.items() if value]:
         raise UserError(f"{unfit[0]} does not go with --live", "Leave out one of the two.")
     source = find_source(live)

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import CHANGED, RUN_AGAIN, Stamp
@@ -22,12 +26,17 @@ from vidfuse.features.spec import FeatureConfig, FeatureSpec
 from vidfuse.progress import Reporter
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pool import DecodePool
-from vidfuse.video.sampling import EPSILON, Sampling, even_moments
+from vidfuse.video.sampling import EPSILON, Sampling, Times, even_moments, moments_before
 from vidfuse.video.stretch import MAX_SECONDS, Stretch
 
 MANY_SECONDS = 600  # to be computed, for which a calibration of the precision pays
 LEAST_RATE, MOST_RATE = 0.01, 1000.0  # samples per second
 GONE = "a part of its features is no longer in the cache"
+UNREADABLE = "damaged: no frame of it can be read"
+COPY_AGAIN = "Copy or record it again; what lies before and behind is used."
+MOST_REPEATS, USUAL_FPS = 10, 25  # samples for a frame, at most; of videos with fewer frames, too
+SLACK = 1.01  # between the rates of frames and samples, as of 29.97 and 30
+NAMED_HOLES = 3  # of a video that has more of them
 
 
 def window_rate(samples: int, seconds: float) -> float:
@@ -76,15 +85,20 @@ def dense_features(
         listed: Its stretches and stamp, where `DecodePool.stretches` was asked for them before.
 
     Yields:
-        Each stretch with samples (`sampled`), and its entry or why it cannot be read. The entry has
-        the features at each of the `even_moments` of the stretch.
+        Each stretch with samples (`sampled`), and its entry or why it cannot be read; one with a
+        damaged part in pieces. The entry has the features at each of the `even_moments` of the
+        stretch. The warnings of the first one tell of times without frames, and of more samples
+        than frames.
 
     Raises:
-        InputError: The video cannot be read at all, or changed meanwhile.
+        InputError: The video cannot be read at all, or changed meanwhile, or the rate is absurd.
     """
     spec, store = extractor.spec, extractor.store
     stretches, stamp = listed or pool.stretches(str(path), spec.fps)
-    stretches = sampled(Sampling.parse(spec.sampling).rate, stretches)
+    rate = Sampling.parse(spec.sampling).rate
+    told = check_rate(path, rate, stretches), still_warning(stretches)
+    warnings = [text for text in told if text]
+    stretches = sampled(rate, stretches)
     jobs = _jobs(extractor, path, stretches)
     with extractor.reporter.measure("cache"):
         # Read, and not only looked for: one that is damaged must be computed again.
@@ -104,14 +118,18 @@ def dense_features(
                     entry = store.read(spec, job.key)
                 extractor.stats.reused += entry is not None
                 progress.reached(stretch.end, 0)
-                yield stretch, entry or InputError(path, GONE, RUN_AGAIN)
+                found: Entry | InputError = entry or InputError(path, GONE, RUN_AGAIN)
             else:
                 while job not in computed:
                     computed.add(next(computing))
                 extractor.stats.computed += job.error is None
                 progress.reached(stretch.end, stretch.end - stretch.start)
-                yield stretch, job.error or job.entries[0]
+                found = job.error or job.entries[0]
                 job.entries.clear()
+            if isinstance(found, Entry):
+                warnings = yield from _readable_parts(path, rate, stretch, found, warnings)
+            else:
+                yield stretch, found
         deque(computing, maxlen=0)  # ends its threads
     finally:
         extractor.reporter.finish()
@@ -119,6 +137,93 @@ def dense_features(
     read = [job.frames.stamp for job in jobs if job.frames is not None]
     if any(stamp is None or each != stamp for each in read):
         _check_unchanged(extractor, pool, path, dict(zip(stretches, jobs, strict=True)))
+
+
+def check_rate(path: Path, rate: float, stretches: Sequence[Stretch]) -> str:
+    """What to tell where a video is sampled more often than it has frames; else empty.
+
+    Args:
+        path: The video.
+        rate: Samples per second.
+        stretches: Of the whole video.
+
+    Raises:
+        InputError: There would be ten samples for a frame, and more than of usual videos.
+    """
+    seconds = sum(each.end - each.start for each in stretches)
+    fps = sum(each.fps * (each.end - each.start) for each in stretches) / max(seconds, 1e-9)
+    what = f"{rate:g} samples a second, of a video with {fps:.4g} frames a second"
+    choose = f"Choose {fps:.4g} at most: --rate, or a longer --window or fewer --frames."
+    if rate > MOST_REPEATS * max(fps, USUAL_FPS):
+        raise InputError(path, what, choose)
+    return f"{what}, so frames count several times. {choose}" if 0 < SLACK * fps < rate else ""
+
+
+def still_warning(stretches: Sequence[Stretch]) -> str:
+    """What to tell of the times in which a video has no frames and is not damaged; else empty."""
+    holes = dict.fromkeys(hole for each in stretches for hole in each.holes if not hole.damaged)
+    if not holes:
+        return ""
+    named = ", ".join(f"{hole.start:.1f} to {hole.end:.1f} s" for hole in list(holes)[:NAMED_HOLES])
+    more = f" and {len(holes) - NAMED_HOLES} more times" if len(holes) > NAMED_HOLES else ""
+    return f"no frames from {named}{more}: the one before stays on screen"
+
+
+def _readable_parts(
+    path: Path, rate: float, stretch: Stretch, entry: Entry, warnings: list[str]
+) -> Generator[tuple[Stretch, Entry | InputError], None, list[str]]:
+    """The parts of a stretch: features, and why a damaged part has none.
+
+    Args:
+        path: The video.
+        rate: Samples per second.
+        stretch: One of its stretches.
+        entry: Features at all of its moments.
+        warnings: To be told with the first entry.
+
+    Returns:
+        The warnings that are not told yet.
+    """
+    lost = lost_moments(rate, stretch, entry.times)
+    edges = [0, *(np.flatnonzero(np.diff(lost)) + 1).tolist(), len(lost)]
+    number = first_sample(rate, stretch)
+    for first, stop in pairwise(edges):
+        start = (number + first) / rate if first else stretch.start
+        end = (number + stop) / rate if stop < len(lost) else stretch.end
+        part = replace(stretch, start=start, end=end)
+        if lost[first]:
+            yield part, InputError(path, UNREADABLE, COPY_AGAIN)
+            continue
+        info = replace(entry.info, warnings=[*entry.info.warnings, *warnings])
+        yield part, Entry(entry.features[first:stop], entry.times[first:stop], info)
+        warnings = []
+    return warnings
+
+
+def lost_moments(rate: float, stretch: Stretch, times: Times) -> NDArray[np.bool_]:
+    """Which samples of a stretch have no frame, since the file is damaged there.
+
+    Those in a damaged hole, and those whose frame has been on screen for longer than any, outside
+    of the holes: the container has frames there that cannot be decoded.
+
+    Args:
+        rate: Samples per second.
+        stretch: Where the samples are.
+        times: When their frames are shown ``[N]``, in seconds.
+
+    Returns:
+        ``[N]``.
+    """
+    moments = even_moments(rate, stretch.start, stretch.end)[: len(times)]
+    lost = np.zeros(len(moments), bool)
+    age = moments - times[: len(moments)]
+    for hole in stretch.holes:
+        inside = (moments > hole.start - EPSILON) & (moments < hole.end - EPSILON)
+        if hole.damaged:
+            lost |= inside
+        else:
+            age[inside] -= moments[inside] - hole.start
+    return lost | (age > stretch.longest)
 
 
 class _VideoProgress:
@@ -154,16 +259,14 @@ def first_sample(rate: float, stretch: Stretch) -> int:
 
 
 def sampled(rate: float, stretches: Sequence[Stretch]) -> list[Stretch]:
-    """The stretches that samples lie in; of a video between two samples, the first one.
-
-    Of one without any, `even_moments` would be the next stretch's first, or behind the video.
-    """
+    """The stretches that samples lie in; of a video between two samples, the one in the middle."""
     found = [
         each
         for each in stretches
-        if even_moments(rate, each.start, each.end)[0] < each.end - EPSILON
+        if moments_before(rate, each.end) > moments_before(rate, each.start)
     ]
-    return found or list(stretches[:1])
+    middle = (stretches[0].start + stretches[-1].end) / 2
+    return found or [next(each for each in stretches if each.end > middle)]
 
 
 def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> list[Job]:
@@ -176,7 +279,7 @@ def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> lis
         contents = [whole.digest] * len(stretches)
     clips = [Clip(path, start=stretch.start, end=stretch.end) for stretch in stretches]
     return [
-        Job([clip], entry_key(content, clip), extractor.request(clip))
+        Job([clip], entry_key(content, clip), replace(extractor.request(clip), once=True))
         for clip, content in zip(clips, contents, strict=True)
     ]
 

@@ -102,6 +102,15 @@ class Job:
             entry.features[first : first + len(part)] = part
         self.encoded += len(features[0]) // self.steps * self.window
         if self.complete:
+            if frames.repeats is not None:  # of an encoder of single frames
+                self.entries = [
+                    Entry(
+                        np.repeat(entry.features, frames.repeats, axis=0),
+                        np.repeat(entry.times, frames.repeats),
+                        entry.info,
+                    )
+                    for entry in self.entries
+                ]
             try:
                 for entry in self.entries:
                     check_finite(entry.features, self.request.path)

@@ -181,6 +181,8 @@ def _arrays(
             extractor.reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
             continue
         found = True
+        for warning in entry.info.warnings:
+            extractor.reporter.warn(f"{path}: {warning}")
         yield first_sample(rate, stretch), entry.features
     if error is not None and not found:
         raise error
@@ -218,6 +220,7 @@ def _npy(
 
 def _row(clip: Clip, file: str | None, rate: float, stretches: Sequence[Stretch]) -> dict[str, Any]:
     first, stop = _first_and_stop(rate, stretches)
+    begin = sampled(rate, stretches)[0]
     cells = {
         "file": file,
         "path": clip.path,
@@ -225,7 +228,7 @@ def _row(clip: Clip, file: str | None, rate: float, stretches: Sequence[Stretch]
         "group": clip.group,
         "split": clip.split,
         "samples": stop - first,
-        "first": f"{(first + 0.5) / rate:.6f}",
+        "first": f"{even_moments(rate, begin.start, begin.end)[0]:.6f}",
         "rate": f"{rate:.10g}",
     }
     return {column: csv_cell(value) for column, value in cells.items()}

@@ -23,6 +23,7 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import check_failures, one_line
 from vidfuse.features.cache import EntryInfo
 from vidfuse.features.dense import (
+    check_rate,
     dense_features,
     dense_spec,
     first_sample,
@@ -192,6 +193,8 @@ class TimelineData(TrainingData):
                     if isinstance(entry, InputError):
                         self.reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
                         continue
+                    for warning in entry.info.warnings:
+                        self.reporter.warn(f"{video}: {warning}")
                     place = buffer.append(entry.features)
                     first = first_sample(self.sample_rate, stretch)
                     own |= {first + n: place + n for n in range(len(entry.features))}
@@ -314,7 +317,9 @@ def list_videos(
     with closing(new_pool(config)) as pool:
         for video in videos:
             try:
-                found.append(LongVideo(video, *pool.stretches(str(video.path), config.fps)))
+                listed = pool.stretches(str(video.path), config.fps)
+                check_rate(video.path, window_rate(config.frames, config.seconds), listed[0])
+                found.append(LongVideo(video, *listed))
             except InputError as error:
                 failures.append((Clip(video.path), error))
     return found, failures

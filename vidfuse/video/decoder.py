@@ -147,7 +147,10 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
         rule = Sampling.parse(request.sampling)
         if rule.mode == "rate":  # a frame that is on screen then came before
             clip = replace(clip, start=request.start)
-        chosen = clip.times[rule.pick(clip, request.frames)]
+        chosen, repeats = clip.times[rule.pick(clip, request.frames)], None
+        if request.once:
+            chosen, counts = np.unique(chosen, return_counts=True)
+            repeats = counts.tolist()
         wanted = chosen if request.only is None else chosen[list(request.only)]
         fit = Fitter(
             request.size,
@@ -170,6 +173,7 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
         warnings=[*reader.warnings, *_cut_short(frame_times, request)],
         candidates=len(chosen),
         decoded=reader.decoded - before,
+        repeats=repeats,
     )
 
 

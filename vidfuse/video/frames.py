@@ -36,6 +36,7 @@ class FrameRequest:
         only: Indices of the frames to read among those that the rule chooses, in order of time,
             from 0; None is all of them.
         view: Crop and colours of frames that have a size; None is the plain frame.
+        once: True where a frame that is chosen several times is read once; see `Frames.repeats`.
     """
 
     path: str
@@ -51,6 +52,7 @@ class FrameRequest:
     crop_fraction: float = 1.0
     only: tuple[int, ...] | None = None
     view: View | None = None
+    once: bool = False
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -76,6 +78,7 @@ class Frames:
         candidates: Number of frames that the rule chose, of which these are all or some.
         decoded: Number of frames decoded for these: decoding often begins at an earlier one.
         stamp: The file's, which was the same before and after; None where it changed meanwhile.
+        repeats: ``[T]`` how often each frame was chosen, where each comes once; else None.
     """
 
     pixels: Pixels
@@ -90,6 +93,7 @@ class Frames:
     candidates: int = 0
     decoded: int = 0
     stamp: Stamp | None = None
+    repeats: list[int] | None = None
 
     def header(self) -> dict[str, Any]:
         """Everything but the frames, ready for JSON."""

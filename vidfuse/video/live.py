@@ -30,6 +30,10 @@ NETWORK = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp
 DEVICES = ("v4l2", "avfoundation", "dshow")  # of Linux, macOS and Windows, as FFmpeg calls them
 FORMS = "rtsp://…, http://…, udp://…, /dev/video0, avfoundation:0, dshow:video=NAME, or pipe:"
 FROM_THE_FRONT = "Send what is read from the front: ffmpeg -i VIDEO -f mpegts - | vidfuse …"
+INDEX_FIRST = (
+    "If other programs play it, its index is at its end: ffmpeg -i VIDEO -c copy -movflags "
+    "+faststart OUT.mp4 puts it in front. Or download it: vidfuse predict FILE --timeline"
+)
 WAIT_SECONDS = 0.5  # for samples, before the worker says that there are none
 STUCK_SECONDS = 10.0  # beyond that: a worker that does not answer hangs
 TIMEOUT_SECONDS = 10.0  # in which a network must give something, less where patience is less
@@ -78,12 +82,23 @@ def find_source(text: str) -> LiveSource:
         kind = 0
     if stat.S_ISCHR(kind) and sys.platform == "linux":
         return LiveSource(text, text, "v4l2")
-    if kind or text == "-":
-        what = "takes bytes on standard input as pipe:" if text == "-" else "is for what has no end"
+    if text == "-":
         raise UserError(
-            f"--live {text}: it {what}",
+            "--live -: it takes bytes on standard input as pipe:",
             "Leave out --live, or: … | vidfuse predict --live pipe:",
         )
+    if text.startswith("-"):
+        raise UserError(f"--live needs a source, and {text} is none", f"Known are {FORMS}")
+    if kind:
+        what = "folder" if stat.S_ISDIR(kind) else "file"
+        raise UserError(
+            f"--live {text}: that is a {what}, and --live is for what has no end",
+            f"Read it as it is: vidfuse predict {text} --timeline, or send it through pipe:",
+        )
+    if text.startswith("/dev/"):
+        raise UserError(f"--live {text}: no such device", "Cameras there: ls /dev/video*")
+    if text and not re.match(r"\w+:", text):
+        raise UserError(f"--live {text}: no such file or device", f"Known are {FORMS}")
     raise UserError(f"--live {text}: not a live source", f"Known are {FORMS}")
 
 
@@ -192,7 +207,8 @@ class LiveStream:
             ending = yield from self._connection()
             if ending.finished and self._last is None:
                 reason = ending.reason or "it ends before its first sample"
-                raise InputError(self.source.name, reason, FROM_THE_FRONT)
+                hint = FROM_THE_FRONT if self.source.is_pipe else INDEX_FIRST
+                raise InputError(self.source.name, reason, hint)
             if ending.finished:
                 if ending.reason:
                     self.reporter.warn(f"{self.source.name}: {ending.reason}")

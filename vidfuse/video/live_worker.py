@@ -140,14 +140,19 @@ class LiveFile(VideoFile):
     Attributes:
         damage: How many packets did not decode so far, or gave frames with holes.
         end: When the last frame so far leaves the screen, in seconds from the start of the stream.
-        ends: True where it says how long it is, so it is no endless stream.
+        broken: True where the connection broke before all of a file had come.
+        ends: True where it or its server says how long it is, so it is no endless stream.
     """
 
     def __init__(self, source: LiveSource, file: int | None, timeout: float) -> None:
         self._source, self._file, self._timeout = source, file, timeout
-        self.damage, self.end = 0, 0.0
+        self.damage, self.end, self.broken = 0, 0.0, False
         super().__init__(source.name)
-        self.ends = source.is_pipe or self.container.duration is not None
+        self.ends = source.is_pipe or self.container.duration is not None or self._is_file()
+
+    def _is_file(self) -> bool:
+        """True where a server says how many bytes there are, and not of a list of addresses."""
+        return self.container.format.name in CONTAINERS.split() and self.container.size > 0
 
     def connect(self) -> InputContainer:
         """The container as FFmpeg opens it."""
@@ -206,6 +211,7 @@ class LiveFile(VideoFile):
         except OSError as error:
             if error.errno != errno.EIO:  # as which FFmpeg tells the end of most that HTTP serves
                 raise
+            self.broken = self._is_file()  # whose end is no error
         yield None
 
 
@@ -241,6 +247,8 @@ class Connection:
             reason = _reason(error, timeout)
         if not reason and self.file is not None and self.waits:
             reason = self.file.cut_off(self.file.decoded, self.file.end) or ""
+            if self.file.broken:
+                reason = "the connection broke before the end of the file"
         with self._changed:
             self.ended = reason, self.waits or source.is_pipe
             self._changed.notify_all()

@@ -24,7 +24,7 @@ from vidfuse.rpc import OUT_OF_MEMORY, Answer, Child, ChildEndedError, Order
 from vidfuse.video.backends import BACKENDS, image_backend, installed, not_installed, policy
 from vidfuse.video.decoder import wrong_frames
 from vidfuse.video.frames import FrameRequest, Frames
-from vidfuse.video.stretch import Stretch
+from vidfuse.video.stretch import Hole, Stretch
 
 # A clip may take this long, and longer the larger its file is (an hour of video is about 1 GB).
 BASE_SECONDS = 120.0
@@ -117,7 +117,9 @@ class DecodePool:
         order: Order = {"op": "stretches", "backend": backend, "path": os.path.abspath(path)}
         answer, _ = self._order(path, order | {"fps": fps}, 0.0, backend)
         stamp = Stamp(*answer["stamp"]) if answer["stamp"] else None
-        return [Stretch(*each) for each in answer["stretches"]], stamp
+        stretches = [Stretch(*each) for each in answer["stretches"]]
+        found = [replace(s, holes=tuple(Hole(*hole) for hole in s.holes)) for s in stretches]
+        return found, stamp
 
     def order(self, path: str, order: Order, seconds: float = 0.0) -> Future[tuple[Answer, bytes]]:
         """Have a process carry out an order about a video, with PyAV, as soon as one is free.

@@ -14,9 +14,10 @@ from itertools import pairwise
 from typing import Any
 
 from vidfuse.video.pyav_stream import VideoFile, axes_of
-from vidfuse.video.stretch import SECONDS, Stretch, cut_evenly
+from vidfuse.video.stretch import SECONDS, Hole, Stretch, cut_evenly, hole_seconds, with_holes
 
 GROUP_SECONDS = 1.0  # key frames that follow sooner begin no group
+NEAR = 8  # packets from a hole, among which a damaged one says that frames are lost there
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ def list_stretches(file: VideoFile) -> list[Stretch]:
     """
     setup = _setup(file)
     groups: list[_Group] = []
+    holes = _HoleFinder(file.frame_time)
     for packet in file.packets():
         if not packet.size:
             continue
@@ -60,9 +62,43 @@ def list_stretches(file: VideoFile) -> list[Stretch]:
             group = groups[-1]
             group.first, group.end = min(group.first, time), max(group.end, end)
             group.frames += 1
+            holes.add(time, packet.is_corrupt)
             group.hash.update(f"{packet.pts} {packet.dts} {packet.size}\n".encode())
             group.hash.update(memoryview(packet))
-    return _divide(groups, setup) if groups else []
+    return with_holes(_divide(groups, setup), holes.found, file.frame_time) if groups else []
+
+
+class _HoleFinder:
+    """Finds the times without frames.
+
+    Args:
+        frame_time: Seconds that a frame usually is on screen.
+
+    Attributes:
+        found: Those so far.
+    """
+
+    def __init__(self, frame_time: float) -> None:
+        self.found: list[Hole] = []
+        self._frame_time = frame_time
+        self._least = hole_seconds(frame_time)
+        self._latest = float("inf")  # when the latest frame gives way to the next one
+        self._since_damaged = self._since_hole = NEAR  # packets
+
+    def add(self, time: float, corrupt: bool) -> None:
+        """Take the next packet in the order of the file, whose frame is shown at ``time``."""
+        self._since_damaged = 0 if corrupt else self._since_damaged + 1
+        self._since_hole += 1
+        if time > self._latest + self._least:
+            self.found.append(Hole(self._latest, time, self._since_damaged < NEAR))
+            self._since_hole = 0
+        elif self._since_hole < NEAR:
+            # Frames that are shown before one that is stored before them may come yet.
+            hole = self.found[-1]
+            end = time if hole.start < time < hole.end else hole.end
+            self.found[-1] = Hole(hole.start, end, hole.damaged or corrupt)
+        ended = time + self._frame_time
+        self._latest = ended if self._latest == float("inf") else max(self._latest, ended)
 
 
 def _setup(file: VideoFile) -> str:

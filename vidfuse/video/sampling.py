@@ -84,10 +84,17 @@ def on_screen(times: Times, moments: Times) -> Indices:
 def even_moments(rate: float, start: float, end: float) -> Times:
     """The moments ``(k + 1/2) / rate`` from ``start`` to ``end`` (exclusive), in seconds.
 
-    Where there is none between the two, the first one after ``start``.
+    Where there is none between the two, the middle between them.
     """
-    first, stop = (math.ceil((each - EPSILON) * rate - 0.5) for each in (start, end))
-    return (np.arange(first, max(stop, first + 1), dtype=np.float64) + 0.5) / rate
+    first, stop = moments_before(rate, start), moments_before(rate, end)
+    if stop <= first:
+        return np.array([(start + end) / 2])
+    return (np.arange(first, stop, dtype=np.float64) + 0.5) / rate
+
+
+def moments_before(rate: float, end: float) -> int:
+    """How many of the moments ``(k + 1/2) / rate`` are before ``end`` seconds."""
+    return math.ceil((end - EPSILON) * rate - 0.5)
 
 
 @dataclass(frozen=True, slots=True)

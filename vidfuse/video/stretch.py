@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+
+from vidfuse.video.sampling import Times
 
 # That a stretch has at least, but for the last one. Several are on their way at once, decoded:
 # longer ones take more memory, and shorter ones more orders and files.
 SECONDS = 20.0
 MAX_SECONDS = 1.5 * SECONDS  # and at most
+# The time without a frame that is no hole yet: in seconds, and in frames of the usual length.
+LEAST_HOLE, HOLE_FRAMES = 2.0, 10
+
+
+class Hole(NamedTuple):
+    """A time in which a video has no frames, so that the one before stays on screen.
+
+    Attributes:
+        start: When the frame before would give way to the next one, in seconds from the start of
+            the file.
+        end: When the next one is shown.
+        damaged: Whether the file is damaged there, and not only still.
+    """
+
+    start: float
+    end: float
+    damaged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +43,52 @@ class Stretch:
         end: Where it ends (exclusive).
         digest: Names all that its frames are decoded from; where that is unknown, empty.
         fps: Frames per second in it, on average.
+        holes: Those that it has a part of, in order.
+        longest: Seconds that a frame is on screen at most, where there is no hole.
     """
 
     start: float
     end: float
     digest: str = ""
     fps: float = 0.0
+    holes: tuple[Hole, ...] = ()
+    longest: float = float("inf")
+
+
+def hole_seconds(frame_time: float) -> float:
+    """Seconds without a frame that make a hole, of frames that usually take so long."""
+    return max(LEAST_HOLE, HOLE_FRAMES * frame_time)
+
+
+def holes_between(times: Times, frame_time: float, damaged: bool) -> list[Hole]:
+    """The holes among frames.
+
+    Args:
+        times: When they are shown, ``[N]`` seconds, not decreasing.
+        frame_time: How long they usually are on screen.
+        damaged: Whether the file is damaged wherever one is.
+    """
+    before = np.flatnonzero(np.diff(times) > frame_time + hole_seconds(frame_time))
+    return [Hole(float(times[k]) + frame_time, float(times[k + 1]), damaged) for k in before]
+
+
+def with_holes(stretches: list[Stretch], holes: list[Hole], frame_time: float) -> list[Stretch]:
+    """The stretches, each with its holes.
+
+    Args:
+        stretches: Of a whole video.
+        holes: Of the whole video.
+        frame_time: How long a frame usually is on screen.
+    """
+    longest = frame_time + hole_seconds(frame_time)
+    return [
+        replace(
+            each,
+            holes=tuple(h for h in holes if h.start < each.end and each.start < h.end),
+            longest=longest,
+        )
+        for each in stretches
+    ]
 
 
 def cut_evenly(start: float, end: float, frames: int, digest: str = "") -> list[Stretch]:

@@ -26,7 +26,7 @@ from vidfuse.video.cut_job import CutJob
 from vidfuse.video.decoder import Reader, load_reader, open_video, read_from
 from vidfuse.video.frames import FrameRequest, Frames
 from vidfuse.video.sampling import FrameTimes
-from vidfuse.video.stretch import Stretch, cut_evenly
+from vidfuse.video.stretch import Stretch, cut_evenly, holes_between, with_holes
 
 if TYPE_CHECKING:
     from vidfuse.video.pyav_cut import Source
@@ -174,7 +174,10 @@ def _stretches(path: str, backend: str, fps: float) -> Answer:
     if not found:
         reader = open_video(path, backend, fps=fps)
         shown = reader.frame_times
+        frame_time = (shown.end - shown.begin) / len(shown.times)
+        holes = holes_between(shown.times, frame_time, damaged=bool(reader.warnings))
         found = cut_evenly(shown.begin, shown.end, len(shown.times))
+        found = with_holes(found, holes, frame_time)
         reader.close()
     stamp = before if before is not None and before == stamp_of(Path(path)) else None
     return {"stretches": [astuple(each) for each in found], "stamp": stamp}
