@@ -119,7 +119,6 @@ class _FitSettings(FeatureSettings, total=False):
     frame_dropout: float
     mirror: bool
     views: int
-    class_weights: Literal["none", "balanced", "sampler"] | None
     label_smoothing: float
     refit: bool
     warmup_epochs: int
@@ -135,7 +134,8 @@ class TrainSettings(_FitSettings, total=False):
     lr: float | None
     dropout: float
     patience: int
-    timeline: str | None
+    class_weights: Literal["none", "balanced", "sampler"] | None
+    timeline: Literal["windowed", "dense"] | None
     window: float | None
     rate: float
     background: str
@@ -144,6 +144,7 @@ class TrainSettings(_FitSettings, total=False):
 class CompareSettings(_FitSettings, total=False):
     """The fields of ``CompareConfig``, but for ``heads`` and ``backbones``."""
 
+    class_weights: Literal["none", "balanced", "sampler"]
     seeds: int
     folds: int
     jobs: int | None
