@@ -1,4 +1,4 @@
-"""Where ``predict --timeline`` writes files: nothing is lost that it did not make."""
+"""Destinations of the files of ``predict --timeline``: nothing is lost that it did not make."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Destination:
 
 
 def _identity(path: Path) -> Identity:
-    """What is the same of all names of one file."""
+    """The identity of a file, the same by all its names."""
     try:
         status = path.stat()
     except (OSError, ValueError):  # which is not there, or no name of a file

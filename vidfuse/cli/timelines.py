@@ -91,7 +91,7 @@ def predict_timelines(
 def _out(
     files: Files, inputs: Sequence[Path | InputError] | None
 ) -> tuple[Destination | None, str]:
-    """Where ``--out`` goes, and the name of the format.
+    """The destination of ``--out``, and the name of the format.
 
     Raises:
         UserError: There is no such format, or not all can be written.
@@ -112,7 +112,7 @@ def _out(
 
 
 def _copies(files: Files, inputs: Sequence[Path | InputError] | None) -> Destination | None:
-    """Where ``--annotate`` goes.
+    """The destination of ``--annotate``.
 
     Raises:
         UserError: It is no MP4, or not all can be written.
@@ -222,5 +222,5 @@ def _writable(record: TimelineRecord, files: Files, reporter: Reporter) -> Timel
 
 
 def _whose(file: Path, video: Path) -> str:
-    """Which video a file is of, where its name does not say that."""
+    """The video that a file is of, in brackets, where its name does not say that."""
     return "" if file.stem == video.stem else f" (of {video})"

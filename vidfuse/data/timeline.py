@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidfuse.results import TimelineRecord
+
+BEYOND = 1.0  # second that annotations may go on after the end of a video
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,20 @@ class Timeline:
     duration: float | None = None
     fps: float | None = None
     group: str | None = None
+
+
+def beyond_the_end(path: Path, segments: Iterable[Segment], duration: float | None) -> str:
+    """A warning where a video is annotated beyond its end, by more than a second; else empty.
+
+    Args:
+        path: The video.
+        segments: Of it; one of all the rest ends at infinity.
+        duration: Its length in seconds; None where nobody says.
+    """
+    last = max((each.end for each in segments if math.isfinite(each.end)), default=0.0)
+    if duration is None or last <= duration + BEYOND:
+        return ""
+    return f"{path}: annotated up to {last:.1f} s, but it ends at {duration:.1f} s"
 
 
 def in_order(segments: Iterable[Segment]) -> list[Segment]:

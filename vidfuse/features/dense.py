@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import CHANGED, RUN_AGAIN, Stamp
 from vidfuse.errors import InputError, UserError
+from vidfuse.features.build import one_line
 from vidfuse.features.cache import Entry, entry_key
 from vidfuse.features.encode import Job
 from vidfuse.features.extract import Extractor
@@ -27,7 +28,7 @@ from vidfuse.progress import Reporter
 from vidfuse.video.open_clips import OpenClips
 from vidfuse.video.pool import DecodePool
 from vidfuse.video.sampling import EPSILON, Sampling, Times, even_moments, moments_before
-from vidfuse.video.stretch import MAX_SECONDS, Stretch
+from vidfuse.video.stretch import MAX_SECONDS, Stretch, frame_rate
 
 MANY_SECONDS = 600  # to be computed, for which a calibration of the precision pays
 LEAST_RATE, MOST_RATE = 0.01, 1000.0  # samples per second
@@ -139,8 +140,20 @@ def dense_features(
         _check_unchanged(extractor, pool, path, dict(zip(stretches, jobs, strict=True)))
 
 
+def told(
+    path: Path, stretch: Stretch, entry: Entry | InputError, reporter: Reporter
+) -> Entry | None:
+    """The entry of a stretch, after its warnings; None after the reason where there is none."""
+    if isinstance(entry, InputError):
+        reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
+        return None
+    for warning in entry.info.warnings:
+        reporter.warn(f"{path}: {warning}")
+    return entry
+
+
 def check_rate(path: Path, rate: float, stretches: Sequence[Stretch]) -> str:
-    """What to tell where a video is sampled more often than it has frames; else empty.
+    """A warning where a video is sampled more often than it has frames; else empty.
 
     Args:
         path: The video.
@@ -150,8 +163,7 @@ def check_rate(path: Path, rate: float, stretches: Sequence[Stretch]) -> str:
     Raises:
         InputError: There would be ten samples for a frame, and more than of usual videos.
     """
-    seconds = sum(each.end - each.start for each in stretches)
-    fps = sum(each.fps * (each.end - each.start) for each in stretches) / max(seconds, 1e-9)
+    fps = frame_rate(stretches)
     what = f"{rate:g} samples a second, of a video with {fps:.4g} frames a second"
     choose = f"Choose {fps:.4g} at most: --rate, or a longer --window or fewer --frames."
     if rate > MOST_REPEATS * max(fps, USUAL_FPS):
@@ -160,7 +172,7 @@ def check_rate(path: Path, rate: float, stretches: Sequence[Stretch]) -> str:
 
 
 def still_warning(stretches: Sequence[Stretch]) -> str:
-    """What to tell of the times in which a video has no frames and is not damaged; else empty."""
+    """A warning of the times in which a sound video has no frames; else empty."""
     holes = dict.fromkeys(hole for each in stretches for hole in each.holes if not hole.damaged)
     if not holes:
         return ""
@@ -201,7 +213,7 @@ def _readable_parts(
 
 
 def lost_moments(rate: float, stretch: Stretch, times: Times) -> NDArray[np.bool_]:
-    """Which samples of a stretch have no frame, since the file is damaged there.
+    """The samples of a stretch that have no frame, since the file is damaged there.
 
     Those in a damaged hole, and those whose frame has been on screen for longer than any, outside
     of the holes: the container has frames there that cannot be decoded.

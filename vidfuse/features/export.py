@@ -90,16 +90,26 @@ def _write(entries: Iterable[tuple[Clip, Entry]], clips: list[Clip], folder: Pat
     """
     names = names_of(clips, folder)
     rows: dict[Clip, dict[str, Any]] = {}
-    # Beside other arrays that an earlier index names, or half of these, it would be wrong.
-    index = folder / "index.csv"
-    with writing(index, ADVICE):
-        index.unlink(missing_ok=True)
+    index = without_index(folder)
     for clip, entry in entries:
         content = io.BytesIO()
         np.save(content, _array(entry))
         write_whole(folder / names[clip], content.getvalue(), ADVICE)
         rows[clip] = _row(clip, names[clip], entry)
     write_index(index, COLUMNS, (rows[clip] for clip in clips if clip in rows))
+
+
+def without_index(folder: Path) -> Path:
+    """The file of a folder's index, which is not there any more: it names other arrays, or would
+    name half of those that come.
+
+    Raises:
+        UnwritableError: It cannot be removed.
+    """
+    index = folder / "index.csv"
+    with writing(index, ADVICE):
+        index.unlink(missing_ok=True)
+    return index
 
 
 def write_index(index: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidfuse.atomic import write_whole, writing
+from vidfuse.atomic import write_whole
 from vidfuse.backbones import Grid
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import Stamp
@@ -26,8 +26,9 @@ from vidfuse.features.dense import (
     first_sample,
     new_pool,
     sampled,
+    told,
 )
-from vidfuse.features.export import ADVICE, folders_of, names_of, write_index
+from vidfuse.features.export import ADVICE, folders_of, names_of, without_index, write_index
 from vidfuse.features.extract import Extractor
 from vidfuse.features.spec import FeatureConfig
 from vidfuse.progress import Reporter
@@ -43,7 +44,7 @@ Features = NDArray[np.float16]
 
 @dataclass(frozen=True, slots=True)
 class SampleRate:
-    """How often videos are sampled.
+    """The rate at which videos are sampled.
 
     Attributes:
         rate: Samples per second; None where `stride` says it.
@@ -108,9 +109,7 @@ def extract_videos(
     folders = folders_of(out, grids)
     names = {} if out is None else names_of(videos, out)
     rows: list[dict[str, Any]] = []
-    for folder in folders.values():  # beside other arrays that it names it would be wrong
-        with writing(index := folder / "index.csv", ADVICE):
-            index.unlink(missing_ok=True)
+    indices = [without_index(folder) for folder in folders.values()]
     with closing(new_pool(config)) as pool:
         extractors = _extractors(config, grids, reporter)
         for clip in videos:
@@ -130,8 +129,8 @@ def extract_videos(
                 reporter.warn(one_line(error))
             else:
                 rows.append(_row(clip, names.get(clip), rate, listed[0]))
-    for folder in folders.values():
-        write_index(folder / "index.csv", COLUMNS, rows)
+    for index in indices:
+        write_index(index, COLUMNS, rows)
     report = summary(extractors[0], [each.stats for each in extractors])
     report["failures"] = [{"path": each.path, "error": each.reason} for each in failures]
     report["failed"] = len(failures)
@@ -178,12 +177,10 @@ def _arrays(
     for stretch, entry in dense_features(extractor, pool, path, listed):
         if isinstance(entry, InputError):
             error = entry
-            extractor.reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
-            continue
-        found = True
-        for warning in entry.info.warnings:
-            extractor.reporter.warn(f"{path}: {warning}")
-        yield first_sample(rate, stretch), entry.features
+        sound = told(path, stretch, entry, extractor.reporter)
+        if sound is not None:
+            found = True
+            yield first_sample(rate, stretch), sound.features
     if error is not None and not found:
         raise error
 
@@ -213,8 +210,8 @@ def _npy(
             yield header.getvalue()
         if first > at:
             yield missing(first - at)
-        yield np.asarray(features[max(at - first, 0) :], "<f4").tobytes()
-        at = max(at, first + len(features))
+        yield np.asarray(features, "<f4").tobytes()
+        at = first + len(features)
     yield missing(stop - at)
 
 

@@ -14,7 +14,7 @@ from vidfuse.heads.registry import options_of
 from vidfuse.machine import one_thread
 
 State = Tensor | tuple[Tensor, Tensor] | None
-"""What a recurrence remembers between two frames, as torch's layers have it; None is nothing."""
+"""The memory of a recurrence between two frames, as torch's layers have it; None is nothing."""
 WORTH_DIVIDING = 8e9
 """MACs of a forward pass from which several threads are faster where they have cores to
 themselves."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from vidfuse.atomic import ADVICE, make_writable, write_whole
 from vidfuse.data.files import expand_inputs
-from vidfuse.data.timeline import Timeline, timeline_of
+from vidfuse.data.timeline import Timeline, beyond_the_end, timeline_of
 from vidfuse.data.timelines import Annotations, write_timelines
 from vidfuse.data.timelines.pairing import LOSES_EMPTY, find_video, namesake, read_annotations
 from vidfuse.errors import InputError, UnknownNameError, UserError
@@ -30,7 +30,6 @@ from vidfuse.timeline.summary import summarise_timelines
 
 RATE = 25.0
 """Moments per second at which timelines are compared."""
-BEYOND = 1.0  # second that annotations may go on after the end of a video
 MOST_MOMENTS = 100_000_000  # in a video: a month at the usual rate
 
 
@@ -273,11 +272,8 @@ def _pairs(truth: Annotations, found: Predicted) -> list[VideoPair]:
             [each for each in side.segments if each.label not in found.background]
             for side in (one, other)
         )
-        last = max((each.end for each in true), default=0.0)
-        if other.duration is not None and last > other.duration + BEYOND:
-            found.warnings.append(
-                f"{path}: annotated up to {last:.1f} s, but it ends at {other.duration:.1f} s"
-            )
+        if warning := beyond_the_end(path, true, other.duration):
+            found.warnings.append(warning)
         ends = (each.end for each in (*true, *predicted))
         seconds = max(0.0, one.duration or 0.0, other.duration or 0.0, *ends)
         pairs.append(VideoPair(str(path), true, predicted, seconds, one.group or other.group))

@@ -97,7 +97,7 @@ class LivePredictor(TimelinePredictor):
         self.step = max(1, round(seconds * self.rate))
 
     def request(self) -> LiveRequest:
-        """What it wants of a stream."""
+        """The request for a stream that it can read."""
         spec = self.extractor.spec
         return LiveRequest(
             rate=self.rate,
@@ -110,7 +110,7 @@ class LivePredictor(TimelinePredictor):
         )
 
     def decider(self) -> Decider:
-        """What decides on one run of samples."""
+        """A new decider, for one run of samples."""
         if self.causal:
             return StepByStep(self, self.step)
         first = self.step if self.dense else self.length

@@ -204,7 +204,7 @@ class TimelinePredictor(Predictor):
 
 
 def sample_times(rate: float, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Where samples begin, in seconds, with no more digits than are known.
+    """The times at which samples begin, in seconds, with no more digits than are known.
 
     The rate has six (`window_rate`), so a time is known to ``time / rate * 5e-7``: 26.324999 may be
     26.325.

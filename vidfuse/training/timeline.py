@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ from vidfuse.data.clip import Clip, Dataset
 from vidfuse.data.content import Stamp
 from vidfuse.data.grouping import listing
 from vidfuse.data.splits import PARTS
+from vidfuse.data.timeline import beyond_the_end
 from vidfuse.errors import InputError, UserError
 from vidfuse.features.build import check_failures, one_line
 from vidfuse.features.cache import EntryInfo
@@ -28,6 +28,7 @@ from vidfuse.features.dense import (
     dense_spec,
     first_sample,
     new_pool,
+    told,
     window_rate,
 )
 from vidfuse.features.extract import ExtractionStats
@@ -39,7 +40,6 @@ from vidfuse.training.data import SHORT, TrainingData
 from vidfuse.video.sampling import even_moments
 from vidfuse.video.stretch import Stretch
 
-BEYOND = 1.0  # second that annotations may go on after the end of a video
 OVERLAP = 2  # windows and sequences begin half of their length apart
 NO_BACKGROUND = "none"
 
@@ -96,7 +96,10 @@ class TimelineData(TrainingData):
         self.frame_labels: dict[Clip, list[str | None]] = {}
         clips = [clip for each in found for clip in self._clips(each, config)]
         declared = any(clip.split for clip in clips)
-        problems += [line for each in found for line in beyond_the_end(each)]
+        problems += filter(
+            None,
+            (beyond_the_end(e.video.path, e.video.segments, e.duration) for e in found),
+        )
         problems += without_windows(root, found, clips)
         if not declared and not any(each.video.group for each in found) and len(found) < len(PARTS):
             raise UserError(
@@ -190,15 +193,13 @@ class TimelineData(TrainingData):
                 video, listed = each.video.path, (each.stretches, each.stamp)
                 own = places.setdefault(video, {})
                 for stretch, entry in dense_features(extractor, pool, video, listed):
-                    if isinstance(entry, InputError):
-                        self.reporter.warn(f"{one_line(entry)} (from {stretch.start:.1f} s)")
+                    sound = told(video, stretch, entry, self.reporter)
+                    if sound is None:
                         continue
-                    for warning in entry.info.warnings:
-                        self.reporter.warn(f"{video}: {warning}")
-                    place = buffer.append(entry.features)
+                    place = buffer.append(sound.features)
                     first = first_sample(self.sample_rate, stretch)
-                    own |= {first + n: place + n for n in range(len(entry.features))}
-                    infos[video] = entry.info
+                    own |= {first + n: place + n for n in range(len(sound.features))}
+                    infos[video] = sound.info
         self.all_stats.append(extractor.stats)
         return self._table(clips, places, infos, buffer)
 
@@ -269,15 +270,6 @@ def without_windows(root: Path, found: Sequence[LongVideo], clips: Sequence[Clip
     if not clips:
         raise UserError(f"{root}: {why}", "Choose a shorter --window.")
     return [f"{len(lost)} videos are left out, since {why}: {listing(lost)}"]
-
-
-def beyond_the_end(long: LongVideo) -> list[str]:
-    """A line for a video that is annotated beyond its end, by more than a second."""
-    ends = [each.end for each in long.video.segments if math.isfinite(each.end)]
-    if max(ends, default=0.0) <= long.duration + BEYOND:
-        return []
-    where = f"annotated up to {max(ends):.1f} s, but it ends at {long.duration:.1f} s"
-    return [f"{long.video.path}: {where}"]
 
 
 def check_settings(config: TrainConfig) -> None:

@@ -43,7 +43,7 @@ HELD_BYTES = 2**26  # of samples that wait, at most
 
 @dataclass(frozen=True, slots=True)
 class LiveSource:
-    """Where a stream comes from.
+    """The source of a stream.
 
     Attributes:
         name: As it is shown: without a password.
@@ -62,7 +62,7 @@ class LiveSource:
 
 
 def find_source(text: str) -> LiveSource:
-    """What ``--live`` names.
+    """The source that ``--live`` names.
 
     Raises:
         UserError: It is no live source.
@@ -104,7 +104,7 @@ def find_source(text: str) -> LiveSource:
 
 @dataclass(frozen=True, slots=True)
 class LiveRequest:
-    """What is wanted of a stream.
+    """A request for a stream.
 
     Attributes:
         rate: Samples per second: the frames on screen at the `even_moments`.
@@ -148,7 +148,7 @@ class Sample(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a connection ended.
+    """The end of a connection.
 
     Attributes:
         reason: Why, in words; empty where it came to its end.
@@ -263,7 +263,7 @@ class LiveStream:
                 os.close(file)
 
     def _order(self, files: list[int]) -> Order:
-        """What a worker needs to know first."""
+        """The first order of a worker."""
         return {
             "op": "open",
             "source": asdict(self.source),
@@ -273,7 +273,7 @@ class LiveStream:
         }
 
     def _offset(self, first: Sample) -> float:
-        """What to add to the time of a connection, whose first sample this is."""
+        """The seconds to add to the time of a connection, whose first sample this is."""
         if self._last is None:
             return 0.0
         return self._last.time + first.arrived - self._last.arrived - first.time

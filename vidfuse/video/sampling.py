@@ -93,7 +93,7 @@ def even_moments(rate: float, start: float, end: float) -> Times:
 
 
 def moments_before(rate: float, end: float) -> int:
-    """How many of the moments ``(k + 1/2) / rate`` are before ``end`` seconds."""
+    """The number of moments ``(k + 1/2) / rate`` that are before ``end`` seconds."""
     return math.ceil((end - EPSILON) * rate - 0.5)
 
 
