@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from clips import SPEC, extractor
+from pattern import write_pattern
 
 from vidfuse.data.clip import Clip
 from vidfuse.data.content import Stamp
@@ -42,10 +43,7 @@ DENSE = replace(dense_spec(SPEC, RATE), layer="layer1")
 
 
 def encode(path: Path, options: str, seconds: int = SECONDS) -> Path:
-    source = f"-f lavfi -i testsrc2=size=64x48:rate=5:duration={seconds} -threads 1"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source.split()]
-    subprocess.run([*command, *options.split(), str(path)], check=True)
-    return path
+    return write_pattern(path, options, rate=5, seconds=seconds)
 
 
 @pytest.fixture(scope="module")

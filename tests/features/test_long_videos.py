@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import subprocess
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
+from pattern import write_pattern
 
 import vidfuse
 from vidfuse.data.clip import Clip
@@ -25,11 +24,8 @@ SECONDS, FPS = 100, 5
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """100 seconds in four stretches, a key frame every 5 seconds, in packets of 188 bytes."""
     path = tmp_path_factory.mktemp("long") / "video.ts"
-    source = f"-f lavfi -i testsrc2=size=64x48:rate={FPS}:duration={SECONDS} -threads 1"
     options = "-c:v libx264 -g 25 -preset ultrafast -pix_fmt yuv420p"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source.split(), *options.split()]
-    subprocess.run([*command, str(path)], check=True)
-    return path
+    return write_pattern(path, options, rate=FPS, seconds=SECONDS)
 
 
 @pytest.fixture
@@ -67,10 +63,7 @@ def test_a_stride_counts_frames(extract, video):
 
 
 def test_a_video_shorter_than_half_a_samples_distance_has_its_middle(extract, tmp_path):
-    short = tmp_path / "short.mp4"
-    source = f"-f lavfi -i testsrc2=size=64x48:rate={FPS}:duration=20 -threads 1"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source.split(), str(short)]
-    subprocess.run(command, check=True)
+    short = write_pattern(tmp_path / "short.mp4", "", rate=FPS, seconds=20)
     _, (row,), (array,) = extract(short, rate=0.011)
     assert (row["samples"], len(array)) == ("1", 1)
     first = float(row["first"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
+from pattern import write_pattern
 
 from vidfuse.errors import InputError
 from vidfuse.features.dense import dense_features, window_rate
@@ -26,11 +25,8 @@ SECONDS = 101
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five stretches of 20 seconds, and one of a second."""
     path = tmp_path_factory.mktemp("long") / "video.mp4"
-    source = f"-f lavfi -i testsrc2=size=64x48:rate=4:duration={SECONDS} -threads 1"
     options = "-c:v libx264 -g 20 -preset ultrafast -pix_fmt yuv420p -force_key_frames 100"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source.split(), *options.split()]
-    subprocess.run([*command, str(path)], check=True)
-    return path
+    return write_pattern(path, options, rate=4, seconds=SECONDS)
 
 
 def predictor_of(run: str, window: float) -> TimelinePredictor:
