@@ -159,24 +159,32 @@ def test_a_stream_that_breaks_is_connected_again(stream: Path):
     assert samples[first].time - samples[first - 1].time == pytest.approx(by_clock)
 
 
+def readers() -> list[psutil.Process]:
+    """The processes that read a stream for this one, which may have children that ended."""
+    children = psutil.Process().children()
+    commands = [each.as_dict(["cmdline"], ad_value=[])["cmdline"] for each in children]
+    return [
+        child
+        for child, command in zip(children, commands, strict=True)
+        if "live_worker" in str(command)
+    ]
+
+
 def test_a_reader_that_dies_is_replaced(stream: Path):
     content = stream.read_bytes()
     heard = Heard()
     with serve(content, rate=len(content) / 4, endless=True) as server:
         reading = follow(server.url, heard).batches()
         (before, *_) = next(reading)
-        for child in psutil.Process().children():
-            if "live_worker" in " ".join(child.cmdline()):
-                child.kill()
+        for reader in readers():
+            reader.kill()
         after = before
         while after.run == before.run:
             after = next(reading)[-1]
         reading.close()
     assert "its reader was killed" in heard.warnings[0]
     assert after.time > before.time
-    assert not [
-        each for each in psutil.Process().children() if "live_worker" in str(each.cmdline())
-    ]
+    assert not readers()
 
 
 def test_who_is_too_slow_gets_the_newest(stream: Path):
