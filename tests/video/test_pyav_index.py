@@ -269,3 +269,49 @@ def test_far_behind_a_key_frame_nothing_is_decoded_for_two_calls(name, tmp_path)
     for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(times, right_times)
         np.testing.assert_array_equal(np.stack(pixels), np.stack(right))
+
+
+@pytest.mark.parametrize(
+    ("codec", "group"),
+    [
+        ("-c:v mpeg4 -bf 2 -g 50", 50),
+        ("-c:v mpeg4 -g 50", 50),
+        ("-c:v libxvid -bf 2 -g 50", 50),
+        ("-c:v mjpeg", 1),
+        ("-c:v mpeg2video -bf 2 -g 50", 50),
+        (f"-c:v libx264 {CODECS['h264.mp4'].partition('libx264')[2]}", 50),
+        ("-c:v libx264 -g 50 -bf 3 -pix_fmt yuv420p -x264-params open_gop=1", 50),
+    ],
+)
+def test_a_long_avi_is_read_from_its_key_frames(codec: str, group: int, folder: Path) -> None:
+    """Every frame has the time that decoding the whole gives it, and is the same one."""
+    run(LONG + codec, path := folder / "long.avi")
+    with closing(PyAVReader(str(path), again=True)) as whole:
+        shown = whole.frame_times
+        parts = [np.arange(start, start + 3, 0.2) for start in (0.1, 12.1, 4.0, 18.02, 21.1)]
+        expected = [whole.read(part) for part in parts]
+    with closing(PyAVReader(str(path), again=True, keep_bytes=0)) as reader:
+        assert reader.decoded == 0
+        assert reader.frame_times.times == pytest.approx(shown.times, abs=1e-9)
+        assert reader.frame_times.end == pytest.approx(shown.end, abs=1e-9)
+        before = reader.decoded
+        found = [reader.read(part) for part in parts]
+        assert reader.decoded - before <= len(parts) * (75 + 2 * group + 40)
+        assert reader.warnings == []
+    for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(times, right_times)
+        np.testing.assert_array_equal(np.stack(pixels), np.stack(right))
+
+
+def test_a_long_avi_that_is_torn_is_read_all_the_same(folder: Path) -> None:
+    """Its list of packets, which is at its end, is gone."""
+    run(LONG + "-c:v mpeg4 -bf 2 -g 50", path := folder / "torn.avi")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with closing(PyAVReader(str(path), again=True)) as whole:
+        parts = [np.arange(start, start + 3, 0.2) for start in (0.1, 7.1, 4.0)]
+        expected = [whole.read(part) for part in parts]
+    with closing(PyAVReader(str(path), again=True, keep_bytes=0)) as reader:
+        found = [reader.read(part) for part in parts]
+    for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(times, right_times)
+        np.testing.assert_array_equal(np.stack(pixels), np.stack(right))

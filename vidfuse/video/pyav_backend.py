@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from vidfuse.errors import InputError
 from vidfuse.video.decoder import Fit, end_of, unchanged
 from vidfuse.video.frames import Pixels
-from vidfuse.video.pyav_index import Index, read_index
+from vidfuse.video.pyav_index import Index, list_avi_frames, read_index
 from vidfuse.video.pyav_stream import (
     KeyFrame,
     SeekError,
@@ -100,7 +100,10 @@ class PyAVReader:
 
     def index(self) -> FrameTimes:
         """The frame times as the container states them, by decoding only where it states none."""
-        self._index = read_index(self._file)
+        if self._file.decode_timed and self._again and not self._short:
+            self._index = list_avi_frames(self._file)
+        else:
+            self._index = read_index(self._file)
         return self._index.frame_times if self._index else self._decode_instead()
 
     def _decode_instead(self) -> FrameTimes:

@@ -28,9 +28,9 @@ from vidfuse.video.cut_job import CONTAINERS, CutJob, CutOutcome
 from vidfuse.video.decoder import end_of
 from vidfuse.video.pyav_backend import KEEP_BYTES
 from vidfuse.video.pyav_encode import Encoder
-from vidfuse.video.pyav_index import Index, read_index
+from vidfuse.video.pyav_index import Index, list_frames, read_index
 from vidfuse.video.pyav_stream import SELF_CONTAINED, KeyFrame, SeekError, VideoFile
-from vidfuse.video.sampling import EPSILON, FrameTimes, on_screen
+from vidfuse.video.sampling import EPSILON, on_screen
 
 MP4_SOUND = "aac ac3 alac eac3 flac mp2 mp3 opus"  # that players know in it
 HALF = 0.5  # of a frame: what two containers round differently
@@ -166,7 +166,7 @@ class Source:
             self._file.restart()
             position = 0
         for packet in self._file.packets():
-            stamp = packet.dts if self._file.decode_timed else packet.pts
+            stamp = self._file.stamp_of(packet)
             if position is None and stamp == key.pts and packet.is_keyframe:
                 position = key.position
             if position is None:
@@ -326,32 +326,6 @@ class Sound:
 def suffix_lists_edits(suffix: str) -> bool:
     """True for containers that can say from where on a clip is shown."""
     return suffix in (".mp4", ".mov")
-
-
-def list_frames(file: VideoFile) -> Index | None:
-    """The frames of a file as its packets list them; of AVI by the time at which they are decoded.
-
-    Returns:
-        None where packets do not say when frames are shown.
-    """
-    if not file.decode_timed:
-        return read_index(file)
-    stamps: list[tuple[int, int]] = []
-    keys: list[KeyFrame] = []
-    for position, packet in enumerate(file.packets()):
-        if not packet.size or packet.dts is None:
-            continue
-        if packet.is_keyframe:
-            time = file.seconds(packet.dts)
-            keys.append(KeyFrame(time, packet.dts, packet.dts, position))
-        if keys:
-            stamps.append((packet.dts, position))
-    if not stamps:
-        return None
-    ticks, positions = np.array(stamps).T
-    times = ticks * file.tick - file.origin
-    frame_times = FrameTimes(times, end_of(times, None))
-    return Index(frame_times, ticks, positions, [] if file.joined else keys, doubtful=True)
 
 
 def _measured(target: str, part: _Part, early: float, warnings: list[str]) -> CutOutcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from vidfuse.video.decoder import end_of
 from vidfuse.video.pyav_stream import KeyFrame, VideoFile
-from vidfuse.video.sampling import FrameTimes, Indices, on_screen
+from vidfuse.video.sampling import EPSILON, FrameTimes, Indices, on_screen
 
 # So many frames could be decoded in the time that a seek takes, with those that the decoder holds
 # back until it knows their order.
 FRAMES_A_SEEK = 8
+# From so many frames behind a key frame of AVI on, decoding from it gives what decoding all gives:
+# 16 are held back at most, and 16 are shown before the key frame and stored behind it.
+MOST_LEAD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,59 @@ def read_index(file: VideoFile) -> Index | None:
     frame_times = FrameTimes(times, end_of(times, durations[-1] * file.tick))
     # In a file of several recordings the container finds only what is in the first.
     return Index(frame_times, stamps, positions, [] if file.joined or mixed else keys, doubtful)
+
+
+def list_frames(file: VideoFile) -> Index | None:
+    """The frames of a file as its packets list them; of AVI by the time at which they are decoded.
+
+    Returns:
+        None where packets do not say when frames are shown.
+    """
+    if not file.decode_timed:
+        return read_index(file)
+    listed = array("q")
+    keys: list[KeyFrame] = []
+    for position, packet in enumerate(file.packets()):
+        if not packet.size or packet.dts is None:
+            continue
+        if packet.is_keyframe:
+            keys.append(KeyFrame(file.seconds(packet.dts), packet.dts, packet.dts, position))
+        if keys:
+            listed.extend((packet.dts, position))
+    if not listed:
+        return None
+    stamps, positions = np.array(listed, np.int64).reshape(-1, 2).T.copy()
+    times = np.asarray(stamps * file.tick - file.origin, np.float64)
+    frame_times = FrameTimes(times, end_of(times, None))
+    return Index(frame_times, stamps, positions, [] if file.joined else keys, doubtful=True)
+
+
+def list_avi_frames(file: VideoFile) -> Index | None:
+    """The frames of an AVI file by the time at which the decoder gives them.
+
+    That is the time of a later packet where it holds frames back until it knows their order.
+
+    Returns:
+        None where nothing can be decoded, or it has no key frame to seek to.
+    """
+    time, frame = next(file.frames(), (0.0, None))
+    file.restart()
+    found = list_frames(file)
+    if found is None or frame is None or not found.keys:
+        return None
+    stated, end = found.frame_times.times, found.frame_times.end
+    held = int(np.searchsorted(stated, time - EPSILON))
+    last = [stated[-1] + file.frame_time * number for number in range(1, held + 1)]
+    times = np.append(stated, last)[held:].astype(np.float64)
+    complete = np.minimum(np.arange(len(times)) + held, len(stated) - 1)
+    lead = MOST_LEAD * file.frame_time
+    keys = [found.keys[0], *(key._replace(time=key.time + lead) for key in found.keys[1:])]
+    return replace(
+        found,
+        frame_times=FrameTimes(times, end + held * file.frame_time),
+        positions=found.positions[complete],
+        keys=keys,
+    )
 
 
 def _bytes_of_lengths(context: VideoCodecContext) -> int:

@@ -24,7 +24,7 @@ def list_packets(path: str) -> PacketList:
     digests: list[bytes] = []
     try:
         for packet in file.packets():
-            stamp = packet.dts if file.decode_timed else packet.pts
+            stamp = file.stamp_of(packet)
             if packet.size and stamp is not None:
                 times.append(file.seconds(stamp))
                 found = hashlib.blake2b(memoryview(packet), digest_size=DIGEST_BYTES)

@@ -179,14 +179,25 @@ class VideoFile:
         for target in (key.pts, key.dts):  # what is looked for depends on the container
             self.container.seek(target, stream=self.stream)
             packet = next(self.packets(), None)
-            exact = packet is not None and packet.pts == key.pts
-            if exact or (found is None and _not_behind(packet, key)):
+            exact = packet is not None and self.stamp_of(packet) == key.pts
+            if exact or (found is None and self._not_behind(packet, key)):
                 found = target
             if exact:
                 break
         if found is None:
             raise SeekError
         self.container.seek(found, stream=self.stream)
+
+    def _not_behind(self, packet: Packet[Any] | None, key: KeyFrame) -> bool:
+        if packet is None or self.stamp_of(packet) is None:
+            return False
+        if packet.dts is None:
+            return packet.is_keyframe and packet.pts is not None and packet.pts <= key.pts
+        return packet.dts <= key.dts
+
+    def stamp_of(self, packet: Packet[Any]) -> int | None:
+        """The time that a packet states for its frame, in the stream's ticks."""
+        return packet.dts if self.decode_timed else packet.pts
 
     def seconds(self, stamp: int) -> float:
         """A time stamp of the stream as seconds from the start of the file."""
@@ -290,14 +301,6 @@ class VideoFile:
 
 class SeekError(Exception):
     """A seek did not land where the index says that it would."""
-
-
-def _not_behind(packet: Packet[Any] | None, key: KeyFrame) -> bool:
-    if packet is None or packet.pts is None:
-        return False
-    if packet.dts is None:
-        return packet.is_keyframe and packet.pts <= key.pts
-    return packet.dts <= key.dts
 
 
 def ffmpeg_reason(error: Exception) -> str:

@@ -51,7 +51,7 @@ def list_stretches(file: VideoFile) -> list[Stretch]:
     for packet in file.packets():
         if not packet.size:
             continue
-        stamp = packet.dts if file.decode_timed else packet.pts
+        stamp = file.stamp_of(packet)
         if stamp is None:
             return []
         time = file.seconds(stamp)
