@@ -83,9 +83,13 @@ def run_vidfuse(
 
 
 def interrupt(
-    feature_cache: Path, *arguments: str | Path, cwd: Path, ready: Callable[[], bool]
+    feature_cache: Path,
+    *arguments: str | Path,
+    cwd: Path,
+    ready: Callable[[], bool],
+    by: signal.Signals = signal.SIGINT,
 ) -> Answer:
-    """Run the program and press Ctrl-C as soon as ``ready`` says so."""
+    """Run the program and press Ctrl-C as soon as ``ready`` says so, or send another signal."""
     process = subprocess.Popen(
         [sys.executable, "-m", "vidfuse", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -98,8 +102,8 @@ def interrupt(
     try:
         end = time.monotonic() + PATIENCE
         while not ready() and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        process.send_signal(by)
         out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()

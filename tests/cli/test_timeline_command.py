@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import shutil
+import signal
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from program import CLASSES, Vidfuse, write_moving_square
+from program import CLASSES, Vidfuse, interrupt, run_vidfuse, write_moving_square
 
 from vidfuse.data.timelines import read_timelines
 
@@ -89,6 +91,33 @@ def test_nothing_is_computed_twice(vidfuse: Vidfuse, trained, video):
     again = vidfuse(*command, "--format", "json")
     assert json.loads(first.out)["records"] == json.loads(again.out)["records"]
     assert "forward" not in json.loads(again.out)["timings"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_killed_run_goes_on_and_computes_no_stretch_twice(trained, tmp_path):
+    video = write_moving_square(tmp_path / "long.mp4", 4, seed=71, frames=4000, turn=1500)
+    command = ("predict", video, "--timeline", "--model", trained.run, "--format", "json")
+
+    def entries(cache: Path) -> dict[str, tuple[int, int]]:
+        """The stretches that are kept; one that is written anew is another file."""
+        files = [(each, each.stat()) for each in cache.rglob("*.safetensors")]
+        return {each.name: (stat.st_ino, stat.st_mtime_ns) for each, stat in files}
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    answer = interrupt(
+        killed,
+        *command,
+        cwd=tmp_path,
+        ready=lambda: len(entries(killed)) >= 5,
+        by=signal.SIGKILL,
+    )
+    kept = entries(killed)
+    assert answer.code == -signal.SIGKILL
+    again = run_vidfuse(killed, *command, cwd=tmp_path)
+    uninterrupted = run_vidfuse(whole, *command, cwd=tmp_path)
+    assert json.loads(again.out)["records"] == json.loads(uninterrupted.out)["records"]
+    assert 5 <= len(kept) < len(entries(killed)) == len(entries(whole)) == 20
+    assert kept.items() <= entries(killed).items()
 
 
 @pytest.mark.parametrize(
