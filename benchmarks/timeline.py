@@ -336,8 +336,9 @@ def gain(found: TimelineEvaluation, other: TimelineEvaluation) -> str:
         f1_of(both[0][videos].sum(1)) - f1_of(both[1][videos].sum(1))
         for videos in draw_clusters(len(both[0]), seed=0)
     ])  # fmt: skip
-    low, high = percentile_interval(drawn) or (np.nan, np.nan)
-    return f"{100 * of_all:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    interval = percentile_interval(drawn)
+    text = "" if interval is None else " [{:+.1f}, {:+.1f}]".format(*(100 * e for e in interval))
+    return f"{100 * of_all:+.1f}{text}"
 
 
 def segment_counts(found: TimelineEvaluation) -> NDArray[np.float64]:
