@@ -100,7 +100,7 @@ class PyAVReader:
 
     def index(self) -> FrameTimes:
         """The frame times as the container states them, by decoding only where it states none."""
-        if self._file.decode_timed and self._again and not self._short:
+        if self._file.decode_timed and not self._short:
             self._index = list_avi_frames(self._file)
         else:
             self._index = read_index(self._file)
@@ -252,7 +252,7 @@ class PyAVReader:
             walk = Walk(self._file)
         except InputError as error:
             raise SeekError from error
-        if walk.time > time + EPSILON:
+        if walk.time > time + EPSILON or not self._begins(walk.frame):
             raise SeekError
         return walk
 
@@ -287,7 +287,7 @@ class PyAVReader:
             return fit(self._file.to_rgb(frame)) if image is None else image
 
         for time, frame in self._file.frames(wanted):
-            if shown is None and time > times[0] + EPSILON:
+            if shown is None and (time > times[0] + EPSILON or not self._begins(frame)):
                 raise SeekError
             # How the decoder fills holes depends on all that it has decoded.
             if wanted is not None and self._short and frame.is_corrupt:
@@ -305,6 +305,12 @@ class PyAVReader:
             image = on_screen_now()
             yield image, shown[0]
             waiting.popleft()
+
+    def _begins(self, frame: VideoFrame) -> bool:
+        """False for the first frame behind a seek that needs others, though AVI lists it as a key
+        frame: without a whole index, some packets are taken for what they are not.
+        """
+        return frame.key_frame or not self._file.decode_timed
 
     def close(self) -> None:
         """Release the file and the frames kept of it."""

@@ -18,8 +18,8 @@ from vidfuse.video.sampling import EPSILON, FrameTimes, Indices, on_screen
 # So many frames could be decoded in the time that a seek takes, with those that the decoder holds
 # back until it knows their order.
 FRAMES_A_SEEK = 8
-# From so many frames behind a key frame of AVI on, decoding from it gives what decoding all gives:
-# 16 are held back at most, and 16 are shown before the key frame and stored behind it.
+# From so many frames behind a key frame of AVI on, decoding from it gives what decoding all gives,
+# where frames are held back: 16 at most, and 16 shown before the key frame are stored behind it.
 MOST_LEAD = 32
 
 
@@ -122,7 +122,9 @@ def list_frames(file: VideoFile) -> Index | None:
         if not packet.size or packet.dts is None:
             continue
         if packet.is_keyframe:
-            keys.append(KeyFrame(file.seconds(packet.dts), packet.dts, packet.dts, position))
+            keys.append(
+                KeyFrame(file.seconds(packet.dts), packet.dts, packet.dts, position, packet.pos)
+            )
         if keys:
             listed.extend((packet.dts, position))
     if not listed:
@@ -151,8 +153,11 @@ def list_avi_frames(file: VideoFile) -> Index | None:
     last = [stated[-1] + file.frame_time * number for number in range(1, held + 1)]
     times = np.append(stated, last)[held:].astype(np.float64)
     complete = np.minimum(np.arange(len(times)) + held, len(stated) - 1)
-    lead = MOST_LEAD * file.frame_time
-    keys = [found.keys[0], *(key._replace(time=key.time + lead) for key in found.keys[1:])]
+    keys = [found.keys[0]]
+    for key in found.keys[1:]:
+        number = int(np.searchsorted(found.positions, key.position))
+        lead = MOST_LEAD if held else 0
+        keys.append(key._replace(time=float(times[min(number + lead, len(times) - 1)])))
     return replace(
         found,
         frame_times=FrameTimes(times, end + held * file.frame_time),

@@ -54,14 +54,22 @@ WHOLE_FRAMES = (0, 1)  # FFmpeg's AVFieldOrder: unknown, progressive
 
 
 class KeyFrame(NamedTuple):
-    """A frame where decoding can begin: its time in seconds from the start of the file and in the
-    stream's ticks, and the number of packets before it.
+    """A frame where decoding can begin.
+
+    Attributes:
+        time: In seconds from the start of the file.
+        pts: In the stream's ticks.
+        dts: When it is decoded, likewise.
+        position: The number of packets before its own.
+        byte: Where its packet begins in the file, of which a seek must lead there and nowhere else;
+            None where its time tells.
     """
 
     time: float
     pts: int
     dts: int
     position: int
+    byte: int | None = None
 
 
 class VideoFile:
@@ -160,20 +168,23 @@ class VideoFile:
             count: Number of frames that were found.
             end: Time at which the last of them leaves the screen, in seconds.
         """
+        if self.decode_timed:  # which counts moments without a frame, too
+            seconds = (self.stream.duration or 0) * self.tick
+            return _too_short(end, seconds) if end < MOST * seconds else None
         declared = self.stream.frames
         if count + len(self.hidden) < MOST * declared:
             return f"{count} of the {declared} frames that it declares: it looks cut off"
         # Of several streams, another may be the longest.
         seconds = (self.container.duration or 0) / av.time_base
         if len(self.container.streams) == 1 and end < MOST * seconds:
-            return f"{end:.1f} of the {seconds:.1f} s that it declares: it looks cut off"
+            return _too_short(end, seconds)
         return None
 
     def seek(self, key: KeyFrame) -> None:
         """Go to a key frame, or to an earlier one where the container leads nowhere nearer.
 
         Raises:
-            SeekError: It lands behind the key frame.
+            SeekError: It lands behind the key frame, or by another count of packets.
         """
         found: int | None = None
         for target in (key.pts, key.dts):  # what is looked for depends on the container
@@ -187,6 +198,18 @@ class VideoFile:
         if found is None:
             raise SeekError
         self.container.seek(found, stream=self.stream)
+        if key.byte is not None:
+            if not self._leads_to(key):
+                raise SeekError
+            self.container.seek(found, stream=self.stream)
+
+    def _leads_to(self, key: KeyFrame) -> bool:
+        """True where reading on from here gives the packet of a key frame at its time."""
+        for packet in self.packets():
+            stamp = self.stamp_of(packet)
+            if stamp is not None and stamp >= key.pts:
+                return stamp == key.pts and packet.pos == key.byte
+        return False
 
     def _not_behind(self, packet: Packet[Any] | None, key: KeyFrame) -> bool:
         if packet is None or self.stamp_of(packet) is None:
@@ -297,6 +320,10 @@ class VideoFile:
     def close(self) -> None:
         """Release the file."""
         self.container.close()
+
+
+def _too_short(end: float, seconds: float) -> str:
+    return f"{end:.1f} of the {seconds:.1f} s that it declares: it looks cut off"
 
 
 class SeekError(Exception):
