@@ -283,12 +283,12 @@ def test_far_behind_a_key_frame_nothing_is_decoded_for_two_calls(name, tmp_path)
         ("-c:v libx264 -g 50 -bf 3 -pix_fmt yuv420p -x264-params open_gop=1", 50),
     ],
 )
-def test_a_long_avi_is_read_from_its_key_frames(codec: str, group: int, folder: Path) -> None:
+def test_a_long_avi_is_read_from_its_key_frames(codec: str, group: int, tmp_path: Path) -> None:
     """Every frame has the time that decoding the whole gives it, and is the same one."""
-    run(LONG + codec, path := folder / "long.avi")
+    run(LONG + codec, path := tmp_path / "long.avi")
     with closing(PyAVReader(str(path), again=True)) as whole:
         shown = whole.frame_times
-        parts = [np.arange(start, start + 3, 0.2) for start in (0.1, 12.1, 4.0, 18.02, 21.1)]
+        parts = [np.arange(start, start + 3, 0.2) for start in (0.1, 12.1, 4.0, 18.02, 21.3)]
         expected = [whole.read(part) for part in parts]
     with closing(PyAVReader(str(path), again=True, keep_bytes=0)) as reader:
         assert reader.decoded == 0
@@ -303,15 +303,48 @@ def test_a_long_avi_is_read_from_its_key_frames(codec: str, group: int, folder: 
         np.testing.assert_array_equal(np.stack(pixels), np.stack(right))
 
 
-def test_a_long_avi_that_is_torn_is_read_all_the_same(folder: Path) -> None:
-    """Its list of packets, which is at its end, is gone."""
-    run(LONG + "-c:v mpeg4 -bf 2 -g 50", path := folder / "torn.avi")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def same_as_whole(path: Path, *starts: float) -> list[str]:
+    """See that parts of a long AVI are as they are when all of it is decoded; the warnings."""
+    parts = [np.arange(start, start + 3, 0.2) for start in starts]
     with closing(PyAVReader(str(path), again=True)) as whole:
-        parts = [np.arange(start, start + 3, 0.2) for start in (0.1, 7.1, 4.0)]
         expected = [whole.read(part) for part in parts]
     with closing(PyAVReader(str(path), again=True, keep_bytes=0)) as reader:
         found = [reader.read(part) for part in parts]
+        warnings = reader.warnings
     for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(times, right_times)
         np.testing.assert_array_equal(np.stack(pixels), np.stack(right))
+    return warnings
+
+
+@pytest.mark.parametrize("codec", ["mpeg4 -bf 2", "msmpeg4", "mjpeg"])
+def test_a_long_avi_that_is_torn_is_read_all_the_same(codec: str, folder: Path) -> None:
+    """Its list of packets, which is at its end, is gone; of some codecs any may be a key frame."""
+    run(LONG + f"-c:v {codec} -g 50", path := folder / f"torn_{codec[:6]}.avi")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert any("cut off" in text for text in same_as_whole(path, 0.1, 7.1, 4.0))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4 -bf 2", "mjpeg"])
+def test_a_long_avi_with_lost_packets_is_read_from_its_beginning(codec: str, folder: Path) -> None:
+    """What follows them has other times than the file's list of packets says."""
+    run(LONG + f"-c:v {codec} -g 50", path := folder / f"lost_{codec[:6]}.avi")
+    content = bytearray(path.read_bytes())
+    tenth = len(content) // 10
+    content[3 * tenth : 4 * tenth] = bytes(tenth)
+    path.write_bytes(content)
+    assert any("beginning" in text for text in same_as_whole(path, 0.1, 15.1, 18.1, 12.0))
+
+
+def test_a_long_avi_of_uneven_times(folder: Path) -> None:
+    """It counts moments without a frame, of which there may be many for each with one."""
+    options = "-fps_mode passthrough -enc_time_base 1/1000 -c:v mpeg4 -bf 2 -g 50"
+    run(LONG + options, path := folder / "uneven.avi")
+    assert same_as_whole(path, 0.1, 12.1, 4.0, 18.02) == []
+
+
+def test_a_clip_of_a_long_avi_takes_what_it_needs(tmp_path: Path) -> None:
+    run(LONG + "-c:v mpeg4 -bf 2 -g 50", path := tmp_path / "long.avi")
+    with closing(PyAVReader(str(path), keep_bytes=0)) as reader:
+        request = FrameRequest(str(path), "uniform", 4, start=20.0, end=21.0)
+        assert read_from(reader, request).decoded < 200

@@ -155,9 +155,9 @@ def list_avi_frames(file: VideoFile) -> Index | None:
     complete = np.minimum(np.arange(len(times)) + held, len(stated) - 1)
     keys = [found.keys[0]]
     for key in found.keys[1:]:
-        number = int(np.searchsorted(found.positions, key.position))
-        lead = MOST_LEAD if held else 0
-        keys.append(key._replace(time=float(times[min(number + lead, len(times) - 1)])))
+        number = int(np.searchsorted(found.positions, key.position)) + (MOST_LEAD if held else 0)
+        if number < len(times):  # behind the last, only what it held back would come
+            keys.append(key._replace(time=float(times[number])))
     return replace(
         found,
         frame_times=FrameTimes(times, end + held * file.frame_time),

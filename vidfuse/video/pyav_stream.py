@@ -168,8 +168,8 @@ class VideoFile:
             count: Number of frames that were found.
             end: Time at which the last of them leaves the screen, in seconds.
         """
-        if self.decode_timed:  # which counts moments without a frame, too
-            seconds = (self.stream.duration or 0) * self.tick
+        if self.decode_timed:  # what AVI declares are moments, with a frame or without
+            seconds = self.stream.frames * self.tick
             return _too_short(end, seconds) if end < MOST * seconds else None
         declared = self.stream.frames
         if count + len(self.hidden) < MOST * declared:
