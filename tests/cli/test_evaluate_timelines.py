@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -101,6 +102,21 @@ def test_videos_are_found(evaluate, trained, videos, tmp_path):
     ]
     assert "v2.mp4: there is no such video" in err
     assert "1 videos are not annotated: elsewhere/another.mp4" in err
+
+
+def test_a_video_is_one_however_it_is_named(vidfuse, evaluate, trained, videos, tmp_path):
+    truth = videos / "named.csv"
+    truth.write_text("path,start,end,label\nv0.mp4,0,2,right\n", encoding="utf-8")
+    command = (truth, "--timeline", "--model", trained.run, *WINDOW)
+    result, err = evaluate(truth, os.path.relpath(videos / "v0.mp4", tmp_path), *command[1:])
+    assert len(result["videos"]) == 1
+    assert "not annotated" not in err
+    truth.write_text(
+        f"path,start,end,label\nv0.mp4,0,2,right\n{videos / 'v0.mp4'},2,3,left\n", encoding="utf-8"
+    )
+    answer = vidfuse("evaluate", *command)
+    assert answer.code == 2
+    assert f"is annotated twice: as v0.mp4 and as {videos / 'v0.mp4'}" in answer.err
 
 
 def test_a_folder_of_annotations_and_a_class_that_is_background(evaluate, trained, videos):

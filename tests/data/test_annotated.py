@@ -97,6 +97,20 @@ def test_a_video_is_of_one_group_and_split(tmp_path: Path) -> None:
     ]
 
 
+def test_a_video_is_one_however_it_is_named(tmp_path: Path) -> None:
+    """Else it could stand on two sides of a split."""
+    video = touch(tmp_path / "a.mp4")
+    rows = f"path,label,start,end\na.mp4,run,1,2\n{video},sit,2,3\n./a.mp4,lie,3,4\n"
+    (only,), problems = read_annotated(touch(tmp_path / "all.csv", rows))
+    assert [each.label for each in only.segments] == ["run", "sit", "lie"]
+    assert problems == []
+    file = tmp_path / "all.jsonl"
+    named = {"a.mp4": Segment(1, 2, "run"), str(video): Segment(2, 3, "sit")}
+    write_timelines([Timeline(Path(name), [each]) for name, each in named.items()], file)
+    (only,), problems = read_annotated(file)
+    assert [each.label for each in only.segments] == ["run", "sit"]
+
+
 def test_groups_of_annotations_are_those_of_their_videos(tmp_path):
     touch(tmp_path / "a.mp4")
     touch(tmp_path / "b.mp4")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -205,6 +207,59 @@ def test_a_damaged_entry_is_computed_again(video: Path, tmp_path: Path) -> None:
     again = extractor(tmp_path, DENSE)
     sound(dense(again, video))
     assert (again.stats.reused, again.stats.computed) == (STRETCHES - 1, 1)
+
+
+@pytest.mark.parametrize("group", [45, 9999])
+def test_a_video_may_grow_while_it_is_read(group: int, tmp_path: Path) -> None:
+    """Frames of open groups are stored behind the key frame that follows them."""
+    options = f"-c:v libx264 -g {group} -bf 3 -x264-params open_gop=1 -preset ultrafast"
+    data = encode(tmp_path / "whole.ts", f"{options} -pix_fmt yuv420p").read_bytes()
+    path = tmp_path / "growing.ts"
+    packets = len(data) // 188
+    ends = np.linspace(packets // 2, packets, 12).astype(int).tolist()
+    path.write_bytes(data[: ends.pop(0) * 188])
+
+    class Growing(OpenClips):
+        """More of the video is there when its stretches are known."""
+
+        def stretches(self, path: str, fps: float) -> tuple[list[Stretch], Stamp | None]:
+            found = super().stretches(path, fps)
+            Path(path).write_bytes(data[: ends.pop(0) * 188])
+            return found[0], None
+
+    while len(ends) > 2:
+        with Growing("auto", workers=1) as pool:
+            going = dense_features(replace_pool(extractor(tmp_path, DENSE), pool), pool, path)
+            if group == 45:
+                assert sound(list(going))
+            else:  # nothing tells a recording without key frames from another one
+                with pytest.raises(InputError, match="changed while it was read"):
+                    list(going)
+
+
+def test_a_last_frame_that_stays_is_no_damage(tmp_path: Path) -> None:
+    """As in a screen recording; the packet says for how long."""
+    path = tmp_path / "still.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "g": "50"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        packets = []
+        for number in range(100):
+            image = np.full((48, 64, 3), number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = number
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        packets[-1].duration = 500
+        container.mux(packets)
+    assert stretches_of(path)[-1].end == pytest.approx(24, abs=0.1)
+    found = dense(extractor(None, DENSE), path)
+    entries = sound(found)
+    assert len(found) == len(entries)
+    assert sum(len(each.times) for each in entries) == 12
+    warnings = [text for each in entries for text in each.info.warnings]
+    assert warnings == ["no frames from 4.2 to 24.0 s: the one before stays on screen"]
 
 
 @pytest.mark.parametrize("settled", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from itertools import islice, pairwise
@@ -21,7 +22,7 @@ from vidfuse.errors import InputError, UserError
 from vidfuse.video.decoder import read_frames
 from vidfuse.video.frames import FrameRequest
 from vidfuse.video.live import LiveRequest, LiveStream, Sample, find_source
-from vidfuse.video.live_worker import Chooser, Shown
+from vidfuse.video.live_worker import FrameSampler, Shown
 from vidfuse.video.sampling import FrameTimes, Sampling
 
 REQUEST = LiveRequest(rate=8, gap=2, hold=8, size=32)
@@ -33,9 +34,9 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chosen_of(times: list[float], rate: float, gap: float = 1e9, length: float = 0.04) -> list[Any]:
-    chooser = Chooser(rate, gap)
-    found = [chooser.add(Shown(t, length, 0.0, None)) for t in times]  # type: ignore[arg-type]
-    return [each for each in [*found, chooser.finish()] if each is not None]
+    sampler = FrameSampler(rate, gap)
+    found = [sampler.add(Shown(t, length, 0.0, None)) for t in times]  # type: ignore[arg-type]
+    return [each for each in [*found, sampler.finish()] if each is not None]
 
 
 @given(
@@ -122,6 +123,18 @@ def test_damage_is_skipped_and_told_once(stream: Path):
         found = all_of(follow("pipe:", heard))
     assert len(found) > 16
     assert heard.warnings == ["pipe:: some of what comes is damaged"]
+
+
+def test_a_gap_and_a_step_back_are_told(stream: Path, tmp_path: Path):
+    later = write_stream(tmp_path / "later.ts", 2, first=20)
+    heard = Heard()
+    with standard_input(stream.read_bytes() + later.read_bytes() + stream.read_bytes()):
+        found = all_of(follow("pipe:", heard))
+    assert [sample.run for sample in found if sample.number == 0] == [0]
+    assert {sample.run for sample in found} == {0, 1, 2}
+    gap, back = heard.warnings
+    assert re.fullmatch(r"pipe:: no frame from 3\.\d to 20\.\d s, so a new window begins", gap)
+    assert re.fullmatch(r"pipe:: its time steps back at 2\d\.\d s, so a new window begins", back)
 
 
 def test_what_is_no_video():

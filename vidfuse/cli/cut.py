@@ -150,11 +150,11 @@ def _cut(files: Sequence[Path], videos: Sequence[Path | InputError], task: Task)
     result = summarize(task.out, plan, records, dry_run=task.dry_run)
     if task.format == "json":
         print_json({**result.to_dict(), "timings": reporter.timings()})
-    _tell(records, task)
+    _print_summary(records, task)
     return result.failed > 0
 
 
-def _tell(records: Sequence[CutRecord], task: Task) -> None:
+def _print_summary(records: Sequence[CutRecord], task: Task) -> None:
     """Say in a few lines what was done."""
     words = {"planned": "to cut", "cut": "cut", "kept": "kept", "failed": "failed"}
     counts = Counter(each.status for each in records)

@@ -81,7 +81,7 @@ def predict_timelines(
 
     records = timeline_records(TimelinePredictor(models[0], config, reporter), inputs)
     if copies is not None:
-        records = _drawn(records, copies, files, reporter)
+        records = _drawn(records, copies, files, config.memory_bytes, reporter)
     if out is not None:
         write = _in_folder if out.is_folder else _in_one_file
         records = write(records, out, name, files, reporter)
@@ -136,7 +136,11 @@ def _one_copy(copies: Destination) -> UserError:
 
 
 def _drawn(
-    records: Iterator[TimelineRecord], copies: Destination, files: Files, reporter: Reporter
+    records: Iterator[TimelineRecord],
+    copies: Destination,
+    files: Files,
+    memory: int | None,
+    reporter: Reporter,
 ) -> Iterator[TimelineRecord]:
     """Pass records on, each when its timeline is drawn into a copy of the video.
 
@@ -157,7 +161,7 @@ def _drawn(
             try:
                 copies.claim(copy, [path])
                 segments = timeline_of(record).segments
-                annotate_video(path, segments, record.duration, copy, reporter)
+                annotate_video(path, segments, record.duration, copy, reporter, memory)
                 copies.made(copy)
                 reporter.info(f"Drawn: {copy}{_whose(copy, path)}")
             except InputError as error:

@@ -151,7 +151,7 @@ class Cut:
         self._check_labels([found for _, found in read])
         for source, timelines in segments.items():
             self._plan_video(source, timelines, plan)
-        self._tell_alike()
+        self._warn_of_alike()
         return plan
 
     def _check_labels(self, read: Sequence[Annotations]) -> None:
@@ -191,7 +191,7 @@ class Cut:
             clips.setdefault(path, ClipPlan(source, part, path, group))
         plan.clips.extend(clips.values())
 
-    def _tell_alike(self) -> None:
+    def _warn_of_alike(self) -> None:
         for label, other in self._folders.alike.items():
             self._reporter.warn(
                 f"'{label}' and '{other}' would be one folder on some systems: the first is in "

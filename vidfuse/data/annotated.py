@@ -7,6 +7,7 @@ beside their videos.
 from __future__ import annotations
 
 import math
+import os
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
     files = [root]
     if root.is_dir():
         files = [file for file in annotation_files(root) if file.is_file()]
+    known: dict[str, Path] = {}
     found: dict[Path, list[Segment]] = {}
     groups: dict[Path, str | None] = {}
     for file in files:
@@ -90,6 +92,7 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
             if isinstance(video, InputError):
                 problems.append(f"{file.name}: {video.message}")
                 continue
+            video = known.setdefault(os.path.abspath(video), video)
             found.setdefault(video, []).extend(timeline.segments)
             groups.setdefault(video, timeline.group)
     if not found:
@@ -108,9 +111,10 @@ def _of_clips(clips: Iterable[Clip], problems: list[str]) -> list[AnnotatedVideo
 
     Rows that disagree about the group or split of a video are added to the problems.
     """
+    known: dict[str, Path] = {}
     rows: dict[Path, list[Clip]] = {}
     for clip in clips:
-        rows.setdefault(clip.path, []).append(clip)
+        rows.setdefault(known.setdefault(os.path.abspath(clip.path), clip.path), []).append(clip)
     videos = []
     if unlabelled := sum(clip.label is None for own in rows.values() for clip in own):
         problems.append(f"{unlabelled} rows have no label and count as nothing annotated")

@@ -97,8 +97,8 @@ def dense_features(
     spec, store = extractor.spec, extractor.store
     stretches, stamp = listed or pool.stretches(str(path), spec.fps)
     rate = Sampling.parse(spec.sampling).rate
-    told = check_rate(path, rate, stretches), still_warning(stretches)
-    warnings = [text for text in told if text]
+    of_times = check_rate(path, rate, stretches), still_warning(stretches)
+    warnings = [text for text in of_times if text]
     stretches = sampled(rate, stretches)
     jobs = _jobs(extractor, path, stretches)
     with extractor.reporter.measure("cache"):
@@ -140,7 +140,7 @@ def dense_features(
         _check_unchanged(extractor, pool, path, dict(zip(stretches, jobs, strict=True)))
 
 
-def told(
+def sound_entry(
     path: Path, stretch: Stretch, entry: Entry | InputError, reporter: Reporter
 ) -> Entry | None:
     """The entry of a stretch, after its warnings; None after the reason where there is none."""
@@ -299,16 +299,22 @@ def _jobs(extractor: Extractor, path: Path, stretches: Sequence[Stretch]) -> lis
 def _check_unchanged(
     extractor: Extractor, pool: DecodePool, path: Path, jobs: dict[Stretch, Job]
 ) -> None:
-    """See that a video has only grown while it was read; else nothing of it stays in the cache.
+    """See that a video has only grown while it was read.
+
+    What comes behind the last packets changes the stretch that they are in, and the one before it
+    where frames are stored behind a key frame that are shown before it. What is no longer in the
+    video does not stay in the cache.
 
     Raises:
         InputError: It became another one.
     """
     stretches, _ = pool.stretches(str(path), extractor.spec.fps)
     keys = {job.key for job in _jobs(extractor, path, stretches)}
-    lost = [job for job in jobs.values() if job.key not in keys]
-    for job in lost:
+    lost = [stretch for stretch, job in jobs.items() if job.key not in keys]
+    for job in map(jobs.__getitem__, lost):
         if extractor.store is not None and job.frames is not None:
             extractor.store.path(extractor.spec, job.key).unlink(missing_ok=True)
-    if lost and lost != list(jobs.values())[-1:]:  # the last one becomes another as it grows
+    at_the_end = lost == list(jobs)[len(jobs) - len(lost) :]
+    all_of_it = len(lost) == len(jobs) > 1
+    if not at_the_end or all_of_it or len({each.digest for each in lost}) > 2:
         raise InputError(path, CHANGED, RUN_AGAIN)

@@ -26,7 +26,7 @@ from vidfuse.features.dense import (
     first_sample,
     new_pool,
     sampled,
-    told,
+    sound_entry,
 )
 from vidfuse.features.export import ADVICE, folders_of, names_of, without_index, write_index
 from vidfuse.features.extract import Extractor
@@ -177,7 +177,7 @@ def _arrays(
     for stretch, entry in dense_features(extractor, pool, path, listed):
         if isinstance(entry, InputError):
             error = entry
-        sound = told(path, stretch, entry, extractor.reporter)
+        sound = sound_entry(path, stretch, entry, extractor.reporter)
         if sound is not None:
             found = True
             yield first_sample(rate, stretch), sound.features

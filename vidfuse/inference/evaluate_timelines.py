@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -162,22 +163,10 @@ def _by_model(
     predictor = TimelinePredictor(model, config, reporter)
     nothing = (*background, *predictor.rule.background)
     found = Predicted({}, model.classes, nothing, 0, str(model.path))
-    named: list[Path] = []
-    for each in expand_inputs([str(video) for video in videos]):
-        if isinstance(each, InputError):
-            found.warnings.append(one_line(each))
-        else:
-            named.append(each)
-    places = {_path(one): find_video(_path(one), folder, named) for one in truth.timelines}
-    for place in places.values():
-        if isinstance(place, InputError):
-            found.fail(place, reporter)
-    if more := [str(each) for each in named if each not in places.values()]:
-        found.warnings.append(f"{len(more)} videos are not annotated: {', '.join(more[:5])}")
-    parts = _parts(predictor, [each for each in places.values() if isinstance(each, Path)])
+    places = _find_videos(truth, folder, videos, found, reporter)
+    parts = _parts(predictor, list(places.values()))
     part = "test" if subset == "auto" else subset
-    chosen = {path: video for path, video in places.items()
-              if isinstance(video, Path) and part in ("all", parts[video])}  # fmt: skip
+    chosen = {path: each for path, each in places.items() if part in ("all", parts[each])}
     if parts and not chosen:
         where = ", ".join(f"{count} in {name}" for name, count in Counter(parts.values()).items())
         raise UserError(
@@ -199,6 +188,42 @@ def _by_model(
     if seen:
         found.warnings.append(f"{seen} of these videos were used in training or validation")
     return found
+
+
+def _find_videos(
+    truth: Annotations,
+    folder: Path,
+    videos: Sequence[Path],
+    found: Predicted,
+    reporter: Reporter,
+) -> dict[Path, Path]:
+    """The annotated videos, by how the annotations name them.
+
+    Raises:
+        UserError: One is annotated twice.
+    """
+    named: list[Path] = []
+    for each in expand_inputs([str(video) for video in videos]):
+        if isinstance(each, InputError):
+            found.warnings.append(one_line(each))
+        else:
+            named.append(each)
+    places: dict[Path, Path] = {}
+    paths: dict[str, Path] = {}
+    for path in map(_path, truth.timelines):
+        place = find_video(path, folder, named)
+        if isinstance(place, InputError):
+            found.fail(place, reporter)
+            continue
+        places[path] = place
+        if (other := paths.setdefault(os.path.abspath(place), path)) != path:
+            raise UserError(
+                f"{place} is annotated twice: as {other} and as {path}",
+                "Give all its segments one path.",
+            )
+    if more := [str(each) for each in named if os.path.abspath(each) not in paths]:
+        found.warnings.append(f"{len(more)} videos are not annotated: {', '.join(more[:5])}")
+    return places
 
 
 def _parts(predictor: TimelinePredictor, videos: Sequence[Path]) -> dict[Path, str]:

@@ -62,13 +62,17 @@ class TimelineCounts:
 
     def __init__(self, pairs: Sequence[VideoPair], classes: Sequence[str], rate: float) -> None:
         self.pairs = pairs
-        self.confusion = np.array(  # [V, C + 1, C + 1]
-            [
-                frame_confusion(p.truth, p.predicted, classes, seconds=p.seconds, rate=rate)
-                for p in pairs
-            ]
-        )
         size, count = len(classes), len(pairs)
+        self.confusion = np.zeros((size + 1, size + 1), np.int64)  # of all videos
+        self.moments = {name: np.zeros((count, size + 1)) for name in ("right", "true", "guessed")}
+        for video, pair in enumerate(pairs):
+            found = frame_confusion(
+                pair.truth, pair.predicted, classes, seconds=pair.seconds, rate=rate
+            )
+            self.confusion += found
+            self.moments["right"][video] = found.diagonal()
+            self.moments["true"][video] = found.sum(1)
+            self.moments["guessed"][video] = found.sum(0)
         self.hits = {overlap: np.zeros((count, size)) for overlap in OVERLAPS}
         self.edit = np.array(
             [
@@ -79,27 +83,27 @@ class TimelineCounts:
         self.amounts = {name: np.zeros((2, count, size)) for name in ("events", "seconds")}
         detected: list[list[Detected]] = [[] for _ in classes]
         for video, pair in enumerate(pairs):
-            for place, label in enumerate(classes):
+            for index, label in enumerate(classes):
                 truth, predicted = (
                     [each for each in segments if each.label == label]
                     for segments in (pair.truth, pair.predicted)
                 )
                 for side, segments in enumerate((truth, predicted)):
-                    self.amounts["events"][side, video, place] = len(segments)
-                    self.amounts["seconds"][side, video, place] = sum(
+                    self.amounts["events"][side, video, index] = len(segments)
+                    self.amounts["seconds"][side, video, index] = sum(
                         each.end - each.start for each in segments
                     )
                 for overlap in OVERLAPS:
                     right = segments_right(truth, predicted, overlap / 100)
-                    self.hits[overlap][video, place] = right.sum()
+                    self.hits[overlap][video, index] = right.sum()
                 if predicted:
-                    detected[place].append(Detected.of(video, truth, predicted))
+                    detected[index].append(Detected.of(video, truth, predicted))
         self.detected = [Detected.joined(each) for each in detected]
 
     @property
     def background(self) -> float:
         """Share of the moments that have no true class."""
-        return float(self.confusion[:, -1].sum() / self.confusion.sum())
+        return float(self.confusion[-1].sum() / self.confusion.sum())
 
     def of_video(self, video: int) -> VideoScore:
         """The metrics of one video."""
@@ -136,8 +140,7 @@ class TimelineCounts:
             }
 
     def _of_frames(self, weights: Floats) -> dict[str, Floats]:
-        hits = weights @ np.diagonal(self.confusion, axis1=1, axis2=2)
-        support, guessed = weights @ self.confusion.sum(2), weights @ self.confusion.sum(1)
+        hits, support, guessed = (weights @ each for each in self.moments.values())
         with np.errstate(invalid="ignore"):
             accuracy = hits.sum(1) / support.sum(1)
             foreground = hits[:, :-1].sum(1) / support[:, :-1].sum(1)
@@ -166,12 +169,12 @@ class TimelineCounts:
     def _of_detections(self, weights: Floats) -> dict[str, Floats]:
         positives = weights @ self.amounts["events"][0]
         by_class = np.full((*positives.shape, len(TIOUS)), np.nan)
-        for place, found in enumerate(self.detected):
+        for index, found in enumerate(self.detected):
             for rows in _chunks(len(weights), len(found.scores)):
                 times = weights[rows][:, found.videos]
                 for column, right in enumerate(found.right.T):
-                    by_class[rows, place, column] = average_precision(
-                        found.scores, right, positives[rows, place], times
+                    by_class[rows, index, column] = average_precision(
+                        found.scores, right, positives[rows, index], times
                     )
         means = mean_of_known(by_class.swapaxes(1, 2))
         return {
@@ -251,7 +254,7 @@ def _chunks(rows: int, columns: int) -> Iterator[slice]:
     return (slice(first, first + at_once) for first in range(0, rows, at_once))
 
 
-def first_of(values: Floats, place: int | None) -> float | None:
+def first_of(values: Floats, index: int | None) -> float | None:
     """The number of the first resample; None for what is not a number."""
-    value = float(values[0] if place is None else values[0, place])
+    value = float(values[0] if index is None else values[0, index])
     return value if np.isfinite(value) else None

@@ -67,11 +67,11 @@ def summarise_timelines(
         edit_score=found.measure("edit_score"),
         mean_ap={str(each): found.precision(f"ap@{each}") for each in (*TIOUS, "mean")},
         interval_method=method,
-        per_class=[found.of_class(label, place) for place, label in enumerate(classes)],
+        per_class=[found.of_class(label, index) for index, label in enumerate(classes)],
         labels=[*classes, NOTHING],
-        confusion_matrix=counted.confusion.sum(0).tolist(),
+        confusion_matrix=counted.confusion.tolist(),
         rate=rate,
-        videos=[counted.of_video(place) for place in range(len(pairs))],
+        videos=[counted.of_video(index) for index in range(len(pairs))],
     )
 
 
@@ -102,13 +102,13 @@ class _Findings:
     chance: Values
     resampled: Values | None
 
-    def measure(self, name: str, place: int | None = None) -> Measure:
-        """A metric, of the class in this place where one is given."""
+    def measure(self, name: str, index: int | None = None) -> Measure:
+        """A metric, of the class with this index where one is given."""
         return Measure(
-            value=first_of(self.values[name], place),
-            interval=self.interval(name, place),
-            most_frequent=first_of(self.most_frequent[name], place),
-            chance=first_of(self.chance[name], place),
+            value=first_of(self.values[name], index),
+            interval=self.interval(name, index),
+            most_frequent=first_of(self.most_frequent[name], index),
+            chance=first_of(self.chance[name], index),
         )
 
     def frame_accuracy(self) -> Measure:
@@ -118,43 +118,43 @@ class _Findings:
             found, most_frequent=max(found.most_frequent or 0.0, self.counted.background)
         )
 
-    def precision(self, name: str, place: int | None = None) -> Measure:
+    def precision(self, name: str, index: int | None = None) -> Measure:
         """An average precision; none if no prediction has a score, since it ranks them."""
         if not any(s.score is not None for pair in self.counted.pairs for s in pair.predicted):
             return Measure(value=None, interval=None, most_frequent=None, chance=None)
-        return self.measure(name, place)
+        return self.measure(name, index)
 
-    def of_class(self, label: str, place: int) -> TimelineClass:
+    def of_class(self, label: str, index: int) -> TimelineClass:
         """The metrics of a class."""
         return TimelineClass(
             label=label,
-            precision=first_of(self.values["precision"], place) or 0.0,
-            recall=first_of(self.values["recall"], place) or 0.0,
-            frame_f1=self.measure("class_frame_f1", place),
-            segment_f1=self.measure("class_segment_f1", place),
-            average_precision=self.precision("ap_of_class", place),
-            events=self.amount("events", place),
-            seconds=self.amount("seconds", place),
+            precision=first_of(self.values["precision"], index) or 0.0,
+            recall=first_of(self.values["recall"], index) or 0.0,
+            frame_f1=self.measure("class_frame_f1", index),
+            segment_f1=self.measure("class_segment_f1", index),
+            average_precision=self.precision("ap_of_class", index),
+            events=self.amount("events", index),
+            seconds=self.amount("seconds", index),
         )
 
-    def amount(self, name: str, place: int) -> Amount:
+    def amount(self, name: str, index: int) -> Amount:
         """The amount of a class."""
-        true, predicted = (float(each[:, place].sum()) for each in self.counted.amounts[name])
+        true, predicted = (float(each[:, index].sum()) for each in self.counted.amounts[name])
         return Amount(
             true=true,
             predicted=predicted,
-            ratio=first_of(self.values[f"{name}_ratio"], place),
-            ratio_interval=self.interval(f"{name}_ratio", place),
-            correlation=first_of(self.values[f"{name}_correlation"], place),
-            correlation_interval=self.interval(f"{name}_correlation", place),
+            ratio=first_of(self.values[f"{name}_ratio"], index),
+            ratio_interval=self.interval(f"{name}_ratio", index),
+            correlation=first_of(self.values[f"{name}_correlation"], index),
+            correlation_interval=self.interval(f"{name}_correlation", index),
         )
 
-    def interval(self, name: str, place: int | None) -> Interval:
+    def interval(self, name: str, index: int | None) -> Interval:
         """The 95 % interval of a metric, by those resamples in which it is a number."""
         if self.resampled is None:
             return None
         values = self.resampled[name]
-        column = values if place is None else values[:, place]
+        column = values if index is None else values[:, index]
         known = column[np.isfinite(column)]
         return percentile_interval(known) if len(known) else None
 
@@ -186,11 +186,11 @@ def _baselines(
     seed: int,
 ) -> tuple[Values, Values]:
     """The metrics of the most frequent class, and of chance."""
-    shares = counted.confusion.sum((0, 2)) / counted.confusion.sum()
+    shares = counted.confusion.sum(1) / counted.confusion.sum()
     events = counted.amounts["events"][0].sum(0)
     # Where all are point events no moment has a class, and their number decides.
-    place = int(shares[:-1].argmax() if shares[:-1].any() else events.argmax())
-    label, score = classes[place], float(shares[place])
+    index = int(shares[:-1].argmax() if shares[:-1].any() else events.argmax())
+    label, score = classes[index], float(shares[index])
     ones = np.ones((1, len(pairs)))
 
     def measured(predictions: Sequence[Sequence[Segment]]) -> Values:

@@ -28,7 +28,7 @@ from vidfuse.features.dense import (
     dense_spec,
     first_sample,
     new_pool,
-    told,
+    sound_entry,
     window_rate,
 )
 from vidfuse.features.extract import ExtractionStats
@@ -37,7 +37,7 @@ from vidfuse.heads import head_class
 from vidfuse.progress import Reporter
 from vidfuse.training.config import DENSE, TrainConfig
 from vidfuse.training.data import SHORT, TrainingData
-from vidfuse.video.sampling import even_moments
+from vidfuse.video.sampling import Indices, even_moments
 from vidfuse.video.stretch import Stretch
 
 OVERLAP = 2  # windows and sequences begin half of their length apart
@@ -185,40 +185,43 @@ class TimelineData(TrainingData):
         videos = [self.videos[path] for path in dict.fromkeys(clip.path for clip in clips)]
         count = sum(len(each.stretches) for each in videos)
         buffer = FeatureBuffer(count, self.config.cache_folder, path)
-        places: dict[Path, dict[int, int]] = {}  # number of a sample → its place in the buffer
+        samples: dict[Path, list[Indices]] = {}  # numbers [N] of a video's, and indices of features
         infos: dict[Path, EntryInfo] = {}
         with closing(new_pool(self.config)) as pool:
             extractor.pool = pool
             for each in videos:
                 video, listed = each.video.path, (each.stretches, each.stamp)
-                own = places.setdefault(video, {})
+                own = samples.setdefault(video, [])
                 for stretch, entry in dense_features(extractor, pool, video, listed):
-                    sound = told(video, stretch, entry, self.reporter)
+                    sound = sound_entry(video, stretch, entry, self.reporter)
                     if sound is None:
                         continue
-                    place = buffer.append(sound.features)
+                    begin = buffer.append(sound.features)
+                    numbers = np.arange(len(sound.features))
                     first = first_sample(self.sample_rate, stretch)
-                    own |= {first + n: place + n for n in range(len(sound.features))}
+                    own.append(np.stack([first + numbers, begin + numbers]))
                     infos[video] = sound.info
         self.all_stats.append(extractor.stats)
-        return self._table(clips, places, infos, buffer)
+        return self._table(clips, samples, infos, buffer)
 
     def _table(
         self,
         clips: Sequence[Clip],
-        places: Mapping[Path, Mapping[int, int]],
+        samples: Mapping[Path, Sequence[Indices]],
         infos: Mapping[Path, EntryInfo],
         buffer: FeatureBuffer,
     ) -> FeatureTable:
         """The rows of windows in the features of their videos."""
         length = self.config.frames
+        of_videos = {path: np.concatenate(own, 1) for path, own in samples.items() if own}
         rows: dict[Clip, int] = {}
         firsts, counts = list[int](), list[int]()
         for clip in clips:
             first = round((clip.start or 0.0) * self.sample_rate)
-            own = places[clip.path]
-            inside = [own[n] for n in range(first, first + length) if n in own]
-            whole = len(self.frame_labels[clip]) if self.dense else min(length, len(own))
+            numbers, indices = of_videos.get(clip.path, np.zeros((2, 0), np.int64))
+            begin, stop = np.searchsorted(numbers, [first, first + length]).tolist()
+            inside = indices[begin:stop].tolist()
+            whole = len(self.frame_labels[clip]) if self.dense else min(length, len(numbers))
             if not inside or len(inside) < whole or inside[-1] - inside[0] != len(inside) - 1:
                 self.unreadable.add(clip)
                 continue
@@ -228,21 +231,27 @@ class TimelineData(TrainingData):
             self.hashes[clip] = self.contents[clip.path]
         if not rows:
             raise UserError("no window has features", "Look at the warnings above.")
-        numbers = np.array(counts)
+        lengths = np.array(counts)
         starts = np.array([clip.start for clip in rows], float)
         self.clip_seconds = self.config.seconds
         videos = [self.videos[path] for path in infos]
-        lengths = [min(s.end, v.duration) - s.start for v in videos for s in v.video.segments]
-        self.segment_seconds = max(0.0, float(np.quantile(lengths or [0.0], SHORT)))
+        seconds = [
+            min(segment.end, each.duration) - segment.start
+            for each in videos
+            for segment in each.video.segments
+            if segment.label != self.config.background
+        ]
+        seconds = [each for each in seconds if each > 0]  # point events, and those behind the end
+        self.segment_seconds = float(np.quantile(seconds or [0.0], SHORT))
         return FeatureTable(
             features=buffer.array(),
             firsts=np.array(firsts),
-            lengths=numbers,
-            chosen=np.arange(length)[None].repeat(len(rows), 0).clip(max=numbers[:, None] - 1),
-            chosen_lengths=numbers,
+            lengths=lengths,
+            chosen=np.arange(length)[None].repeat(len(rows), 0).clip(max=lengths[:, None] - 1),
+            chosen_lengths=lengths,
             times=np.zeros((len(rows), 1)),
             starts=starts,
-            ends=starts + numbers / self.sample_rate,
+            ends=starts + lengths / self.sample_rate,
             jitter=False,
             rows=rows,
             infos=[infos[clip.path] for clip in rows],

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidfuse.atomic import STEM, writing
 from vidfuse.data.timeline import Segment
 from vidfuse.errors import InputError
+from vidfuse.machine import limit_memory, memory_share
 from vidfuse.progress import Reporter
 from vidfuse.rpc import Answer, Child, ChildEndedError, Order, serve
 from vidfuse.video.frames import Pixels
@@ -42,7 +43,12 @@ Colour = tuple[int, int, int]
 
 
 def annotate_video(
-    path: Path, segments: Sequence[Segment], duration: float, out: Path, reporter: Reporter
+    path: Path,
+    segments: Sequence[Segment],
+    duration: float,
+    out: Path,
+    reporter: Reporter,
+    memory: int | None = None,
 ) -> None:
     """Write a copy of a video with its segments drawn into it.
 
@@ -52,6 +58,7 @@ def annotate_video(
         duration: Its length in seconds.
         out: The copy, an MP4; whole or not at all.
         reporter: Receives progress updates.
+        memory: Bytes that drawing may take; None is a share of the machine's.
 
     Raises:
         InputError: The video cannot be read, or is a folder of frames, or no encoder is here.
@@ -67,7 +74,7 @@ def annotate_video(
     try:
         with writing(out, "Check that the disk has room, or name another file."):
             out.parent.mkdir(parents=True, exist_ok=True)
-            with closing(Child(f"{__name__}:main")) as child:
+            with closing(Child(f"{__name__}:main", [str(memory or memory_share(1))])) as child:
                 while not done:
                     answer, _ = child.ask(order, ORDER_SECONDS)
                     if "error" in answer:
@@ -104,17 +111,24 @@ class Canvas:
         self.colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(names)}
         self.bar = max(4, round(self.height * BAR))
         self.font = ImageFont.load_default(max(SMALLEST_TEXT, round(self.height * TEXT)))
+        self.whole = self._draw_bar()
+
+    def _draw_bar(self) -> Image.Image:
+        """The bar of the whole video, which is the same in every frame."""
+        image = Image.new("RGB", (self.width, self.bar), (40, 40, 40))
+        canvas = ImageDraw.Draw(image)
+        for each in self.segments:
+            left, right = (round(t / self.duration * self.width) for t in (each.start, each.end))
+            colour = self.colours[each.label]
+            canvas.rectangle((left, 0, max(left, right - 1), self.bar), fill=colour)
+        return image
 
     def draw(self, pixels: Pixels, time: float) -> Pixels:
         """A frame ``uint8 [H, W, 3]`` with what happens at its time, in seconds."""
         image = Image.fromarray(pixels[: self.height, : self.width])
         canvas = ImageDraw.Draw(image)
         top = self.height - self.bar
-        canvas.rectangle((0, top, self.width, self.height), fill=(40, 40, 40))
-        for each in self.segments:
-            left, right = (round(t / self.duration * self.width) for t in (each.start, each.end))
-            colour = self.colours[each.label]
-            canvas.rectangle((left, top, max(left, right - 1), self.height), fill=colour)
+        image.paste(self.whole, (0, top))
         at = round(time / self.duration * self.width)
         canvas.rectangle((at - 1, top - 2, at + 1, self.height), fill=(255, 255, 255))
         margin = self.bar // 2
@@ -179,8 +193,13 @@ class _Copy:
         return stream
 
 
-def main() -> None:
-    """Serve: the first order begins a copy, and each draws some frames of it."""
+def main(memory: str) -> None:
+    """Serve: the first order begins a copy, and each draws some frames of it.
+
+    Args:
+        memory: Bytes that it may take.
+    """
+    limit_memory(int(memory))
     copies: list[_Copy] = []
 
     def answer(order: Order) -> Answer:
@@ -190,6 +209,8 @@ def main() -> None:
             return {"done": copies[0].go_on(), "time": copies[0].time}
         except InputError as error:
             return {"error": error.reason}
+        except MemoryError:
+            return {"error": "drawing into a copy takes more memory than it may (--memory)"}
         except av.error.FFmpegError as error:
             return {"error": f"it cannot be copied ({error.strerror})"}
         except OSError as error:

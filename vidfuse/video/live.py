@@ -239,13 +239,16 @@ class LiveStream:
                 answer, payload = process.ask(
                     {"op": "next", "wait": WAIT_SECONDS}, WAIT_SECONDS + STUCK_SECONDS
                 )
-                samples = []
+                samples: list[Sample] = []
                 for sample in _samples_of(answer, payload, self.request.size):
                     offset = self._offset(sample) if offset is None else offset
+                    sample = sample._replace(time=sample.time + offset)
+                    if number is not None and sample.run != number:
+                        self._warn_of_gap(samples[-1] if samples else self._last, sample)
                     self._run += sample.run != number
                     number = sample.run
-                    samples.append(sample._replace(run=self._run, time=sample.time + offset))
-                self._tell(answer["damaged"] - damaged, answer["dropped"] - dropped)
+                    samples.append(sample._replace(run=self._run))
+                self._warn_of_loss(answer["damaged"] - damaged, answer["dropped"] - dropped)
                 damaged, dropped = answer["damaged"], answer["dropped"]
                 if samples:
                     self._last, self._lost, self._pause = samples[-1], "", FIRST_PAUSE
@@ -278,7 +281,7 @@ class LiveStream:
             return 0.0
         return self._last.time + first.arrived - self._last.arrived - first.time
 
-    def _tell(self, damaged: int, dropped: int) -> None:
+    def _warn_of_loss(self, damaged: int, dropped: int) -> None:
         """Warn of what was lost, the first time."""
         name = self.source.name
         if dropped and not self.dropped:
@@ -287,6 +290,14 @@ class LiveStream:
             self.reporter.warn(f"{name}: some of what comes is damaged")
         self.dropped += dropped
         self._damaged |= damaged > 0
+
+    def _warn_of_gap(self, before: Sample | None, after: Sample) -> None:
+        """Warn of what makes two runs of one connection."""
+        if before is not None and after.time - before.time > self.request.gap:
+            why = f"no frame from {before.time:.1f} to {after.time:.1f} s"
+        else:
+            why = f"its time steps back at {after.time:.1f} s"
+        self.reporter.warn(f"{self.source.name}: {why}, so a new window begins")
 
     def _given_up(self, reason: str) -> InputError:
         return InputError(

@@ -69,7 +69,7 @@ class Chosen(NamedTuple):
     shown: Shown
 
 
-class Chooser:
+class FrameSampler:
     """Chooses the frames on screen at the moments ``(k + 1/2) / rate``, as `Sampling` does.
 
     Whether a frame is on screen at a moment is known when the next one comes.
@@ -266,15 +266,15 @@ class Connection:
             interpolation=wanted.interpolation,
             crop_fraction=wanted.crop_fraction,
         )
-        chooser = Chooser(wanted.rate, wanted.gap)
+        sampler = FrameSampler(wanted.rate, wanted.gap)
         empty = True
         for shown in file.arriving():
             empty = False
-            if chosen := chooser.add(shown):
+            if chosen := sampler.add(shown):
                 yield _sample(chosen, file, fit)
         if empty:
             raise InputError(file.path, "no frame in it can be decoded")
-        if chosen := chooser.finish():
+        if chosen := sampler.finish():
             yield _sample(chosen, file, fit)
 
     def _put(self, sample: Sample) -> None:

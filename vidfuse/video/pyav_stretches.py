@@ -1,8 +1,8 @@
 """The stretches of a video, found from its packets.
 
-A stretch begins at a key frame, so no frame is decoded for two of them. It is named by a digest of
-the packets that its frames are decoded from, not by that of the file: a video that has grown still
-has the stretches that it had, but for the last one.
+A stretch begins at a key frame, so that hardly a frame is decoded for two of them. It is named by a
+digest of the packets that its frames are decoded from, not by that of the file: a video that has
+grown still has the stretches that it had, but for the last one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from itertools import pairwise
 from typing import Any
 
 from vidfuse.video.pyav_stream import VideoFile, axes_of
-from vidfuse.video.stretch import SECONDS, Hole, Stretch, cut_evenly, hole_seconds, with_holes
+from vidfuse.video.stretch import (
+    SECONDS,
+    Hole,
+    Stretch,
+    cut_evenly,
+    hole_seconds,
+    still_end,
+    with_holes,
+)
 
 GROUP_SECONDS = 1.0  # key frames that follow sooner begin no group
 NEAR = 8  # packets from a hole, among which a damaged one says that frames are lost there
@@ -65,7 +73,11 @@ def list_stretches(file: VideoFile) -> list[Stretch]:
             holes.add(time, packet.is_corrupt)
             group.hash.update(f"{packet.pts} {packet.dts} {packet.size}\n".encode())
             group.hash.update(memoryview(packet))
-    return with_holes(_divide(groups, setup), holes.found, file.frame_time) if groups else []
+    if not groups:
+        return []
+    end = max(group.end for group in groups)
+    found = holes.found + still_end(holes.latest, end, file.frame_time)
+    return with_holes(_divide(groups, setup), found, file.frame_time)
 
 
 class _HoleFinder:
@@ -76,21 +88,22 @@ class _HoleFinder:
 
     Attributes:
         found: Those so far.
+        latest: When the latest frame gives way to the next one, in seconds.
     """
 
     def __init__(self, frame_time: float) -> None:
         self.found: list[Hole] = []
         self._frame_time = frame_time
         self._least = hole_seconds(frame_time)
-        self._latest = float("inf")  # when the latest frame gives way to the next one
+        self.latest = float("inf")
         self._since_damaged = self._since_hole = NEAR  # packets
 
     def add(self, time: float, corrupt: bool) -> None:
         """Take the next packet in the order of the file, whose frame is shown at ``time``."""
         self._since_damaged = 0 if corrupt else self._since_damaged + 1
         self._since_hole += 1
-        if time > self._latest + self._least:
-            self.found.append(Hole(self._latest, time, self._since_damaged < NEAR))
+        if time > self.latest + self._least:
+            self.found.append(Hole(self.latest, time, self._since_damaged < NEAR))
             self._since_hole = 0
         elif self._since_hole < NEAR:
             # Frames that are shown before one that is stored before them may come yet.
@@ -98,7 +111,7 @@ class _HoleFinder:
             end = time if hole.start < time < hole.end else hole.end
             self.found[-1] = Hole(hole.start, end, hole.damaged or corrupt)
         ended = time + self._frame_time
-        self._latest = ended if self._latest == float("inf") else max(self._latest, ended)
+        self.latest = ended if self.latest == float("inf") else max(self.latest, ended)
 
 
 def _setup(file: VideoFile) -> str:

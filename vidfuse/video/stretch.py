@@ -60,16 +60,29 @@ def hole_seconds(frame_time: float) -> float:
     return max(LEAST_HOLE, HOLE_FRAMES * frame_time)
 
 
-def holes_between(times: Times, frame_time: float, damaged: bool) -> list[Hole]:
+def holes_between(times: Times, end: float, frame_time: float, damaged: bool) -> list[Hole]:
     """The holes among frames.
 
     Args:
         times: When they are shown, ``[N]`` seconds, not decreasing.
+        end: When the last of them leaves the screen.
         frame_time: How long they usually are on screen.
         damaged: Whether the file is damaged wherever one is.
     """
     before = np.flatnonzero(np.diff(times) > frame_time + hole_seconds(frame_time))
-    return [Hole(float(times[k]) + frame_time, float(times[k + 1]), damaged) for k in before]
+    holes = [Hole(float(times[k]) + frame_time, float(times[k + 1]), damaged) for k in before]
+    return holes + still_end(float(times[-1]) + frame_time, end, frame_time)
+
+
+def still_end(latest: float, end: float, frame_time: float) -> list[Hole]:
+    """The hole behind the last frame, where the file says that it stays on screen for so long.
+
+    Args:
+        latest: When it would give way to the next one.
+        end: When it leaves the screen.
+        frame_time: How long frames usually are on screen.
+    """
+    return [Hole(latest, end, damaged=False)] if end > latest + hole_seconds(frame_time) else []
 
 
 def with_holes(stretches: list[Stretch], holes: list[Hole], frame_time: float) -> list[Stretch]:

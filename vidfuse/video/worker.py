@@ -175,7 +175,7 @@ def _stretches(path: str, backend: str, fps: float) -> Answer:
         reader = open_video(path, backend, fps=fps)
         shown = reader.frame_times
         frame_time = (shown.end - shown.begin) / len(shown.times)
-        holes = holes_between(shown.times, frame_time, damaged=bool(reader.warnings))
+        holes = holes_between(shown.times, shown.end, frame_time, damaged=bool(reader.warnings))
         found = cut_evenly(shown.begin, shown.end, len(shown.times))
         found = with_holes(found, holes, frame_time)
         reader.close()

@@ -19,7 +19,6 @@ LONGEST = 1e9
 TIER = "vidfuse"
 """Name of the tier of segments without one, where a format needs a name."""
 
-MILLISECOND = 0.001
 _SHOWN = 80  # characters of a wrong value in a message
 
 
