@@ -133,7 +133,7 @@ def test_a_gap_and_a_step_back_are_told(stream: Path, tmp_path: Path):
     assert [sample.run for sample in found if sample.number == 0] == [0]
     assert {sample.run for sample in found} == {0, 1, 2}
     gap, back = heard.warnings
-    assert re.fullmatch(r"pipe:: no frame from 3\.\d to 20\.\d s, so a new window begins", gap)
+    assert re.fullmatch(r"pipe:: no frame from 3\.\d to (19|20)\.\d s, so a new window begins", gap)
     assert re.fullmatch(r"pipe:: its time steps back at 2\d\.\d s, so a new window begins", back)
 
 
@@ -218,9 +218,9 @@ def test_who_is_too_slow_gets_the_newest(stream: Path):
     numbers = [(sample.run, sample.number) for sample in samples]
     assert numbers == sorted(set(numbers))
     assert followed.dropped >= 12
-    assert heard.warnings == [
-        f"{server.url}: this machine cannot keep up, so some frames are left out"
-    ]
+    late, back = sorted(heard.warnings, key=lambda text: "steps back" in text)
+    assert late == f"{server.url}: this machine cannot keep up, so some frames are left out"
+    assert "its time steps back" in back, "the server begins again and again"
 
 
 def test_silence_is_given_up():

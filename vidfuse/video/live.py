@@ -192,6 +192,7 @@ class LiveStream:
         self._pause = FIRST_PAUSE
         self._lost = ""  # why, as it was told
         self._damaged = False
+        self._gaps: set[bool] = set()  # told of: gaps, and steps back in time
         self._run = -1
         self._last: Sample | None = None
         self._seen = 0.0
@@ -292,11 +293,14 @@ class LiveStream:
         self._damaged |= damaged > 0
 
     def _warn_of_gap(self, before: Sample | None, after: Sample) -> None:
-        """Warn of what makes two runs of one connection."""
-        if before is not None and after.time - before.time > self.request.gap:
+        """Warn of what makes two runs of one connection, the first time."""
+        gap = before is not None and after.time - before.time > self.request.gap
+        if gap in self._gaps:
+            return
+        self._gaps.add(gap)
+        why = f"its time steps back at {after.time:.1f} s"
+        if gap and before is not None:
             why = f"no frame from {before.time:.1f} to {after.time:.1f} s"
-        else:
-            why = f"its time steps back at {after.time:.1f} s"
         self.reporter.warn(f"{self.source.name}: {why}, so a new window begins")
 
     def _given_up(self, reason: str) -> InputError:
