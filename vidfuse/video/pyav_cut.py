@@ -34,7 +34,7 @@ from vidfuse.video.sampling import EPSILON, on_screen
 
 MP4_SOUND = "aac ac3 alac eac3 flac mp2 mp3 opus"  # that players know in it
 HALF = 0.5  # of a frame: what two containers round differently
-AVI = "AVI does not say when frames are shown, so this copy may begin or end a frame off"
+AVI = "AVI does not say when frames are shown, so this copy may begin or end a few frames off"
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 _EXACT = "Encode anew: --exact"
 
