@@ -117,8 +117,8 @@ class MachineConfig(Settings):
     )
     precision: str = option(
         "auto",
-        "Precision of the backbone. auto: fp32 below 200 clips, else the fastest whose features "
-        "match fp32.",
+        "Precision of the backbone. auto: fp32 below 200 clips (of a timeline: ten minutes), else "
+        "the fastest whose features match fp32.",
         choices=PRECISIONS,
         panel=MACHINE,
         affects_result=False,

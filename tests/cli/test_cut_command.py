@@ -48,6 +48,20 @@ def test_there_and_back(vidfuse: Vidfuse, tmp_path):
     assert [float(row["start"]) for row in rows] == [1, 3]
 
 
+def test_nothing_to_cut_is_an_error(vidfuse: Vidfuse, tmp_path):
+    """As where a table writes decimal commas."""
+    write_moving_square(tmp_path / "a.mp4", 3, seed=6)
+    for rows, said in (
+        ("a.mp4;0,5;1,5;left\n", "start is not a number: '0,5'"),
+        ("", "no segment"),
+    ):
+        (tmp_path / "t.csv").write_text(f"path;start;end;label\n{rows}")
+        answer = vidfuse("cut", "t.csv", "--out", "out")
+        assert answer.code == 2
+        assert "t.csv: no segment in it to cut" in answer.err
+        assert said in answer.err
+
+
 def test_mistakes(vidfuse: Vidfuse, tmp_path):
     answer = vidfuse("cut", "video.mp4", "--out", tmp_path / "out")
     assert answer.code == 2

@@ -104,6 +104,19 @@ def test_videos_are_found(evaluate, trained, videos, tmp_path):
     assert "1 videos are not annotated: elsewhere/another.mp4" in err
 
 
+def test_what_lies_beyond_the_end_does_not_count(evaluate, trained, videos):
+    rows = "v0.mp4,0,2.4,right\nv0.mp4,2.4,99,left\nv0.mp4,100,200,left\n"
+    (videos / "beyond.csv").write_text(f"path,start,end,label\n{rows}", encoding="utf-8")
+    command = ("--timeline", "--model", trained.run, *WINDOW)
+    result, err = evaluate(videos / "beyond.csv", *command)
+    assert "annotated up to 200.0 s, but it ends at 4.8 s" in err
+    (video,) = result["videos"]
+    assert video["seconds"] == pytest.approx(4.8)
+    assert video["true_events"] == 2
+    left = next(each for each in result["per_class"] if each["label"] == "left")
+    assert left["seconds"]["true"] == pytest.approx(2.4)
+
+
 def test_a_video_is_one_however_it_is_named(vidfuse, evaluate, trained, videos, tmp_path):
     truth = videos / "named.csv"
     truth.write_text("path,start,end,label\nv0.mp4,0,2,right\n", encoding="utf-8")

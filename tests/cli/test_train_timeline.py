@@ -52,6 +52,31 @@ def test_it_says_what_happens_when(vidfuse: Vidfuse, videos, run):
     assert everything[0]["start"] == 0
     assert everything[-1]["end"] == record["duration"]
     assert {each["label"] for each in everything} <= {"background", "left", "right"}
+    some = json.loads(vidfuse(*command, "--background", "left").out)["segments"]
+    assert {each["label"] for each in some} <= {"right"}
+
+
+def test_the_rate_of_a_dense_model_is_that_of_its_training(vidfuse: Vidfuse, videos, run):
+    """Its features are there for any window; a windowed one has as many samples in each."""
+    command = ("predict", videos / "v0.mp4", "--timeline", "--model", run, "--format", "json")
+    before = json.loads(vidfuse(*command).out)
+    after = json.loads(vidfuse(*command, "--window", 1).out)
+    dense = "dense" in (run / "config.toml").read_text()
+    assert ("forward" in after["timings"]) != dense
+    assert before["records"][0]["duration"] == after["records"][0]["duration"]
+
+
+def test_classes_of_moments_are_divided_and_not_those_of_sequences(vidfuse: Vidfuse, tmp_path):
+    """Each video has all classes, and one of them fills most of each of its sequences."""
+    rows = ["path,start,end,label"]
+    for number, (often, seldom) in enumerate((("left", "right"), ("right", "left")) * 2):
+        name = f"v{number}.mp4"
+        write_moving_square(tmp_path / name, 4, seed=80 + number, frames=40, turn=30)
+        rows += [f"{name},0,3,{often}", f"{name},3,4,{seldom}"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    answer = vidfuse("train", "t.csv", *SETTINGS, *DENSE, "--window", 4, "--out", "run")
+    assert answer.code == 0, answer.err
+    assert "not in validation" not in answer.err
 
 
 def test_nothing_is_decoded_again(vidfuse: Vidfuse, videos, run, tmp_path):

@@ -71,6 +71,18 @@ def cut_alone(source: Path, target: Path, start: float, end: float, **changes: A
         opened.close()
 
 
+def test_copies_of_uneven_times_have_all_frames(tmp_path: Path) -> None:
+    """With B-frames, the packet of the last frame shown says how long another one stays."""
+    uneven = "-vf setpts=(N+3*gt(mod(N\\,7)\\,3))/10/TB -fps_mode vfr -enc_time_base 1/100"
+    path = encode(tmp_path / "uneven.mp4", f"{uneven} {H264}")
+    whole = frames(path)
+    for first, last in ((0, 9), (12, 17), (30, 44), (50, 73)):
+        start, end = whole.times[first] + 0.01, whole.times[last] + 0.01
+        outcome = cut_alone(path, tmp_path / "clip.mp4", start, end)
+        clip = frames(tmp_path / "clip.mp4", outcome.clip_start, outcome.clip_end)
+        assert difference(clip, frames(path, start, end)) == 0
+
+
 def frames(path: Path, start: float | None = None, end: float | None = None) -> Frames:
     return read_frames(FrameRequest(str(path), "stride:1", 999, start=start, end=end), "pyav")
 

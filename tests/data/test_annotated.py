@@ -111,6 +111,27 @@ def test_a_video_is_one_however_it_is_named(tmp_path: Path) -> None:
     assert [each.label for each in only.segments] == ["run", "sit"]
 
 
+def test_two_files_of_annotations_of_one_video(tmp_path: Path) -> None:
+    """Such as the predictions that were written beside it."""
+    touch(tmp_path / "a.mp4")
+    touch(tmp_path / "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nrun\n")
+    touch(tmp_path / "a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000\nsit\n")
+    with pytest.raises(UserError, match=r"a\.mp4 has two files of annotations: a\.srt and a\.vtt"):
+        read_annotated(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        touch(tmp_path / name)
+    touch(tmp_path / "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nrun\n")
+    touch(tmp_path / "b.csv", "")
+    (only,), problems = read_annotated(tmp_path)
+    assert only.path == tmp_path / "a.mp4"
+    assert any("b.csv" in line for line in problems)
+    with pytest.raises(UserError, match=r"b\.csv"):
+        read_annotated(tmp_path / "b.csv")
+
+
 def test_groups_of_annotations_are_those_of_their_videos(tmp_path):
     touch(tmp_path / "a.mp4")
     touch(tmp_path / "b.mp4")

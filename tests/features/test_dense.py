@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -260,6 +262,26 @@ def test_a_last_frame_that_stays_is_no_damage(tmp_path: Path) -> None:
     assert sum(len(each.times) for each in entries) == 12
     warnings = [text for each in entries for text in each.info.warnings]
     assert warnings == ["no frames from 4.2 to 24.0 s: the one before stays on screen"]
+
+
+def test_what_is_computed_later_has_the_precision_of_the_rest(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a calibration pays is a matter of the whole video."""
+    said = []
+
+    def compute(self: Extractor, waiting: deque[Any], *, many: bool) -> Iterator[Any]:
+        said.append(many)
+        return computing(self, waiting, many=many)
+
+    computing = Extractor.compute
+    monkeypatch.setattr(Extractor, "compute", compute)
+    monkeypatch.setattr("vidfuse.features.dense.MANY_SECONDS", SECONDS - 1)
+    dense(extractor(tmp_path, DENSE), video)
+    for path in sorted(tmp_path.rglob("*.safetensors"))[:2]:
+        path.unlink()
+    dense(extractor(tmp_path, DENSE), video)
+    assert said == [True, True]
 
 
 @pytest.mark.parametrize("settled", [True, False])

@@ -128,7 +128,8 @@ class Cut:
             videos: That were named.
 
         Raises:
-            UserError: A file cannot be read, or there is no segment of a class that was named.
+            UserError: A file cannot be read, or there is no segment, or none of a class that was
+                named.
         """
         plan = CutPlan()
         for each in videos:
@@ -151,6 +152,11 @@ class Cut:
         self._check_labels([found for _, found in read])
         for source, timelines in segments.items():
             self._plan_video(source, timelines, plan)
+        if not (
+            plan.clips or plan.failures or any(t.segments for f in read for t in f[1].timelines)
+        ):
+            problems = [line for _, found in read for line in found.problems]
+            raise UserError(f"{files[0]}: no segment in it to cut", *problems[:1])
         self._warn_of_alike()
         return plan
 

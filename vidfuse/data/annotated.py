@@ -82,10 +82,17 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
     if root.is_dir():
         files = [file for file in annotation_files(root) if file.is_file()]
     known: dict[str, Path] = {}
+    sources: dict[Path, Path] = {}
     found: dict[Path, list[Segment]] = {}
     groups: dict[Path, str | None] = {}
     for file in files:
-        annotations = read_timelines(file)
+        try:
+            annotations = read_timelines(file)
+        except UserError as error:
+            if not root.is_dir():
+                raise
+            problems.append(error.message)
+            continue
         problems += annotations.problems
         for timeline in annotations.timelines:
             video = find_video(timeline.path or Path(file.stem), file.parent)
@@ -93,6 +100,11 @@ def read_annotated(root: Path) -> tuple[list[AnnotatedVideo], list[str]]:
                 problems.append(f"{file.name}: {video.message}")
                 continue
             video = known.setdefault(os.path.abspath(video), video)
+            if (other := sources.setdefault(video, file)) != file:
+                raise UserError(
+                    f"{video} has two files of annotations: {other.name} and {file.name}",
+                    "Keep one of them there, or name it alone.",
+                )
             found.setdefault(video, []).extend(timeline.segments)
             groups.setdefault(video, timeline.group)
     if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Dataset:
         problems: What was found wrong (missing files, empty classes), one line each.
         split_number: Which of several official splits was read (``"1"``), None where the
             dataset has no numbered ones.
+        frame_classes: Of clips that hold several classes, all of them; others have their label.
     """
 
     root: Path
@@ -57,6 +59,7 @@ class Dataset:
     split_source: str | None = None
     problems: list[str] = field(default_factory=list)
     split_number: str | None = None
+    frame_classes: Mapping[Clip, Collection[str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vidfuse.data.clip import Clip
@@ -57,12 +57,24 @@ def _root(parent: dict[_Key, _Key], key: _Key) -> _Key:
 
 
 def divide(
-    clips: Sequence[Clip], units: Sequence[int], fractions: Sequence[float], seed: int
+    clips: Sequence[Clip],
+    units: Sequence[int],
+    fractions: Sequence[float],
+    seed: int,
+    frame_classes: Mapping[Clip, Collection[str]] | None = None,
 ) -> list[list[Clip]]:
-    """Divide clips into parts of about these shares, keeping units whole: one list per share."""
+    """Divide clips into parts of about these shares, keeping units whole: one list per share.
+
+    Args:
+        clips: What is divided.
+        units: What each belongs to, as an index.
+        fractions: Share of each part.
+        seed: Decides which of equally good units go where.
+        frame_classes: Of clips that hold several; see `Dataset`.
+    """
     counts: list[Counter[str]] = [Counter() for _ in range(max(units) + 1)]
     for clip, unit in zip(clips, units, strict=True):
-        counts[unit][str(clip.label)] += 1
+        counts[unit].update((frame_classes or {}).get(clip, (str(clip.label),)))
     assigned = assign_groups(counts, fractions, seed)
     parts: list[list[Clip]] = [[] for _ in fractions]
     for clip, unit in zip(clips, units, strict=True):

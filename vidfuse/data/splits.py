@@ -144,7 +144,9 @@ def _official_split(
     if not val:
         by_group = any(clip.group for clip in train)
         units = make_units(train, contents, by_group=True)
-        train, val = divide(train, units, (1 - VAL_FRACTION, VAL_FRACTION), seed)
+        train, val = divide(
+            train, units, (1 - VAL_FRACTION, VAL_FRACTION), seed, dataset.frame_classes
+        )
         if not val:
             raise UserError(
                 f"{dataset.root}: the official train part cannot give up a validation part, "
@@ -161,7 +163,7 @@ def _official_split(
     if not test:
         protocol += "; no test part"
         warnings.append("the official split has no test clips: nothing is left to measure on")
-    return Split(train, val, test, protocol, warnings + _absent_classes(train, val, test))
+    return Split(train, val, test, protocol, warnings + _absent_classes(dataset, train, val, test))
 
 
 def _way_out(clips: list[Clip], contents: Contents, seed: int, *, by_group: bool) -> str:
@@ -201,7 +203,7 @@ def _own_split(
             f"{dataset.root}: {count} {what} are too few for train, validation and test",
             _way_out(clips, contents, seed, by_group=by_group),
         )
-    train, val, test = divide(clips, units, FRACTIONS, seed)
+    train, val, test = divide(clips, units, FRACTIONS, seed, dataset.frame_classes)
     if not val or not test:
         raise UserError(
             f"{dataset.root}: too many classes have all their clips in one of the {count} {what}: "
@@ -219,7 +221,7 @@ def _own_split(
         similar = f"{why}, so similar clips may be in both train and test"
         protocol = f"random {shares}, seed {seed}: {similar}"
         warnings.append(f"random split: {similar}, and the score may be too high")
-    warnings += _uneven((train, val, test), what) + _absent_classes(train, val, test)
+    warnings += _uneven((train, val, test), what) + _absent_classes(dataset, train, val, test)
     return Split(train, val, test, protocol, warnings)
 
 
@@ -237,8 +239,13 @@ def _straddling(parts: Mapping[str, Sequence[Clip]]) -> list[str]:
     return warnings
 
 
-def _absent_classes(train: list[Clip], val: list[Clip], test: list[Clip]) -> list[str]:
-    present = [{str(clip.label) for clip in clips} for clips in (train, val, test)]
+def _absent_classes(
+    dataset: Dataset, train: list[Clip], val: list[Clip], test: list[Clip]
+) -> list[str]:
+    present = [
+        {name for clip in clips for name in dataset.frame_classes.get(clip, (str(clip.label),))}
+        for clips in (train, val, test)
+    ]
     everywhere = set().union(*present)
     lines = (
         (present[0], "not in train, so they cannot be learned", bool(train)),

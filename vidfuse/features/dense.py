@@ -30,7 +30,7 @@ from vidfuse.video.pool import DecodePool
 from vidfuse.video.sampling import EPSILON, Sampling, Times, even_moments, moments_before
 from vidfuse.video.stretch import MAX_SECONDS, Stretch, frame_rate
 
-MANY_SECONDS = 600  # to be computed, for which a calibration of the precision pays
+MANY_SECONDS = 600  # of a video, for which a calibration of the precision pays
 LEAST_RATE, MOST_RATE = 0.01, 1000.0  # samples per second
 GONE = "a part of its features is no longer in the cache"
 UNREADABLE = "damaged: no frame of it can be read"
@@ -108,7 +108,8 @@ def dense_features(
             for job in jobs
         ]
     missing = deque(job for job, has in zip(jobs, there, strict=True) if not has)
-    seconds = sum(s.end - s.start for s, has in zip(stretches, there, strict=True) if not has)
+    # Of the whole video: one that was interrupted goes on as it began.
+    seconds = stretches[-1].end - stretches[0].start
     computing = extractor.compute(missing, many=seconds >= MANY_SECONDS)
     computed: set[Job] = set()
     progress = _VideoProgress(extractor.reporter, path, stretches[-1].end)

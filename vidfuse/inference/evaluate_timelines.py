@@ -299,8 +299,13 @@ def _pairs(truth: Annotations, found: Predicted) -> list[VideoPair]:
         )
         if warning := beyond_the_end(path, true, other.duration):
             found.warnings.append(warning)
-        ends = (each.end for each in (*true, *predicted))
-        seconds = max(0.0, one.duration or 0.0, other.duration or 0.0, *ends)
+        seconds = max(one.duration or 0.0, other.duration or 0.0)
+        if not seconds:
+            seconds = max(0.0, *(each.end for each in (*true, *predicted)), 0.0)
+        true, predicted = (
+            [replace(each, end=min(each.end, seconds)) for each in side if each.start < seconds]
+            for side in (true, predicted)
+        )
         pairs.append(VideoPair(str(path), true, predicted, seconds, one.group or other.group))
     points = sum(each.end == each.start for pair in pairs for each in pair.truth)
     if points:

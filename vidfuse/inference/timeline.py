@@ -67,7 +67,8 @@ class TimelinePredictor(Predictor):
     """A clip model that slides over long videos.
 
     Its window holds as many samples as the model reads frames of a clip, so the length of the
-    window says how many samples a second has.
+    window says how many samples a second has. A model that classifies each moment has the rate of
+    its training, whatever the window.
 
     Args:
         card: The model, or its file, which is then read when it is needed.
@@ -97,9 +98,11 @@ class TimelinePredictor(Predictor):
         if config.views:
             raise UserError("a timeline has no views", "Leave out --views.")
         super().__init__(card, config, reporter)
-        seconds = config.window or float(card.metadata.get("clip_seconds", WINDOW))
-        self.length = card.spec.frames
-        self.rate = window_rate(self.length, seconds)
+        self.dense = card.metadata.get("timeline") == DENSE
+        trained = float(card.metadata.get("clip_seconds", WINDOW))
+        seconds = config.window or trained
+        self.rate = window_rate(card.spec.frames, trained if self.dense else seconds)
+        self.length = max(1, round(seconds * self.rate)) if self.dense else card.spec.frames
         step = seconds / STEPS if config.step is None else config.step
         self.step = int(np.clip(round(step * self.rate), 1, self.length))
         self.extractor.spec = dense_spec(card.spec, self.rate)
@@ -112,7 +115,6 @@ class TimelinePredictor(Predictor):
             low=config.threshold if low is None else low,
             background=_background(card, config),
         )
-        self.dense = card.metadata.get("timeline") == DENSE
         if unknown := [name for name in self.rule.background if name not in card.classes]:
             raise UserError(
                 f"background: the model knows no class '{unknown[0]}'",
@@ -233,11 +235,15 @@ def _segment_cost(card: AnyModel, config: TimelineConfig) -> float:
 
 
 def _background(card: AnyModel, config: TimelineConfig) -> tuple[str, ...]:
-    """The classes that are no segments: those named, else that of what was not annotated."""
-    if config.background is not None:
-        return config.nothing
+    """The classes that are no segments: those named, and that of what was not annotated.
+
+    An empty name is none at all.
+    """
+    if config.background is not None and not config.nothing:
+        return ()
     learned = card.metadata.get("config", {}).get("background")
-    return (learned,) if card.metadata.get("timeline") and learned in card.classes else ()
+    known = card.metadata.get("timeline") and learned in card.classes
+    return tuple(dict.fromkeys((*config.nothing, *((learned,) if known else ()))))
 
 
 class Run:

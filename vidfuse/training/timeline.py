@@ -107,7 +107,12 @@ class TimelineData(TrainingData):
                 "Add videos, or a column split with train, val or test in each row.",
             )
         data = Dataset(
-            root, "timelines", clips, "the dataset's own" if declared else None, problems
+            root,
+            "timelines",
+            clips,
+            "the dataset's own" if declared else None,
+            problems,
+            frame_classes={c: set(filter(None, each)) for c, each in self.frame_labels.items()},
         )
         names = {name for each in self.frame_labels.values() for name in each if name}
         reporter.info(

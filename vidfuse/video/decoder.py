@@ -178,8 +178,12 @@ def read_from(reader: Reader, request: FrameRequest) -> Frames:
 
 
 def _cut_short(frame_times: FrameTimes, request: FrameRequest) -> list[str]:
-    """A warning where a segment goes on behind the end of its video."""
-    if request.end is None or request.end - frame_times.end <= ROUNDING:
+    """A warning where a segment goes on behind the end of its video.
+
+    A stretch of a long video is no segment that somebody asked for.
+    """
+    stretch = request.sampling.startswith("rate")
+    if stretch or request.end is None or request.end - frame_times.end <= ROUNDING:
         return []
     return [f"the segment ends at {request.end:g} s, and the video at {frame_times.end:.2f} s"]
 

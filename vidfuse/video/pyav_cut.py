@@ -47,6 +47,7 @@ class _Part:
     high: int
     key: KeyFrame
     start: float
+    last: float  # when the last frame comes
     end: float
 
 
@@ -104,7 +105,7 @@ class Source:
         high = low + len(cut.times)
         following = index.frame_times.times[high:]
         end = float(following[0] if len(following) else index.frame_times.end)
-        return _Part(low, high, key, float(cut.times[0]), end)
+        return _Part(low, high, key, float(cut.times[0]), float(cut.times[-1]), end)
 
     def _empty(self, job: CutJob, end: float | None) -> InputError:
         hint = f"The video ends at {end:.2f} s: check the segment's times." if end else None
@@ -346,10 +347,11 @@ def _measured(target: str, part: _Part, early: float, warnings: list[str]) -> Cu
     start, end = part.start - offset, part.end - offset
     begins = abs(float(index.frame_times.times[0]) - start) < HALF * frame
     late = index.frame_times.end - end
-    if late < -HALF * frame:
-        reason = f"the copied clip ends {-late:.2f} s too early"
+    missing = part.last - offset - float(index.frame_times.times[-1])
+    if missing > HALF * frame:
+        reason = f"the copied clip ends {missing:.2f} s too early"
         raise InputError(target, reason, _EXACT)
-    ends = late < HALF * frame
+    ends = late < HALF * frame  # or earlier: the last packet says how long another frame stays
     return CutOutcome(
         part.start,
         part.end,

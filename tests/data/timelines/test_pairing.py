@@ -71,6 +71,19 @@ def test_a_folder_of_files_is_read(tmp_path):
         read_annotations(tmp_path / "empty")
 
 
+def test_a_row_of_another_group_is_named_and_kept(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "path,start,end,label,group\na.mp4,0,1,x,g1\na.mp4,1,2,y,g2\na.mp4,2,3,z,\n"
+    )
+    found = read_timelines(tmp_path / "a.csv")
+    (video,) = found.timelines
+    assert [each.label for each in video.segments] == ["x", "y", "z"]
+    assert video.group == "g1"
+    assert found.problems == [
+        "a.csv, line 3: group 'g2', though the video is of 'g1', which counts"
+    ]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv"])
 def test_groups_are_written_and_read(tmp_path, name):
     videos = [

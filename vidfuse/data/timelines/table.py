@@ -43,7 +43,8 @@ def read(source: Source) -> list[Timeline]:
             segment = make_segment(*(row.get(column) for column in _COLUMNS[1:-1]))
             path, group = path_of(row.get("path")), clean_text(row.get("group"), "group")
             if group and groups.setdefault(path, group) != group:
-                raise BadRowError(f"the video is of group '{groups[path]}' and of '{group}'")
+                which = f"group '{group}', though the video is of '{groups[path]}', which counts"
+                source.report(line, which)
             videos.setdefault(path, []).append(segment)
         except BadRowError as error:
             source.report(line, error)
