@@ -351,7 +351,9 @@ def _measured(target: str, part: _Part, early: float, warnings: list[str]) -> Cu
     if missing > HALF * frame:
         reason = f"the copied clip ends {missing:.2f} s too early"
         raise InputError(target, reason, _EXACT)
-    ends = late < HALF * frame  # or earlier: the last packet says how long another frame stays
+    # The end says little where times are uneven: the last packet says how long another frame stays.
+    more = float(index.frame_times.times[-1]) >= end - HALF * min(frame, part.end - part.last)
+    ends = late < HALF * frame and not more
     return CutOutcome(
         part.start,
         part.end,
