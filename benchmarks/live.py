@@ -39,7 +39,7 @@ FFMPEG = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run gave: delays in seconds, how many frames it left out, CPU seconds per second."""
+    """Delays of a run in seconds, how many frames it left out, and CPU seconds per second."""
 
     delays: list[float]
     dropped: int
