@@ -137,7 +137,7 @@ class TrainSettings(_FitSettings, total=False):
     class_weights: Literal["none", "balanced", "sampler"] | None
     timeline: Literal["windowed", "dense"] | None
     window: float | None
-    rate: float
+    rate: float | None
     background: str
 
 

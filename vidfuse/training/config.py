@@ -111,14 +111,20 @@ class TrainConfig(FeatureConfig):
     window: float | None = option(
         None,
         "Seconds of a window, or with 'dense' of a sequence.",
-        unset="3.2, or 30",
+        unset="3.2, or as long as half of the segments exceed where that is less; of 'dense' 30",
         above=0,
         max=3600,
         envvar=False,
         later=True,
     )
-    rate: float = option(
-        5.0, "Samples per second of 'dense'.", above=0, max=1000, envvar=False, later=True
+    rate: float | None = option(
+        None,
+        "Samples per second of 'dense'.",
+        unset="5, or more where half of the segments are shorter than 3.2 seconds",
+        above=0,
+        max=1000,
+        envvar=False,
+        later=True,
     )
     background: str = option(
         "background",

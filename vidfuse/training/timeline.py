@@ -35,11 +35,12 @@ from vidfuse.features.extract import ExtractionStats
 from vidfuse.features.table import FeatureBuffer, FeatureTable
 from vidfuse.heads import head_class
 from vidfuse.progress import Reporter
-from vidfuse.training.config import DENSE, TrainConfig
+from vidfuse.training.config import DENSE, WINDOW_SECONDS, TrainConfig
 from vidfuse.training.data import SHORT, TrainingData
 from vidfuse.video.sampling import Indices, even_moments
 from vidfuse.video.stretch import Stretch
 
+MOST_USUAL_RATE = 25.0  # samples per second, as of videos, where the user says nothing
 OVERLAP = 2  # windows and sequences begin half of their length apart
 NO_BACKGROUND = "none"
 
@@ -85,12 +86,11 @@ class TimelineData(TrainingData):
         self.dense = config.timeline == DENSE
         if config.class_weights is None and not self.dense:
             config = replace(config, class_weights="sampler")  # most of a long video is background
-        if self.dense:
-            config = replace(config, frames=round(config.rate * config.seconds))
-        self.sample_rate = window_rate(config.frames, config.seconds)
         root = Path(dataset)
         with reporter.measure("scan"):
             videos, problems = read_annotated(root)
+            config = with_sampling(config, videos)
+            self.sample_rate = window_rate(config.frames, config.seconds)
             found, failures = list_videos(videos, config)
         self.videos = {each.video.path: each for each in found}
         self.frame_labels: dict[Clip, list[str | None]] = {}
@@ -313,6 +313,26 @@ def check_settings(config: TrainConfig) -> None:
             f"head '{config.head}' selects its frames, and cannot slide over a video",
             "Choose another one: vidfuse heads",
         )
+
+
+def with_sampling(config: TrainConfig, videos: Sequence[AnnotatedVideo]) -> TrainConfig:
+    """The settings with a length of windows or a rate of samples.
+
+    Where the user says nothing, they go by the annotated segments: a window that is longer than
+    most of them has another one in it, too, and a segment has as many samples as a clip has frames.
+    """
+    lengths = [
+        segment.end - segment.start
+        for video in videos
+        for segment in video.segments
+        if segment.end > segment.start and segment.label != config.background
+    ]
+    usual = min(WINDOW_SECONDS, float(np.median(lengths)) if lengths else WINDOW_SECONDS)
+    usual = max(usual, config.frames / MOST_USUAL_RATE)
+    if config.timeline == DENSE:
+        rate = config.rate or round(config.frames / usual, 3)
+        return replace(config, rate=rate, frames=round(rate * config.seconds))
+    return replace(config, window=config.window or round(usual, 3))
 
 
 def list_videos(
