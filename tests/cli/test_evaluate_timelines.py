@@ -250,4 +250,5 @@ def test_groups_are_kept_in_files(videos, tmp_path):
     found = read_timelines(tmp_path / "t.csv")
     assert [each.group for each in found.timelines] == ["one"]
     assert len(found.timelines[0].segments) == 3
-    assert found.problems == ["t.csv, line 4: the video is of group 'one' and of 'two'"]
+    said = "t.csv, line 4: group 'two', though the video is of 'one', which counts"
+    assert found.problems == [said]

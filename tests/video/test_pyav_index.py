@@ -341,10 +341,3 @@ def test_a_long_avi_of_uneven_times(folder: Path) -> None:
     options = "-fps_mode passthrough -enc_time_base 1/1000 -c:v mpeg4 -bf 2 -g 50"
     run(LONG + options, path := folder / "uneven.avi")
     assert same_as_whole(path, 0.1, 12.1, 4.0, 18.02) == []
-
-
-def test_a_clip_of_a_long_avi_takes_what_it_needs(tmp_path: Path) -> None:
-    run(LONG + "-c:v mpeg4 -bf 2 -g 50", path := tmp_path / "long.avi")
-    with closing(PyAVReader(str(path), keep_bytes=0)) as reader:
-        request = FrameRequest(str(path), "uniform", 4, start=20.0, end=21.0)
-        assert read_from(reader, request).decoded < 200

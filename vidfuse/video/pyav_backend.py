@@ -5,8 +5,8 @@ Matroska), only what the wanted ones need is decoded: from the key frame before 
 without the frames on the way that no other depends on. Other short clips are decoded once from
 beginning to end, and the decoded frames are kept until the wanted ones are known: each frame's
 timestamp is the decoder's own. Other long ones are read through the container's index too, with all
-frames on the way. Far behind a key frame, a long clip that is kept open is read on from where the
-last call ended.
+frames on the way (AVI where the clip is kept open). Far behind a key frame, a long clip that is
+kept open is read on from where the last call ended.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class PyAVReader:
 
     def index(self) -> FrameTimes:
         """The frame times as the container states them, by decoding only where it states none."""
-        if self._file.decode_timed and not self._short:
+        # Of AVI it may count a packet in which there is no frame: good enough for moments alone.
+        if self._file.decode_timed and self._again and not self._short:
             self._index = list_avi_frames(self._file)
         else:
             self._index = read_index(self._file)
