@@ -91,7 +91,7 @@ AWKWARD = {
     "two.mp4": Recipe(PATTERN + H264 + "-frames:v 2"),
     # damage
     "no_head.ts": Recipe(PATTERN + OPEN_GROUPS, keep=(0.21, 1)),
-    "no_tail.avi": Recipe(PATTERN + B_FRAMES, keep=(0, 0.6), missing=1),
+    "no_tail.avi": Recipe(PATTERN + B_FRAMES, keep=(0, 0.6)),
     "no_tail.mkv": Recipe(PATTERN + B_FRAMES, keep=(0, 0.6)),
     "no_tail.mp4": Recipe("-i {base} -c copy -movflags +faststart", keep=(0, 0.7), missing=1),
     "no_index.mp4": Recipe("-i {base} -c copy", keep=(0, 0.7), playable=False),
