@@ -135,7 +135,8 @@ def test_nothing_is_written_where_it_became_no_better(dataset: Path, tmp_path: P
 def test_a_budget_ends_it_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(budget_module, "time", clock)
+    for module in (budget_module, run_module):
+        monkeypatch.setattr(module, "time", clock)
     learn = run_module.Training._step
 
     def slowly(*given: Any) -> float:
