@@ -71,6 +71,15 @@ def cut_alone(source: Path, target: Path, start: float, end: float, **changes: A
         opened.close()
 
 
+def frames(path: Path, start: float | None = None, end: float | None = None) -> Frames:
+    return read_frames(FrameRequest(str(path), "stride:1", 999, start=start, end=end), "pyav")
+
+
+def difference(one: Frames, other: Frames) -> float:
+    assert one.pixels.shape == other.pixels.shape
+    return float(np.abs(one.pixels.astype(int) - other.pixels.astype(int)).mean())
+
+
 def test_copies_of_uneven_times_have_all_frames(tmp_path: Path) -> None:
     """With B-frames, the packet of the last frame shown says how long another one stays."""
     uneven = "-vf setpts=(N+3*gt(mod(N\\,7)\\,3))/10/TB -fps_mode vfr -enc_time_base 1/100"
@@ -81,15 +90,6 @@ def test_copies_of_uneven_times_have_all_frames(tmp_path: Path) -> None:
         outcome = cut_alone(path, tmp_path / "clip.mp4", start, end)
         clip = frames(tmp_path / "clip.mp4", outcome.clip_start, outcome.clip_end)
         assert difference(clip, frames(path, start, end)) == 0
-
-
-def frames(path: Path, start: float | None = None, end: float | None = None) -> Frames:
-    return read_frames(FrameRequest(str(path), "stride:1", 999, start=start, end=end), "pyav")
-
-
-def difference(one: Frames, other: Frames) -> float:
-    assert one.pixels.shape == other.pixels.shape
-    return float(np.abs(one.pixels.astype(int) - other.pixels.astype(int)).mean())
 
 
 def annotate(path: Path, rows: Sequence[tuple[object, ...]]) -> Path:

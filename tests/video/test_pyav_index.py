@@ -15,11 +15,11 @@ from reference import reference
 
 from vidfuse.video import pyav_backend
 from vidfuse.video.decoder import read_from
-from vidfuse.video.frames import FrameRequest
+from vidfuse.video.frames import FrameRequest, Pixels
 from vidfuse.video.pyav_backend import PyAVReader
 from vidfuse.video.pyav_index import FRAMES_A_SEEK, Index, _is_random_access, read_index
 from vidfuse.video.pyav_stream import KeyFrame, VideoFile
-from vidfuse.video.sampling import FrameTimes
+from vidfuse.video.sampling import FrameTimes, Times
 
 pytestmark = pytest.mark.skipif(
     not hasattr(av.VideoCodecContext, "field_order"),
@@ -249,6 +249,15 @@ def test_key_frames_of_hevc_that_are_none() -> None:
         assert not _is_random_access(Packet(data), 4)
 
 
+def check_same(
+    found: list[tuple[list[Pixels], Times]], expected: list[tuple[list[Pixels], Times]]
+) -> None:
+    """See that each part has the same frames at the same times."""
+    for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(times, right_times)
+        np.testing.assert_array_equal(np.stack(pixels), np.stack(right))
+
+
 @pytest.mark.parametrize("name", CODECS)
 def test_far_behind_a_key_frame_nothing_is_decoded_for_two_calls(name, tmp_path):
     """Every call gives the frames of the whole, in whatever order calls come."""
@@ -266,9 +275,7 @@ def test_far_behind_a_key_frame_nothing_is_decoded_for_two_calls(name, tmp_path)
         for number in (4, 1, 5, 0):
             found[number] = kept.read(parts[number])
         assert kept.warnings == []
-    for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(times, right_times)
-        np.testing.assert_array_equal(np.stack(pixels), np.stack(right))
+    check_same(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -298,9 +305,7 @@ def test_a_long_avi_is_read_from_its_key_frames(codec: str, group: int, tmp_path
         found = [reader.read(part) for part in parts]
         assert reader.decoded - before <= len(parts) * (75 + 2 * group + 40)
         assert reader.warnings == []
-    for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(times, right_times)
-        np.testing.assert_array_equal(np.stack(pixels), np.stack(right))
+    check_same(found, expected)
 
 
 def same_as_whole(path: Path, *starts: float) -> list[str]:
@@ -311,9 +316,7 @@ def same_as_whole(path: Path, *starts: float) -> list[str]:
     with closing(PyAVReader(str(path), again=True, keep_bytes=0)) as reader:
         found = [reader.read(part) for part in parts]
         warnings = reader.warnings
-    for (pixels, times), (right, right_times) in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(times, right_times)
-        np.testing.assert_array_equal(np.stack(pixels), np.stack(right))
+    check_same(found, expected)
     return warnings
 
 
