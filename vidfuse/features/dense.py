@@ -312,7 +312,8 @@ def _check_unchanged(
     stretches, _ = pool.stretches(str(path), extractor.spec.fps)
     keys = {job.key for job in _jobs(extractor, path, stretches)}
     lost = [stretch for stretch, job in jobs.items() if job.key not in keys]
-    for job in map(jobs.__getitem__, lost):
+    for stretch in lost:
+        job = jobs[stretch]
         if extractor.store is not None and job.frames is not None:
             extractor.store.path(extractor.spec, job.key).unlink(missing_ok=True)
     at_the_end = lost == list(jobs)[len(jobs) - len(lost) :]

@@ -240,13 +240,8 @@ class TimelineData(TrainingData):
         starts = np.array([clip.start for clip in rows], float)
         self.clip_seconds = self.config.seconds
         videos = [self.videos[path] for path in infos]
-        seconds = [
-            min(segment.end, each.duration) - segment.start
-            for each in videos
-            for segment in each.video.segments
-            if segment.label != self.config.background
-        ]
-        seconds = [each for each in seconds if each > 0]  # point events, and those behind the end
+        ends = [(each.video, each.duration) for each in videos]
+        seconds = segment_lengths(ends, self.config.background)
         self.segment_seconds = float(np.quantile(seconds or [0.0], SHORT))
         return FeatureTable(
             features=buffer.array(),
@@ -315,18 +310,29 @@ def check_settings(config: TrainConfig) -> None:
         )
 
 
+def segment_lengths(videos: Sequence[tuple[AnnotatedVideo, float]], background: str) -> list[float]:
+    """Seconds of the segments, but for point events and what lies behind the end of a video.
+
+    Args:
+        videos: Each with the time at which it ends.
+        background: The class whose segments do not count.
+    """
+    lengths = [
+        min(segment.end, end) - segment.start
+        for video, end in videos
+        for segment in video.segments
+        if segment.label != background
+    ]
+    return [each for each in lengths if each > 0]
+
+
 def with_sampling(config: TrainConfig, videos: Sequence[AnnotatedVideo]) -> TrainConfig:
     """The settings with a length of windows or a rate of samples.
 
     Where the user says nothing, they go by the annotated segments: a window that is longer than
     most of them has another one in it, too, and a segment has as many samples as a clip has frames.
     """
-    lengths = [
-        segment.end - segment.start
-        for video in videos
-        for segment in video.segments
-        if segment.end > segment.start and segment.label != config.background
-    ]
+    lengths = segment_lengths([(video, np.inf) for video in videos], config.background)
     usual = min(WINDOW_SECONDS, float(np.median(lengths)) if lengths else WINDOW_SECONDS)
     usual = max(usual, config.frames / MOST_USUAL_RATE)
     if config.timeline == DENSE:
