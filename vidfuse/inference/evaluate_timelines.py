@@ -299,9 +299,8 @@ def _pairs(truth: Annotations, found: Predicted) -> list[VideoPair]:
         )
         if warning := beyond_the_end(path, true, other.duration):
             found.warnings.append(warning)
-        seconds = max(one.duration or 0.0, other.duration or 0.0)
-        if not seconds:
-            seconds = max(0.0, *(each.end for each in (*true, *predicted)), 0.0)
+        last = max((each.end for each in (*true, *predicted)), default=0.0)
+        seconds = max(one.duration or 0.0, other.duration or 0.0) or last
         true, predicted = (
             [replace(each, end=min(each.end, seconds)) for each in side if each.start < seconds]
             for side in (true, predicted)
